@@ -1,0 +1,133 @@
+"""Files that are whole and right: verified, written in one piece, resumed, cached."""
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import urlsplit
+
+TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
+
+
+def md5(path):
+    """Hex MD5 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def write_whole(path, write):
+    """Call write(temporary path), then rename it to `path`: nobody ever sees half a file.
+
+    Missing parent folders are made. Where `write` fails, `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # safetensors lets nobody else read its files
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def download(target, urls, digest):
+    """Download to `target` from the first of `urls` that delivers bytes with MD5 `digest`.
+
+    A broken transfer is resumed, also by a later call and from another mirror: the copies are the
+    same to the byte. Wrong bytes are thrown away and fetched afresh, once a mirror.
+    Of several processes one downloads and the others wait for it. Raises ConnectionError, which
+    says what each mirror did, where none delivers.
+    """
+    from filelock import FileLock
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not target.is_file() or md5(target) != digest:
+            _download(target, urls, digest)
+
+
+def _download(target, urls, digest):
+    import requests
+
+    part = target.with_name(target.name + ".part")
+    problems = []
+    for url in urls:
+        host = urlsplit(url).netloc
+        for _ in range(2):
+            before = _size(part)
+            try:
+                _transfer(url, part)
+            except requests.RequestException as error:
+                if _size(part) > before:
+                    problems.append(f"{host}: broken off")
+                    continue
+                status = getattr(error.response, "status_code", "no answer")
+                problems.append(f"{host}: {status}")
+                break  # trying again at once would not help
+            if md5(part) == digest:
+                part.replace(target)
+                return
+            part.unlink(missing_ok=True)
+            problems.append(f"{host}: wrong MD5")
+    raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
+
+
+def _transfer(url, part):
+    """Append to `part` what it lacks of the file at `url`; start over where that cannot be done."""
+    import requests
+    from tqdm import tqdm
+
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as reply:
+        if reply.status_code == 416:  # nothing beyond what we have: its MD5 will tell
+            return
+        reply.raise_for_status()
+        if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            have = 0
+        size = int(reply.headers.get("Content-Length", 0)) + have
+        with (
+            part.open("ab" if have else "wb") as file,
+            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
+        ):
+            for chunk in reply.iter_content(1 << 16):
+                file.write(chunk)
+                progress.update(len(chunk))
+
+
+def _size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def cached(path, stamp, make):
+    """The dict of tensors that make() returns, kept in the safetensors file `path`.
+
+    The file is used for as long as `stamp`, a string, stays the same. Where it cannot be written, a
+    warning says so.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file, save_file
+
+    try:
+        with safe_open(path, framework="pt") as held:
+            fresh = (held.metadata() or {}).get("stamp") == stamp
+        if fresh:
+            return load_file(path)
+    except (OSError, SafetensorError):
+        pass  # not there yet, or cut short: make it again
+    tensors = make()
+    try:
+        write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
+    return tensors
+
+
+def stamp_of(files):
+    """A string that changes when one of `files` is moved, resized or written to."""
+    digest = hashlib.sha256()
+    for file in files:
+        about = file.stat()
+        digest.update(f"{file.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

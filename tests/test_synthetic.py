@@ -1,0 +1,54 @@
+"""The stand-in: right shapes, the same pictures for a seed, learnable but not trivial."""
+
+import pytest
+import torch
+
+from cifar_utils import data, synthetic
+
+
+def test_pictures_have_the_shape_of_cifar_10_and_balanced_shuffled_classes():
+    images, labels = synthetic.draw(205, seed=1)
+    assert images.shape == (205, 3, 32, 32) and images.dtype == torch.uint8
+    assert images.is_contiguous() and labels.dtype == torch.int64
+    assert sorted(labels.bincount().tolist()) == [20] * 5 + [21] * 5
+    assert labels.tolist() != sorted(labels.tolist())
+    assert tuple(synthetic.DRAWINGS) == data.CLASSES
+
+
+def test_a_seed_gives_the_same_pictures_and_spares_the_global_generator():
+    state = torch.get_rng_state()
+    one, again, other = (synthetic.draw(40, seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_two_pictures_are_alike():
+    images, _ = synthetic.draw(300)
+    assert len(images.flatten(1).unique(dim=0)) == 300
+
+
+def test_counts_that_cannot_be_are_refused():
+    assert synthetic.draw(0)[0].shape == (0, 3, 32, 32)
+    with pytest.raises(ValueError, match="0 or more"):
+        synthetic.draw(-1)
+
+
+def test_polygons_cover_the_same_pixels_whichever_way_round_their_corners_stand():
+    axis = torch.arange(32.0) - 15.5
+    down, across = axis[None, :, None], axis[None, None, :]
+    corners = [torch.tensor(n).view(1, 1, 1) for n in (4.0, 1.0, -4.0, 14.0, -8.0, 14.0, -4.0, 1.0)]
+    reverse = [n for i in (6, 4, 2, 0) for n in corners[i : i + 2]]
+    one = synthetic.polygon(across, down, *corners) < 0
+    assert 50 < one.sum() < 110  # the area is 78 pixels
+    assert torch.equal(one, synthetic.polygon(across, down, *reverse) < 0)
+
+
+def test_a_linear_model_stays_below_60_percent():
+    """Ridge regression onto one-hot labels, in closed form."""
+    images, labels = synthetic.draw(10_000)
+    pixels = (images.flatten(1).double() - 128) / 64
+    wanted = torch.nn.functional.one_hot(labels[:8000], 10).double() - 0.1
+    gram = pixels[:8000].T @ pixels[:8000] + 3000 * torch.eye(3072, dtype=torch.float64)
+    weights = torch.linalg.solve(gram, pixels[:8000].T @ wanted)
+    right = (pixels[8000:] @ weights).argmax(1) == labels[8000:]
+    assert 0.15 < right.double().mean() < 0.6
