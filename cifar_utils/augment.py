@@ -1,0 +1,255 @@
+"""Augmentation: uint8 batch in, uint8 batch out, a fresh draw for every image.
+
+The operations come first, then the published pipelines, then the table AUGMENTATIONS, which names
+every policy, and `augment`, the one call for all of them. Operations on whole tensors cost a few
+microseconds an image; albumentations and torchvision pipelines work image by image.
+"""
+
+import functools
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+# --- operations on a whole batch: images uint8 (N, 3, H, W), generator a torch.Generator or None --
+
+
+def flip(images, generator=None):
+    """Mirror each image left to right with probability one half."""
+    return _mirror(images, _draw(images, 2, generator).bool())
+
+
+def alternating_flip(images, *, epoch, indices):
+    """Mirror each image in every second epoch; a fixed coin an image decides which epochs.
+
+    So every two epochs show both versions of all images, where independent coins would repeat one
+    version half of the time (arXiv 2404.00498). indices: int64 (N,), which images these are.
+    """
+    coins = (indices * 2654435761 % 2**32) >> 31  # a hash (Knuth's), so that no table is needed
+    return _mirror(images, (coins + epoch) % 2 == 1)
+
+
+def crop(images, generator=None, *, padding=4, mode="constant"):
+    """Pad each image on all sides and cut a window of the old size at a random place.
+
+    mode: "constant" pads with black, "reflect" mirrors the border.
+    """
+    height, width = images.shape[2:]
+    padded = F.pad(images, (padding,) * 4, mode=mode)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, 3, 2p + 1, 2p + 1, H, W) view
+    rows = _draw(images, 2 * padding + 1, generator)
+    columns = _draw(images, 2 * padding + 1, generator)
+    return windows[_range(images), :, rows, columns]
+
+
+def translate(images, generator=None, *, pixels=2):
+    """Shift each image by up to `pixels` in each direction; the border is mirrored into the gap."""
+    return crop(images, generator, padding=pixels, mode="reflect")
+
+
+def cutout(images, generator=None, *, size=8):
+    """Paint a grey square over each image; its centre lies anywhere, its edges may be cut off.
+
+    The grey is 0.5 grey rounded down, near the mean colour, so that it stays near zero after
+    normalisation (arXiv 1708.04552).
+    """
+    height, width = images.shape[2:]
+    top = _draw(images, height, generator) - size // 2
+    left = _draw(images, width, generator) - size // 2
+    rows = _inside(torch.arange(height, device=images.device), top, size)
+    columns = _inside(torch.arange(width, device=images.device), left, size)
+    hole = rows[:, :, None] & columns[:, None, :]  # (N, H, W)
+    return images.masked_fill(hole[:, None], 127)
+
+
+def brightness_contrast(images, generator=None, *, brightness=0.2, contrast=0.2):
+    """Scale each image's brightness, and its contrast around its mean grey, by random factors.
+
+    The factors are drawn from [1 - strength, 1 + strength], one of each an image.
+    """
+    bright = 1 + brightness * _draw_symmetric(images, generator)
+    sharp = 1 + contrast * _draw_symmetric(images, generator)
+    brighter = images.float() * bright
+    grey = brighter.mean(dim=(1, 2, 3), keepdim=True)
+    return ((brighter - grey) * sharp + grey).round().clamp(0, 255).to(torch.uint8)
+
+
+def _mirror(images, chosen):
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def _inside(positions, start, size):
+    offsets = positions - start[:, None]  # (N, H)
+    return (offsets >= 0) & (offsets < size)
+
+
+def _range(images):
+    return torch.arange(len(images), device=images.device)
+
+
+def _draw(images, below, generator):
+    """A whole number in [0, below) for every image."""
+    device = images.device if generator is None else generator.device
+    drawn = torch.randint(below, (len(images),), generator=generator, device=device)
+    return drawn.to(images.device)
+
+
+def _draw_symmetric(images, generator):
+    """A number in [-1, 1) for every image, shaped (N, 1, 1, 1)."""
+    device = images.device if generator is None else generator.device
+    drawn = torch.rand(len(images), 1, 1, 1, generator=generator, device=device)
+    return (2 * drawn - 1).to(images.device)
+
+
+# --- published pipelines: they treat one image at a time ------------------------------------------
+
+
+@functools.cache
+def albumentations_pipeline(name):
+    """The albumentations.Compose of a published policy. Used in notebook 02.
+
+    It takes and returns {"image": uint8 (32, 32, 3) array}.
+    """
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
+    import albumentations as A
+    import cv2
+
+    mean = (125, 123, 114)
+    constant, reflect = cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101
+    steps = {
+        "conv5-published": [
+            A.HorizontalFlip(p=0.5),
+            A.Rotate(limit=10, border_mode=constant, p=1),
+            A.ColorJitter((0.5, 1.5), (1, 1), (1, 1), (0, 0), p=1),
+        ],
+        "compact-published": [
+            A.PadIfNeeded(40, 40, border_mode=constant),
+            A.RandomCrop(32, 32),
+            A.HorizontalFlip(p=0.5),
+            A.Rotate(limit=5, border_mode=constant, p=1),
+            A.Affine(scale=(0.8, 1.2), keep_ratio=True, shear={"x": (-10, 10), "y": (0, 0)}, p=1),
+            A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (0, 0), p=1),
+        ],
+        "separable-published": [
+            A.HorizontalFlip(p=0.1),
+            A.Affine(
+                translate_percent=(-0.1, 0.1),
+                scale=(0.8, 1.2),
+                keep_ratio=True,
+                rotate=(-15, 15),
+                border_mode=reflect,
+                p=0.1,
+            ),
+            A.CoarseDropout((1, 1), (16, 16), (16, 16), fill=mean, p=0.3),
+        ],
+        "resnet18-published": [
+            A.ToGray(p=0.2),
+            A.PadIfNeeded(40, 40, border_mode=reflect),
+            A.RandomCrop(32, 32),
+            A.HorizontalFlip(p=0.5),
+            A.CoarseDropout((1, 1), (8, 8), (8, 8), fill=mean, p=0.5),
+        ],
+    }
+    return A.Compose(steps[name], strict=True)  # strict: a wrong argument name is an error
+
+
+def _albumentations(name):
+    def operation(images, generator=None):
+        pipeline = albumentations_pipeline(name)
+        pipeline.set_random_seed(_seed(generator))
+        arrays = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+        changed = np.stack([pipeline(image=image)["image"] for image in arrays])
+        return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)
+
+    return operation
+
+
+@functools.cache
+def torchvision_pipeline(name):
+    """The torchvision.transforms.v2.Compose of a policy that was published in torchvision.
+
+    It takes and returns one uint8 (3, 32, 32) tensor: given a batch, torchvision would use one draw
+    for all of it. Used in notebook 02.
+    """
+    from torchvision.transforms import v2
+
+    if name == "conv5-torchvision":
+        return v2.Compose(
+            [v2.RandomHorizontalFlip(), v2.RandomRotation(10), v2.ColorJitter(brightness=0.5)]
+        )
+    return v2.Compose(
+        [
+            v2.RandomCrop(32, padding=4),
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(5),
+            v2.RandomAffine(0, shear=10, scale=(0.8, 1.2)),
+            v2.ColorJitter(0.2, 0.2, 0.2),
+        ]
+    )
+
+
+def _torchvision(name):
+    def operation(images, generator=None):
+        pipeline = torchvision_pipeline(name)
+        with torch.random.fork_rng(devices=[]):  # its transforms know only the global generator
+            torch.manual_seed(_seed(generator))
+            changed = torch.stack([pipeline(image) for image in images.cpu()])
+        return changed.to(images.device)
+
+    return operation
+
+
+def _seed(generator):
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**31, (), generator=generator, device=device))
+
+
+# --- policies by name -----------------------------------------------------------------------------
+
+AUGMENTATIONS = {
+    "none": (),
+    "flip": (flip,),
+    "crop-flip": (crop, flip),
+    "crop-flip-cutout": (crop, flip, cutout),
+    "translate-flip": (translate, flip),
+    "crop-alternating": (crop, alternating_flip),
+    "translate-alternating": (translate, alternating_flip),
+    "translate-alternating-cutout": (translate, alternating_flip, cutout),
+    "crop-alternating-cutout": (crop, alternating_flip, cutout),
+    "crop-flip-color": (crop, flip, brightness_contrast),
+    "vgg-published": (),
+    "conv5-published": (_albumentations("conv5-published"),),
+    "compact-published": (_albumentations("compact-published"),),
+    "separable-published": (_albumentations("separable-published"),),
+    "resnet18-published": (_albumentations("resnet18-published"),),
+    "conv5-torchvision": (_torchvision("conv5-torchvision"),),
+    "compact-torchvision": (_torchvision("compact-torchvision"),),
+}
+
+
+def augment(images, policy, *, generator=None, epoch=0, indices=None):
+    """A changed copy of every image, after the named policy of AUGMENTATIONS.
+
+    images: uint8 (N, 3, 32, 32), left as they are; the result has the same shape and type.
+    generator: a torch.Generator, which makes the draw reproducible; None takes torch's own.
+    epoch, indices: needed by the alternating flip alone: the epoch's number and int64 (N,) with the
+    images' positions in their data set (by default 0 … N - 1).
+    Raises ValueError for an unknown policy. Used in notebook 02.
+    """
+    for operation in operations(policy):
+        if operation is alternating_flip:
+            indices = _range(images) if indices is None else indices
+            images = alternating_flip(images, epoch=epoch, indices=indices)
+        else:
+            images = operation(images, generator)
+    return images
+
+
+def operations(policy):
+    """The operations of a policy; ValueError with the valid names for an unknown one."""
+    if policy not in AUGMENTATIONS:
+        raise ValueError(
+            f"unknown augmentation {policy!r}; choose one of {', '.join(AUGMENTATIONS)}"
+        )
+    return AUGMENTATIONS[policy]

@@ -1,0 +1,176 @@
+"""Each vectorised operation against a plain loop over images that replays the same draws."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifar_utils import augment as A
+from cifar_utils.augment import AUGMENTATIONS, augment
+
+
+def images_and_generator(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (count, 3, 32, 32)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), generator
+
+
+def replay(generator, *highs, count):
+    """The whole numbers that an operation will draw next, without disturbing its generator."""
+    twin = torch.Generator()
+    twin.set_state(generator.get_state())
+    return [torch.randint(high, (count,), generator=twin).tolist() for high in highs]
+
+
+some = {"count": st.integers(1, 9), "seed": st.integers(0, 2**31)}
+
+
+@given(**some)
+@settings(max_examples=20, deadline=None)
+def test_flip_equals_a_loop(count, seed):
+    images, generator = images_and_generator(count, seed)
+    (coins,) = replay(generator, 2, count=count)
+    wanted = [
+        np.fliplr(image.permute(1, 2, 0).numpy()) if coin else image.permute(1, 2, 0).numpy()
+        for image, coin in zip(images, coins, strict=True)
+    ]
+    got = A.flip(images, generator).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(got, np.stack(wanted))
+
+
+@given(**some, padding=st.integers(1, 5), mode=st.sampled_from(["constant", "reflect"]))
+@settings(max_examples=30, deadline=None)
+def test_crop_equals_a_loop(count, seed, padding, mode):
+    images, generator = images_and_generator(count, seed)
+    tops, lefts = replay(generator, 2 * padding + 1, 2 * padding + 1, count=count)
+    got = A.crop(images, generator, padding=padding, mode=mode)
+    for image, top, left, window in zip(images.numpy(), tops, lefts, got.numpy(), strict=True):
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode=mode)
+        assert np.array_equal(window, padded[:, top : top + 32, left : left + 32])
+
+
+def test_translate_is_a_crop_with_mirrored_border():
+    images, generator = images_and_generator(6, 3)
+    tops, lefts = replay(generator, 5, 5, count=6)
+    got = A.translate(images, generator)
+    for image, top, left, moved in zip(images.numpy(), tops, lefts, got.numpy(), strict=True):
+        padded = np.pad(image, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+        assert np.array_equal(moved, padded[:, top : top + 32, left : left + 32])
+
+
+@given(**some, size=st.integers(1, 16))
+@settings(max_examples=30, deadline=None)
+def test_cutout_equals_a_loop(count, seed, size):
+    images, generator = images_and_generator(count, seed)
+    rows, columns = replay(generator, 32, 32, count=count)
+    wanted = images.clone()
+    for image, row, column in zip(wanted, rows, columns, strict=True):
+        top, left = row - size // 2, column - size // 2
+        image[:, max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)] = 127
+    assert torch.equal(A.cutout(images, generator, size=size), wanted)
+
+
+@given(**some)
+@settings(max_examples=20, deadline=None)
+def test_brightness_contrast_equals_a_loop(count, seed):
+    images, generator = images_and_generator(count, seed)
+    twin = torch.Generator()
+    twin.set_state(generator.get_state())
+    bright, sharp = torch.rand(count, generator=twin), torch.rand(count, generator=twin)
+    got = A.brightness_contrast(images, generator)
+    for image, b, c, changed in zip(images.numpy(), bright, sharp, got.numpy(), strict=True):
+        brighter = image * (1 + 0.2 * (2 * b.item() - 1))
+        grey = brighter.mean()
+        wanted = (brighter - grey) * (1 + 0.2 * (2 * c.item() - 1)) + grey
+        assert np.abs(wanted.clip(0, 255) - changed).max() <= 0.51  # rounding to whole numbers
+
+
+@given(count=st.integers(1, 50), epoch=st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_alternating_flip_shows_both_versions_in_any_two_epochs(count, epoch):
+    images, _ = images_and_generator(count, 0)
+    indices = torch.randperm(1000, generator=torch.Generator().manual_seed(count))[:count]
+    first, second = (
+        A.alternating_flip(images, epoch=e, indices=indices) for e in (epoch, epoch + 1)
+    )
+    assert torch.equal(first.flip(3), second)
+    assert torch.equal(A.alternating_flip(images, epoch=epoch + 2, indices=indices), first)
+
+
+def test_alternating_flip_mirrors_about_half_of_the_images_whatever_their_batch():
+    images, _ = images_and_generator(1, 0)
+    several = images.expand(50_000, 3, 32, 32)[:, :1, :1]  # a corner strip is enough to see
+    flipped = A.alternating_flip(several, epoch=0, indices=torch.arange(50_000))
+    mirrored = (flipped != several).flatten(1).any(1)
+    assert 0.49 < mirrored.double().mean() < 0.51
+    part = A.alternating_flip(several[:7], epoch=0, indices=torch.arange(40_000, 40_007))
+    assert torch.equal(part, flipped[40_000:40_007])
+
+
+@pytest.mark.parametrize("policy", AUGMENTATIONS)
+def test_every_policy_keeps_shape_type_and_input_and_repeats_from_a_seed(policy):
+    images, _ = images_and_generator(8, 1)
+    before = images.clone()
+    several = [
+        augment(images, policy, generator=torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)
+    ]
+    assert several[0].dtype == torch.uint8 and several[0].shape == images.shape
+    assert several[0].is_contiguous()
+    assert torch.equal(images, before)
+    assert torch.equal(several[0], several[1])
+    if AUGMENTATIONS[policy]:
+        assert not torch.equal(several[0], images)
+        assert not torch.equal(several[0], several[2]), "another seed should draw otherwise"
+
+
+@pytest.mark.parametrize("policy", [name for name, steps in AUGMENTATIONS.items() if steps])
+def test_every_policy_draws_anew_for_every_image(policy):
+    image, _ = images_and_generator(1, 2)
+    copies = image.expand(64, 3, 32, 32).contiguous()
+    changed = augment(copies, policy, generator=torch.Generator().manual_seed(0))
+    assert len(changed.flatten(1).unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize("policy", AUGMENTATIONS)
+def test_policies_leave_the_global_generator_alone_when_given_one(policy):
+    images, generator = images_and_generator(4, 2)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    augment(images, policy, generator=generator)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_generator_the_global_one_is_drawn_from():
+    images, _ = images_and_generator(16, 2)
+    torch.manual_seed(3)
+    first = augment(images, "crop-flip")
+    torch.manual_seed(3)
+    assert torch.equal(augment(images, "crop-flip"), first)
+    assert not torch.equal(augment(images, "crop-flip"), first)
+
+
+def test_published_pipelines_do_what_they_say():
+    """Shares over many draws of one image, within five standard errors."""
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[:, 0, :, :16], image[:, 2, :, 16:] = 200, 90  # red on the left, blue on the right
+    many = image.expand(2000, 3, 32, 32).contiguous()
+    generator = torch.Generator().manual_seed(0)
+
+    grey = augment(many, "resnet18-published", generator=generator)
+    spread = (grey.amax(1) - grey.amin(1)).flatten(1).float().median(1).values
+    assert abs((spread < 20).float().mean() - 0.2) < 5 * (0.2 * 0.8 / 2000) ** 0.5
+
+    bright = augment(many, "conv5-published", generator=generator)[:, 0].float().amax((1, 2)) / 200
+    assert 0.49 < bright.min() < 0.55 and bright.max() > 1.2  # 200 × 1.5 saturates at 255
+
+    holes = augment(many, "separable-published", generator=generator)
+    mean = torch.tensor([125, 123, 114]).view(3, 1, 1)
+    cut = (holes == mean).all(1).flatten(1).sum(1)
+    assert set(cut.unique().tolist()) <= {0, 256} and (cut == 256).any()
+    assert abs((cut == 256).float().mean() - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
+
+
+def test_unknown_policy_names_the_valid_ones():
+    with pytest.raises(ValueError, match=r"unknown augmentation 'flap'.*crop-flip"):
+        augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "flap")
