@@ -1,0 +1,367 @@
+"""The course's networks, smallest block first, then one builder a network, then the dict MODELS.
+
+Every network is a ConvNet: `features`, a sequence of stages, then `classifier`. Comments at the
+ends of lines give each stage's output shape for 32×32 images.
+"""
+
+import contextlib
+import copy
+import io
+
+import torch
+from torch import nn
+
+
+class ConvNet(nn.Module):
+    """features, then classifier: maps can be taken after any stage, so Grad-CAM needs no search."""
+
+    def __init__(self, features, classifier):
+        super().__init__()
+        self.features = features
+        self.classifier = classifier
+
+    def forward(self, images):  # normalised float (N, 3, 32, 32)
+        return self.classifier(self.features(images))  # logits (N, num_classes)
+
+
+# --- blocks -------------------------------------------------------------------------------------
+
+
+def stage(*layers):
+    """Layers in a row that count as one step of `features`."""
+    return nn.Sequential(*layers)
+
+
+def pool():
+    return nn.MaxPool2d(2)
+
+
+def conv_relu(inputs, outputs, padding=1):
+    """3×3 convolution, ReLU."""
+    return stage(nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU())
+
+
+def conv_bn_relu(inputs, outputs):
+    """3×3 convolution, batch norm, ReLU."""
+    return stage(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+def conv_relu_bn_dropout(inputs, outputs, **options):
+    """3×3 convolution without bias, ReLU, batch norm, a little dropout."""
+    options = {"padding": 1} | options
+    conv = nn.Conv2d(inputs, outputs, 3, bias=False, **options)
+    return stage(conv, nn.ReLU(), nn.BatchNorm2d(outputs), nn.Dropout(0.05))
+
+
+def pointwise(inputs, outputs):
+    """Bare 1×1 convolution: mixes channels, looks at no neighbours."""
+    return nn.Conv2d(inputs, outputs, 1, bias=False)
+
+
+class Residual(nn.Module):
+    """relu(body(x) + shortcut(x)): the body learns what to add to its input (arXiv 1512.03385)."""
+
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+
+    def forward(self, images):
+        return torch.relu(self.body(images) + self.shortcut(images))
+
+
+def conv_bn(inputs, outputs, size, stride=1):
+    """Convolution without bias that keeps the map's size (stride 1), then batch norm."""
+    conv = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+    return stage(conv, nn.BatchNorm2d(outputs))
+
+
+def basic_block(inputs, width, stride, dropout):
+    """Two 3×3 convolutions: ResNet-18 and -34."""
+    body = stage(
+        conv_bn(inputs, width, 3, stride), nn.ReLU(), nn.Dropout(dropout), conv_bn(width, width, 3)
+    )
+    return Residual(body, _shortcut(inputs, width, stride))
+
+
+def bottleneck(inputs, width, stride, dropout):
+    """1×1 down, 3×3, 1×1 up to four times the width: ResNet-50 and deeper."""
+    body = stage(
+        conv_bn(inputs, width, 1), nn.ReLU(),
+        conv_bn(width, width, 3, stride), nn.ReLU(), nn.Dropout(dropout),
+        conv_bn(width, 4 * width, 1),
+    )  # fmt: skip
+    return Residual(body, _shortcut(inputs, 4 * width, stride))
+
+
+def _shortcut(inputs, outputs, stride):
+    same_shape = stride == 1 and inputs == outputs
+    return nn.Identity() if same_shape else conv_bn(inputs, outputs, 1, stride)
+
+
+def average_head(inputs, num_classes):
+    """Global average pool and one linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+def vgg(num_classes=10):
+    """Convolutions in pairs and three wide linear layers, no batch norm; 34,749,002 parameters.
+
+    After arXiv 1409.1556. Used in notebook 03.
+    """
+    features = nn.Sequential(
+        stage(conv_relu(3, 64), conv_relu(64, 64), pool()),  # (N,  64, 16, 16)
+        stage(conv_relu(64, 128), conv_relu(128, 128), pool()),  # (N, 128, 8, 8)
+        stage(conv_relu(128, 256), conv_relu(256, 256), pool()),  # (N, 256, 4, 4)
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(256 * 4 * 4, 4096), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(4096, num_classes),
+    )  # fmt: skip
+    return ConvNet(features, classifier)
+
+
+def conv5(num_classes=10):
+    """Five convolutions, two of them followed by dropout of whole maps; 2,791,434 parameters.
+
+    Dropout2d: arXiv 1411.4280. Used in notebook 03.
+    """
+    features = nn.Sequential(
+        stage(conv_relu(3, 8), conv_relu(8, 32), pool()),  # (N,  32, 16, 16)
+        stage(conv_relu(32, 64), nn.Dropout2d(0.5), conv_relu(64, 128), pool()),  # (N, 128, 8, 8)
+        stage(conv_relu(128, 256, padding=0), nn.Dropout2d(0.5)),  # (N, 256, 6, 6)
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(256 * 6 * 6, 256), nn.ReLU(),
+        nn.Linear(256, 128), nn.ReLU(),
+        nn.Linear(128, 64), nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )  # fmt: skip
+    return ConvNet(features, classifier)
+
+
+def compact(num_classes=10):
+    """Five conv-batchnorm-ReLU layers and three linear ones; 399,274 parameters.
+
+    Batch norm: arXiv 1502.03167. Used in notebook 03.
+    """
+    features = nn.Sequential(
+        stage(conv_bn_relu(3, 32), conv_bn_relu(32, 32), pool()),  # (N,  32, 16, 16)
+        stage(conv_bn_relu(32, 64), pool()),  # (N,  64, 8, 8)
+        stage(conv_bn_relu(64, 128), pool()),  # (N, 128, 4, 4)
+        stage(conv_bn_relu(128, 128), pool()),  # (N, 128, 2, 2)
+    )
+    classifier = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(128 * 2 * 2, 256), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(256, 64), nn.ReLU(),
+        nn.Linear(64, num_classes),
+    )  # fmt: skip
+    return ConvNet(features, classifier)
+
+
+def separable(num_classes=10):
+    """Dilated, strided and depthwise convolutions, no pooling until the end; 199,810 parameters.
+
+    Dilation: arXiv 1511.07122; depthwise-separable: arXiv 1704.04861. Used in notebook 03.
+    """
+    block = conv_relu_bn_dropout
+    features = nn.Sequential(
+        stage(
+            block(3, 16, padding=0),
+            block(16, 32),
+            block(32, 48, dilation=2, padding=0),
+            block(48, 32, stride=2),
+        ),  # (N, 32, 13, 13)
+        stage(block(32, 64), block(64, 96), pointwise(96, 64), block(64, 32, stride=2)),  # 7 × 7
+        stage(
+            block(32, 64, groups=32),
+            block(64, 128, groups=64),
+            pointwise(128, 64),
+            block(64, 64, stride=2),
+        ),  # (N, 64, 4, 4)
+        stage(
+            block(64, 128, groups=64),
+            block(128, 256, groups=128),
+            block(256, 256, groups=256),
+            pointwise(256, 52),
+        ),  # (N, 52, 4, 4)
+    )
+    return ConvNet(features, average_head(52, num_classes))
+
+
+def _resnet(block, expansion, depths, num_classes, dropout):
+    """A ResNet in its CIFAR form: a 3×3 stem, no pooling after it (arXiv 1512.03385)."""
+    stages, inputs = [stage(conv_bn(3, 64, 3), nn.ReLU())], 64  # (N, 64, 32, 32)
+    for width, depth, first_stride in zip((64, 128, 256, 512), depths, (1, 2, 2, 2), strict=True):
+        blocks = []
+        for stride in [first_stride] + [1] * (depth - 1):
+            blocks.append(block(inputs, width, stride, dropout))
+            inputs = width * expansion
+        stages.append(stage(*blocks))  # 32 × 32, 16 × 16, 8 × 8, 4 × 4
+    return ConvNet(nn.Sequential(*stages), average_head(inputs, num_classes))
+
+
+def resnet18(num_classes=10, dropout=0.1):
+    """Eight residual blocks of two convolutions; 11,173,962 parameters. Used in notebook 03."""
+    return _resnet(basic_block, 1, (2, 2, 2, 2), num_classes, dropout)
+
+
+def resnet34(num_classes=10, dropout=0.1):
+    """Sixteen residual blocks of two convolutions; 21,282,122 parameters."""
+    return _resnet(basic_block, 1, (3, 4, 6, 3), num_classes, dropout)
+
+
+def resnet50(num_classes=10, dropout=0.1):
+    """Sixteen bottleneck blocks; 23,520,842 parameters."""
+    return _resnet(bottleneck, 4, (3, 4, 6, 3), num_classes, dropout)
+
+
+def resnet101(num_classes=10, dropout=0.1):
+    """Thirty-three bottleneck blocks; 42,512,970 parameters."""
+    return _resnet(bottleneck, 4, (3, 4, 23, 3), num_classes, dropout)
+
+
+def resnet152(num_classes=10, dropout=0.1):
+    """Fifty bottleneck blocks; 58,156,618 parameters."""
+    return _resnet(bottleneck, 4, (3, 8, 36, 3), num_classes, dropout)
+
+
+MODELS = {
+    "vgg": vgg,
+    "conv5": conv5,
+    "compact": compact,
+    "separable": separable,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+}
+INITIALIZATIONS = ("default", "kaiming")
+
+
+def create_model(name, num_classes=10, *, seed=None, initialization="default"):
+    """A fresh network of MODELS, with random weights.
+
+    seed: a whole number gives the same weights every time and leaves torch's own generator alone;
+    None draws from torch's generator. initialization: "default" is torch's own; "kaiming" scales
+    every kernel for the ReLU behind it (arXiv 1502.01852), which nets without batch norm need at
+    high learning rates. Raises ValueError for an unknown name. Used in notebook 03.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+    if initialization not in INITIALIZATIONS:
+        choices = ", ".join(INITIALIZATIONS)
+        raise ValueError(f"unknown initialization {initialization!r}; choose one of {choices}")
+    with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = MODELS[name](num_classes)
+        if initialization == "kaiming":
+            for layer in model.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    if layer.bias is not None:
+                        nn.init.zeros_(layer.bias)
+    return model
+
+
+# --- what a network costs and sees ---------------------------------------------------------------
+
+
+def parameter_count(model):
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def receptive_field(model):
+    """How many pixels of the input, along one axis, one unit of the last feature map can see.
+
+    Counted from the layers of `model.features`, along the longest path; the classifier's global
+    pooling is left out. Used in notebook 03.
+    """
+    field, _ = _grow(getattr(model, "features", model), field=1, jump=1)
+    return field
+
+
+def _grow(module, field, jump):
+    """Field and jump after `module`; the jump is the pixels between neighbouring units."""
+    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        size, stride, dilation = (
+            value[0] if isinstance(value, tuple) else value
+            for value in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
+        )
+        return field + (size - 1) * dilation * jump, jump * stride
+    if isinstance(module, Residual):
+        return max(_grow(branch, field, jump) for branch in (module.body, module.shortcut))
+    for child in module.children():
+        field, jump = _grow(child, field, jump)
+    return field, jump
+
+
+def mult_adds(model):
+    """Multiply-add operations of convolutions and linear layers for one 32×32 image."""
+    return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))
+
+
+def summary(model):
+    """Print each layer's output shape, parameters and mult-adds, and the network's cost in all.
+
+    The table is torchsummary's, with a column for multiply-adds of one image. `model` is left as it
+    was: torchsummary works on a copy in evaluation mode. Used in notebook 03.
+    """
+    import torchsummary
+
+    twin = _safe_copy(model)
+    costs = iter(_layer_mult_adds(twin))
+    table = io.StringIO()
+    # torchsummary draws a random batch: not from the reader's generator.
+    with contextlib.redirect_stdout(table), torch.random.fork_rng(devices=[]):
+        torchsummary.summary(twin, (3, 32, 32), device="cpu")
+    total = 0
+    for line in table.getvalue().splitlines():
+        if line[:1] in "-=":
+            line = line[:1] * 81
+        elif "Param #" in line:
+            line += f"{'Mult-adds':>16}"
+        elif "[-1, " in line:  # a row of the table: the layers come in the order they run
+            _, cost = next(costs)
+            total += cost
+            line += f"{cost:>16,}"
+        elif line.startswith("Non-trainable"):
+            line += f"\nMult-adds for one image: {total:,}"
+            line += f"\nReceptive field: {receptive_field(model)} pixels"
+        print(line)
+
+
+def _safe_copy(model):
+    return copy.deepcopy(model).cpu().float().eval()
+
+
+def _layer_mult_adds(model):
+    """(layer, mult-adds) for each layer of `model`, in the order they run."""
+    costs, hooks = [], []
+
+    def measure(layer, inputs, output):
+        cost = 0
+        if isinstance(layer, nn.Conv2d):  # every output number reads one kernel
+            cost = output[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            cost = layer.weight.numel()
+        costs.append((layer, cost))
+
+    for layer in model.modules():
+        if layer is not model and not isinstance(layer, nn.Sequential):
+            hooks.append(layer.register_forward_hook(measure))
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return costs

@@ -1,0 +1,157 @@
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from cifar_utils import models
+from cifar_utils.models import MODELS, create_model
+
+PARAMETERS = {
+    "vgg": 34_749_002,
+    "conv5": 2_791_434,
+    "compact": 399_274,
+    "separable": 199_810,
+    "resnet18": 11_173_962,
+    "resnet34": 21_282_122,
+    "resnet50": 23_520_842,
+    "resnet101": 42_512_970,
+    "resnet152": 58_156_618,
+}
+FIELDS = {"vgg": 36, "conv5": 24, "compact": 48, "separable": 95, "resnet18": 109}
+
+
+def test_every_model_is_pinned():
+    assert set(PARAMETERS) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameter_counts_are_exact(name):
+    with torch.device("meta"):
+        model = MODELS[name]()
+    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+    assert models.parameter_count(model) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_receptive_fields_are_exact(name):
+    assert models.receptive_field(create_model(name)) == FIELDS[name]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_receptive_field_is_what_gradients_reach(name):
+    """An oracle without arithmetic: which input pixels change one unit of the last map?"""
+    features = copy.deepcopy(create_model(name).features).eval()
+    for parameter in features.parameters():  # positive weights: nothing cancels, no ReLU closes
+        nn.init.constant_(parameter, 1 / parameter[0].numel())
+    for parent in list(features.modules()):
+        for child_name, child in parent.named_children():
+            if isinstance(
+                child, nn.MaxPool2d
+            ):  # passes one gradient of four; an average passes all
+                setattr(parent, child_name, nn.AvgPool2d(2))
+    images = torch.ones(1, 3, 160, 160, requires_grad=True)
+    maps = features(images)
+    maps[0, 0, maps.shape[2] // 2, maps.shape[3] // 2].backward()
+    reached = images.grad[0, 0].abs().amax(1).nonzero()
+    assert int(reached.max() - reached.min()) + 1 == models.receptive_field(create_model(name))
+
+
+@pytest.mark.parametrize("name", [*FIELDS, "resnet50"])
+def test_mult_adds_equal_torchs_own_count(name):
+    model = create_model(name).eval()
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    assert models.mult_adds(model) == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable", "resnet18", "resnet50"])
+def test_forward_is_features_then_classifier(name):
+    model = create_model(name, 7).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        logits = model(images)
+        assert torch.equal(model.classifier(model.features(images)), logits)
+    assert logits.shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable", "resnet18"])
+def test_an_untrained_network_guesses_without_preference(name):
+    model = create_model(name, seed=0).eval()
+    with torch.no_grad():
+        loss = F.cross_entropy(model(torch.randn(32, 3, 32, 32)), torch.arange(32) % 10)
+    assert abs(loss.item() - math.log(10)) < 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_activation_works_in_place(name):
+    with torch.device("meta"):
+        model = MODELS[name]()
+    assert not [m for m in model.modules() if getattr(m, "inplace", False)]
+
+
+def test_resnet_dropout_is_used():
+    """One of the older systems takes the argument and forgets it."""
+    for rate in (0.1, 0.7):
+        found = {
+            m.p for m in MODELS["resnet18"](dropout=rate).modules() if isinstance(m, nn.Dropout)
+        }
+        assert found == {rate}
+
+
+def test_a_seed_gives_the_same_weights_and_spares_the_global_generator():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first, second, other = (create_model("compact", seed=seed) for seed in (3, 3, 4))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [model.features[0][0][0].weight for model in (first, second, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert not torch.equal(create_model("compact").features[0][0][0].weight, weights[0])
+
+
+def test_kaiming_initialization_keeps_the_signals_size():
+    """Behind each kernel the mean square stays near the input's; torch's default shrinks it."""
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sizes = {}
+    for kind in ("kaiming", "default"):
+        model = create_model("vgg", seed=0, initialization=kind).eval()
+        with torch.no_grad():
+            sizes[kind] = model.features(images).square().mean().item()
+    assert sizes["kaiming"] > 0.3 > 0.03 > sizes["default"]
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match=r"unknown model 'vgg16'.*resnet152"):
+        create_model("vgg16")
+    with pytest.raises(ValueError, match="choose one of default, kaiming"):
+        create_model("vgg", initialization="xavier")
+
+
+@pytest.mark.parametrize("name", ["compact", "separable", "resnet18"])
+def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
+    model = create_model(name, seed=0).train()
+    before = copy.deepcopy(model.state_dict())
+    random_state = torch.get_rng_state()
+    models.summary(model)
+    printed = capsys.readouterr().out
+    assert f"Total params: {PARAMETERS[name]:,}" in printed
+    assert f"Mult-adds for one image: {models.mult_adds(model):,}" in printed
+    assert f"Receptive field: {FIELDS[name]} pixels" in printed
+    assert "Estimated Total Size (MB)" in printed and "Output Shape" in printed
+    rows = [line.split() for line in printed.splitlines() if "[-1, " in line]
+    assert sum(int(row[-1].replace(",", "")) for row in rows) == models.mult_adds(model)
+    assert sum(int(row[-2].replace(",", "")) for row in rows) == PARAMETERS[name]
+    assert model.training and torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_summary_rows_carry_their_own_layers_cost(capsys):
+    models.summary(create_model("compact"))
+    rows = [line for line in capsys.readouterr().out.splitlines() if "[-1, " in line]
+    assert rows[0].split()[0] == "Conv2d-1" and rows[0].endswith(f"{3 * 9 * 32 * 32 * 32:,}")
+    assert rows[-1].split()[0] == "Linear-26" and rows[-1].endswith(" 640")
