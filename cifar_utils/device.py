@@ -1,0 +1,110 @@
+"""Where to compute, in which precision, and from which seed."""
+
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import nn
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def pick_device(name="auto"):
+    """The torch.device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU.
+
+    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed) and
+    for a device that this machine does not have. Used in notebook 04.
+    """
+    kind = name.partition(":")[0]
+    if kind not in DEVICES:
+        raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if kind == "auto":
+        return torch.device(next(found for found in has if has[found]))
+    if not has[kind]:
+        there = ", ".join(found for found in has if has[found])
+        raise ValueError(f"this machine has no {kind} device; it has: {there}")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device; write {kind} or {kind}:0") from None
+    if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return device
+
+
+def describe(device):
+    """A device in words: the GPU's name, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (MPS)"
+
+
+def pick_precision(name, device):
+    """ "fp32", "bf16" or "fp16" for training on `device`; "auto" takes the fastest that is safe.
+
+    CUDA: bf16 where the GPU has it, else fp16 (with a gradient scaler). MPS: fp32. CPU: bf16 where
+    a 0.3 s measurement shows it to be faster: with AVX512-BF16 or AMX it is, without them it can be
+    hundreds of times slower. Raises ValueError for a name not in PRECISIONS. Used in notebook 04.
+    """
+    if name not in PRECISIONS:
+        raise ValueError(f"unknown precision {name!r}; choose one of {', '.join(PRECISIONS)}")
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("fp16 needs a GPU; on a CPU choose auto, fp32 or bf16")
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and bf16_speedup() > 1.1 else "fp32"
+
+
+def bf16_speedup(*, seconds=0.3):
+    """How many times faster than fp32 a small bf16 training step runs on this CPU (1 = as fast).
+
+    Measured on one thread: a busy machine delays several threads that wait for each other, and not
+    equally in both precisions.
+    """
+    # A forked generator: measuring must not move the reader's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        layer = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
+    images = torch.zeros(16, 64, 16, 16).to(memory_format=torch.channels_last)
+
+    def step(precision):
+        start = time.perf_counter()
+        with autocast(torch.device("cpu"), precision):
+            layer(images).float().sum().backward()
+        return time.perf_counter() - start
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    deadline = time.perf_counter() + seconds
+    times = [(step("fp32"), step("bf16"))]  # the first call of each also compiles its kernels
+    while time.perf_counter() < deadline:  # emulated bf16 may use the time up in its first step
+        times.append((step("fp32"), step("bf16")))
+    torch.set_num_threads(threads)
+    fp32, bf16 = np.median(times[1:] or times, axis=0)
+    return float(fp32 / bf16)
+
+
+def autocast(device, precision):
+    """The context of a forward pass: torch.autocast for bf16 and fp16, nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return torch.autocast(device.type, dtype)
+
+
+def seed_from(*key):
+    """One well-mixed 63-bit seed from several non-negative integers, such as (seed, epoch, batch).
+
+    Seeds that depend on nothing but the place in the training make a resumed run, and a run with
+    more workers, draw the same random numbers as any other.
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(*key, device="cpu"):
+    """A torch.Generator on `device`, seeded by `seed_from(*key)`."""
+    return torch.Generator(device).manual_seed(seed_from(*key))

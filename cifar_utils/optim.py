@@ -1,0 +1,177 @@
+"""Optimizers and learning-rate schedules: what torch lacks, and how a recipe chooses among them."""
+
+import math
+
+import torch
+
+# --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
+
+
+def constant(progress):
+    """1 all the way."""
+    return 1.0
+
+
+def linear(progress):
+    """From 1 down to 0 in a straight line."""
+    return 1 - progress
+
+
+def cosine(progress):
+    """From 1 down to 0 along half a cosine wave (arXiv 1608.03983, without restarts)."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def step(progress, *, every, factor):
+    """Times `factor` after each `every`, a fraction of the training."""
+    return factor ** steps_taken(progress, every=every)
+
+
+def steps_taken(progress, *, every):
+    """How many whole `every` fit into `progress`."""
+    return math.floor(progress / every + 1e-9)  # 0.3 / 0.1 is a little less than 3
+
+
+def one_cycle(progress, *, peak, start=0.04):
+    """Straight from `start` up to 1 at progress `peak`, then down to 0 (arXiv 1708.07120)."""
+    if progress < peak:
+        return start + (1 - start) * progress / peak
+    return (1 - progress) / (1 - peak)
+
+
+SCHEDULES = {
+    "constant": lambda recipe, progress: constant(progress),
+    "linear": lambda recipe, progress: linear(progress),
+    "cosine": lambda recipe, progress: cosine(progress),
+    "step": lambda recipe, progress: step(
+        progress, every=recipe.step_every, factor=recipe.step_factor
+    ),
+    "one-cycle": lambda recipe, progress: one_cycle(progress, peak=recipe.peak),
+}
+
+
+def rate_factor(recipe, progress):
+    """The factor on the recipe's learning rates at `progress` in [0, 1], warm-up included.
+
+    During the warm-up the factor rises from 0 to 1; the schedule proper fills the rest.
+    """
+    if recipe.schedule not in SCHEDULES:
+        choices = ", ".join(SCHEDULES)
+        raise ValueError(f"unknown schedule {recipe.schedule!r}; choose one of {choices}")
+    if progress < recipe.warmup:
+        return progress / recipe.warmup
+    return SCHEDULES[recipe.schedule](recipe, (progress - recipe.warmup) / (1 - recipe.warmup))
+
+
+def set_rates(optimizer, recipe, progress):
+    """Give every parameter group the learning rate and weight decay that hold at `progress`."""
+    factor = rate_factor(recipe, progress)
+    decay = 1.0
+    if recipe.schedule == "step":
+        decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+        group["weight_decay"] = group["initial_weight_decay"] * decay
+
+
+# --- Muon -----------------------------------------------------------------------------------------
+
+
+def orthogonalize(matrix, *, steps=5):
+    """The nearest half-orthogonal matrix, roughly: all singular values are moved close to 1.
+
+    matrix: (rows, columns). A quintic Newton-Schulz iteration: five steps bring singular values
+    into about [0.7, 1.2], which is near enough, and matrix products are all it needs. Coefficients
+    from Keller Jordan, https://kellerjordan.github.io/posts/muon/.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)  # singular values at most 1
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose steps, for convolution kernels, are orthogonalised first.
+
+    Every direction in a kernel's matrix (outputs × inputs·height·width) then moves equally far,
+    where plain SGD moves few directions a lot. Groups with orthogonal=False take plain SGD steps.
+    Weight decay is decoupled: it shrinks the weights by lr · weight_decay. torch.optim.Muon knows
+    2-D parameters only. Source: https://kellerjordan.github.io/posts/muon/.
+    """
+
+    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0):
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(groups, defaults | {"orthogonal": True})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update of every parameter that has a gradient; returns closure()'s loss, if given."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient, state = parameter.grad, self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(gradient)
+                state["momentum"].mul_(group["momentum"]).add_(gradient)
+                update = gradient + group["momentum"] * state["momentum"]
+                if group["orthogonal"]:
+                    matrix = update.flatten(1)
+                    wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+                    update = orthogonalize(matrix).mul_(wider).view(update.shape)
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-group["lr"])
+        return loss
+
+
+# --- from recipe to optimizer ---------------------------------------------------------------------
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
+
+
+def make_optimizer(model, recipe):
+    """The recipe's optimizer over the model's parameters, in up to three groups.
+
+    Convolution kernels, other weights, and vectors (biases, batch norm): Muon treats the kernels in
+    its own way at `muon_lr`, and with `decay_vectors` off the vectors get no weight decay.
+    Raises ValueError for an unknown optimizer. Used in notebook 04.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        choices = ", ".join(OPTIMIZERS)
+        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; choose one of {choices}")
+    muon = recipe.optimizer == "muon"
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    kernels = [p for p in parameters if p.ndim == 4]
+    weights = [p for p in parameters if p.ndim in (2, 3)]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups = [
+        {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},
+        {"params": weights},
+        {"params": vectors, "weight_decay": recipe.weight_decay if recipe.decay_vectors else 0.0},
+    ]
+    if muon:
+        for group, orthogonal in zip(groups, (True, False, False), strict=True):
+            group["orthogonal"] = orthogonal
+    groups = [group for group in groups if group["params"]]
+    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    betas = (recipe.momentum, recipe.beta2)
+    if recipe.optimizer == "sgd":
+        nesterov = recipe.nesterov and recipe.momentum > 0
+        optimizer = torch.optim.SGD(groups, **shared, momentum=recipe.momentum, nesterov=nesterov)
+    elif recipe.optimizer == "adam":
+        optimizer = torch.optim.Adam(groups, **shared, betas=betas)
+    elif recipe.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(groups, **shared, betas=betas)
+    else:
+        optimizer = Muon(groups, **shared, momentum=recipe.momentum)
+    for group in optimizer.param_groups:
+        group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
+    return optimizer

@@ -1,0 +1,123 @@
+"""Recipes: how each network is trained, as data.
+
+A Recipe is a frozen row of plain values, so a command-line flag, a table cell and a field here are
+the same thing. RECIPES lists the course's own recipes and, under NAME-published, those of the five
+systems that the course grew out of.
+"""
+
+from dataclasses import asdict, dataclass, field, fields, replace
+
+
+def knob(default, help):
+    """A field with a default and the sentence that --help shows for it."""
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train one network. Every time span is a fraction of the training, in [0, 1]."""
+
+    name: str = knob("custom", "what to call it")
+    model: str = knob("compact", "network to train")
+    epochs: int = knob(30, "passes over the training images")
+    batch_size: int = knob(128, "images a step")
+    optimizer: str = knob("sgd", "sgd, adam, adamw or muon")
+    lr: float = knob(0.1, "highest learning rate")
+    muon_lr: float = knob(0.05, "highest learning rate of convolution kernels under muon")
+    momentum: float = knob(0.9, "momentum; Adam's first beta")
+    beta2: float = knob(0.999, "Adam's second beta")
+    nesterov: bool = knob(True, "Nesterov momentum, for sgd")
+    weight_decay: float = knob(5e-4, "pull of the weights towards zero")
+    decay_vectors: bool = knob(True, "weight decay on biases and batch norm too")
+    schedule: str = knob("one-cycle", "constant, linear, cosine, step or one-cycle")
+    warmup: float = knob(0.0, "fraction with a rising rate, before the schedule")
+    peak: float = knob(0.25, "one-cycle: fraction at which the rate is highest")
+    step_every: float = knob(0.25, "step: fraction between two steps")
+    step_factor: float = knob(0.1, "step: factor on the rate at each step")
+    step_decay_factor: float = knob(1.0, "step: factor on the weight decay at each step")
+    label_smoothing: float = knob(0.0, "share of each label that is spread over all classes")
+    clip_norm: float = knob(0.0, "longest gradient, longer ones are shortened; 0 for no limit")
+    augmentation: str = knob("crop-flip", "augmentation policy")
+    initialization: str = knob("default", "default or kaiming")
+    seed: int = knob(0, "seed of weights, order, augmentation and dropout")
+
+    def __post_init__(self):
+        for known in fields(self):
+            value, kind = getattr(self, known.name), known.type
+            if kind is float and type(value) is int:
+                object.__setattr__(self, known.name, float(value))
+            elif type(value) is not kind:
+                raise ValueError(f"{known.name} is {value!r}; it must be of type {kind.__name__}")
+        rules = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "lr": (0 < self.lr < float("inf"), "above 0"),
+            "muon_lr": (0 < self.muon_lr < float("inf"), "above 0"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "beta2": (0 <= self.beta2 < 1, "in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
+            "warmup": (0 <= self.warmup < 1, "in [0, 1)"),
+            "peak": (0 <= self.peak < 1, "in [0, 1)"),
+            "step_every": (0 < self.step_every <= 1, "in (0, 1]"),
+            "step_factor": (0 < self.step_factor <= 1, "in (0, 1]"),
+            "step_decay_factor": (0 <= self.step_decay_factor < float("inf"), "0 or more"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "clip_norm": (0 <= self.clip_norm < float("inf"), "0 or more"),
+            "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be {wanted}")
+
+    def changed(self, **changes):
+        """The same recipe with some fields changed; ValueError for a name that is no field."""
+        names = [known.name for known in fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"a recipe has no field {name!r}; it has {', '.join(names)}")
+        return replace(self, **changes)
+
+    def as_dict(self):
+        """Plain values by field name, for JSON; Recipe(**…) is the way back."""
+        return asdict(self)
+
+
+_RECIPES = (
+    # The course's own.
+    Recipe("vgg", model="vgg", epochs=15, lr=0.05, weight_decay=5e-4, label_smoothing=0.1,
+           clip_norm=1.0, initialization="kaiming"),
+    Recipe("conv5", model="conv5", epochs=60, lr=0.05, weight_decay=5e-4, clip_norm=1.0,
+           initialization="kaiming"),
+    Recipe("compact", model="compact", epochs=30, batch_size=256, optimizer="muon", lr=0.1,
+           muon_lr=0.05, weight_decay=0.01, decay_vectors=False, augmentation="crop-alternating"),
+    Recipe("separable", model="separable", epochs=40, lr=0.2, weight_decay=5e-4),
+    Recipe("resnet18", model="resnet18", epochs=25, lr=0.1, weight_decay=5e-4),
+    Recipe("resnet34", model="resnet34", epochs=25, lr=0.1, weight_decay=5e-4),
+    Recipe("resnet50", model="resnet50", epochs=25, lr=0.1, weight_decay=5e-4),
+    Recipe("resnet101", model="resnet101", epochs=25, lr=0.1, weight_decay=5e-4),
+    Recipe("resnet152", model="resnet152", epochs=25, lr=0.1, weight_decay=5e-4),
+    # The five systems', as their code has them. Fields that theirs lacks are at torch's defaults.
+    Recipe("vgg-published", model="vgg", epochs=15, batch_size=8, lr=1e-3, nesterov=False,
+           weight_decay=0.0, schedule="constant", augmentation="vgg-published"),
+    # 300 epochs at 9.4e-4 and 100 at 2.4e-4, where weight decay goes from 1.1e-4 to 2.1e-4.
+    Recipe("conv5-published", model="conv5", epochs=400, batch_size=64, optimizer="adam", lr=9.4e-4,
+           beta2=0.995, weight_decay=1.1e-4, schedule="step", step_every=0.75,
+           step_factor=2.4 / 9.4, step_decay_factor=2.1 / 1.1, augmentation="conv5-published"),
+    Recipe("compact-published", model="compact", epochs=100, optimizer="adam", lr=1e-3,
+           weight_decay=0.0, schedule="cosine", augmentation="compact-published"),
+    Recipe("separable-published", model="separable", epochs=80, batch_size=256, lr=0.2,
+           nesterov=False, weight_decay=0.0, schedule="step", step_every=5 / 80, step_factor=0.75,
+           augmentation="separable-published"),
+    Recipe("resnet18-published", model="resnet18", epochs=25, batch_size=32, optimizer="adam",
+           lr=1e-3, weight_decay=0.0, schedule="one-cycle", peak=5 / 25,
+           augmentation="resnet18-published"),
+)  # fmt: skip
+
+RECIPES = {recipe.name: recipe for recipe in _RECIPES}
+
+
+def get_recipe(name):
+    """The recipe of that name; ValueError with the valid names for an unknown one."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

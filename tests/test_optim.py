@@ -1,0 +1,169 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cifar_utils import optim
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES, Recipe
+
+
+def scheduled(scheduler, steps):
+    """The rates that a scheduler of torch's gives an optimizer of rate 1, step by step."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = scheduler(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_step_equals_torchs():
+    wanted = scheduled(lambda o: torch.optim.lr_scheduler.StepLR(o, 5, 0.75), 80)
+    got = [optim.step(epoch / 80, every=5 / 80, factor=0.75) for epoch in range(80)]
+    assert got == pytest.approx(wanted)
+
+
+def test_cosine_equals_torchs():
+    wanted = scheduled(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 100), 100)
+    assert [optim.cosine(epoch / 100) for epoch in range(100)] == pytest.approx(wanted)
+
+
+def test_linear_equals_torchs():
+    make = torch.optim.lr_scheduler.LinearLR
+    wanted = scheduled(lambda o: make(o, 1.0, 1e-9, total_iters=50), 50)
+    assert [optim.linear(step / 50) for step in range(50)] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_one_cycle_equals_torchs():
+    make = torch.optim.lr_scheduler.OneCycleLR
+    wanted = scheduled(
+        lambda o: make(o, 1.0, total_steps=101, pct_start=0.21, anneal_strategy="linear",
+                       div_factor=25, final_div_factor=1e9),
+        100,
+    )  # fmt: skip
+    got = [optim.one_cycle(step / 100, peak=20.21 / 100) for step in range(100)]
+    assert got == pytest.approx(wanted, abs=1e-6)
+
+
+@given(
+    st.sampled_from(list(optim.SCHEDULES)), st.floats(0, 1), st.floats(0, 0.9), st.floats(0, 0.9)
+)
+@settings(deadline=None)
+def test_every_factor_lies_between_0_and_1(schedule, progress, warmup, peak):
+    recipe = Recipe(schedule=schedule, warmup=warmup, peak=peak)
+    assert -1e-9 <= optim.rate_factor(recipe, progress) <= 1 + 1e-9
+
+
+def test_warmup_rises_from_0_and_then_the_schedule_starts_from_its_beginning():
+    recipe = Recipe(schedule="cosine", warmup=0.2)
+    assert optim.rate_factor(recipe, 0.0) == 0
+    assert optim.rate_factor(recipe, 0.1) == pytest.approx(0.5)
+    assert optim.rate_factor(recipe, 0.2) == 1
+    assert optim.rate_factor(recipe, 0.6) == pytest.approx(0.5)
+
+
+def test_published_conv5_changes_rate_and_weight_decay_after_300_of_400_epochs():
+    recipe = RECIPES["conv5-published"]
+    optimizer = optim.make_optimizer(create_model("conv5"), recipe)
+    for epoch, lr, decay in ((0, 9.4e-4, 1.1e-4), (299, 9.4e-4, 1.1e-4), (300, 2.4e-4, 2.1e-4)):
+        optim.set_rates(optimizer, recipe, epoch / 400)
+        for group in optimizer.param_groups:
+            assert group["lr"] == pytest.approx(lr) and group["weight_decay"] == pytest.approx(
+                decay
+            )
+            assert group["betas"] == (0.9, 0.995)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 27), (64, 9), (32, 288)])
+def test_orthogonalize_moves_singular_values_to_1_and_keeps_the_directions(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    got = left.T @ optim.orthogonalize(matrix) @ right.T  # diagonal, if the directions are kept
+    assert (got - got.diagonal().diag()).abs().max() < 1e-6
+    kept = values > 0.05 * values.max()
+    assert got.diagonal()[kept].min() > 0.6 and got.diagonal().max() < 1.3
+
+
+def test_muon_without_orthogonalization_is_nesterov_sgd():
+    twins = [create_model("compact", seed=0) for _ in range(2)]
+    ours = optim.Muon([{"params": list(twins[0].parameters()), "orthogonal": False}], lr=0.1,
+                      momentum=0.9)  # fmt: skip
+    torchs = torch.optim.SGD(twins[1].parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for seed in range(4):
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+        for model, optimizer in zip(twins, (ours, torchs), strict=True):
+            optimizer.zero_grad()
+            model.eval()(images).square().sum().backward()
+            optimizer.step()
+    for one, other in zip(twins[0].parameters(), twins[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon of its own")
+def test_muon_on_kernels_equals_torchs_on_their_matrices():
+    """torch.optim.Muon takes matrices only and iterates in bf16, hence the tolerance."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(48, 16, 3, 3, generator=generator)
+    kernel, matrix = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
+    ours = optim.Muon([kernel], lr=0.05, momentum=0.8, weight_decay=0.1)
+    # torch averages the momentum where we sum it: the same direction, and only that counts.
+    torchs = torch.optim.Muon([matrix], lr=0.05, momentum=0.8, weight_decay=0.1, nesterov=True)
+    for _ in range(3):
+        gradient = torch.randn(start.shape, generator=generator)
+        kernel.grad, matrix.grad = gradient, gradient.flatten(1).clone()
+        before = kernel.detach().flatten(1).clone()
+        ours.step(), torchs.step()
+        moved, wanted = kernel.detach().flatten(1) - before, matrix.detach() - before
+        assert (moved - wanted).norm() < 0.05 * wanted.norm()
+        with torch.no_grad():
+            matrix.copy_(kernel.flatten(1))
+
+
+def test_muon_treats_kernels_one_way_and_the_rest_another():
+    recipe = Recipe(optimizer="muon", lr=0.3, muon_lr=0.02, weight_decay=0.5, decay_vectors=False)
+    model = create_model("compact")
+    kernels, weights, vectors = optim.make_optimizer(model, recipe).param_groups
+    assert {p.ndim for p in kernels["params"]} == {4} and kernels["orthogonal"]
+    assert {p.ndim for p in weights["params"]} == {2} and not weights["orthogonal"]
+    assert {p.ndim for p in vectors["params"]} == {1} and not vectors["orthogonal"]
+    assert (kernels["lr"], weights["lr"], vectors["lr"]) == (0.02, 0.3, 0.3)
+    assert [group["weight_decay"] for group in (kernels, weights, vectors)] == [0.5, 0.5, 0]
+    held = [p for group in (kernels, weights, vectors) for p in group["params"]]
+    assert {id(p) for p in held} == {id(p) for p in model.parameters()}
+    assert len(held) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss(name):
+    model = create_model("compact", seed=0).eval()
+    recipe = Recipe(optimizer=name, lr=0.01 if name in ("sgd", "muon") else 1e-3, muon_lr=0.02)
+    optimizer = optim.make_optimizer(model, recipe)
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for _ in range(8):
+        loss = nn.functional.cross_entropy(model(images), torch.arange(16) % 10)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match="choose one of sgd, adam, adamw, muon"):
+        optim.make_optimizer(create_model("compact"), Recipe(optimizer="lion"))
+    with pytest.raises(ValueError, match="choose one of constant, linear, cosine, step, one-cycle"):
+        optim.rate_factor(SimpleNamespace(schedule="triangle"), 0.5)
+
+
+def test_one_cycle_peaks_where_it_says():
+    factors = [optim.one_cycle(step / 1000, peak=0.2) for step in range(1001)]
+    assert factors.index(max(factors)) == 200 and max(factors) == 1
+    assert factors[0] == 0.04 and factors[-1] == 0 and not any(map(math.isnan, factors))

@@ -1,0 +1,95 @@
+import json
+from dataclasses import fields
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_utils.augment import AUGMENTATIONS
+from cifar_utils.models import MODELS, create_model
+from cifar_utils.optim import make_optimizer, rate_factor
+from cifar_utils.recipes import RECIPES, Recipe, get_recipe
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_every_recipe_names_things_that_exist(recipe):
+    assert recipe.model in MODELS and recipe.augmentation in AUGMENTATIONS
+    assert 0 <= rate_factor(recipe, 0.3) <= 1
+    if recipe.model in ("compact", "separable"):
+        model = create_model(recipe.model, initialization=recipe.initialization)
+        assert make_optimizer(model, recipe).param_groups
+
+
+def test_there_is_a_recipe_for_every_model_and_a_published_one_for_the_five():
+    assert set(MODELS) <= set(RECIPES)
+    five = ("vgg", "conv5", "compact", "separable", "resnet18")
+    assert {f"{name}-published" for name in five} <= set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    {
+        "vgg-published": {"optimizer": "sgd", "lr": 1e-3, "momentum": 0.9, "batch_size": 8,
+                          "epochs": 15, "augmentation": "vgg-published"},
+        "conv5-published": {"optimizer": "adam", "momentum": 0.9, "beta2": 0.995, "batch_size": 64,
+                            "epochs": 400, "lr": 9.4e-4},
+        "compact-published": {"optimizer": "adam", "lr": 1e-3, "schedule": "cosine",
+                              "batch_size": 128, "epochs": 100},
+        "separable-published": {"optimizer": "sgd", "lr": 0.2, "momentum": 0.9, "schedule": "step",
+                                "step_factor": 0.75, "batch_size": 256, "epochs": 80},
+        "resnet18-published": {"optimizer": "adam", "schedule": "one-cycle", "peak": 0.2,
+                               "batch_size": 32, "epochs": 25},
+    }.items(),
+)  # fmt: skip
+def test_published_recipes_are_as_published(name, facts):
+    recipe = RECIPES[name].as_dict()
+    assert {key: recipe[key] for key in facts} == facts
+
+
+fraction = st.floats(0, 0.99)
+any_recipe = st.builds(
+    Recipe,
+    name=st.text(max_size=20),
+    epochs=st.integers(1, 1000),
+    batch_size=st.integers(1, 4096),
+    lr=st.floats(1e-9, 100),
+    momentum=fraction,
+    weight_decay=st.floats(0, 10),
+    nesterov=st.booleans(),
+    peak=fraction,
+    label_smoothing=fraction,
+    seed=st.integers(0, 2**32 - 1),
+)
+
+
+@given(any_recipe)
+def test_a_recipe_survives_json(recipe):
+    assert Recipe(**json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("batch_size", -1), ("lr", 0.0), ("lr", float("nan")), ("momentum", 1.0),
+     ("weight_decay", -1e-4), ("peak", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0),
+     ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("epochs", 2.5), ("lr", "fast"),
+     ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf"))],
+)  # fmt: skip
+def test_a_value_out_of_range_names_the_field(field, value):
+    with pytest.raises(ValueError, match=f"{field} is .*; it must be"):
+        Recipe(**{field: value})
+
+
+def test_whole_numbers_serve_as_floats():
+    assert Recipe(lr=1) == Recipe(lr=1.0)
+
+
+def test_every_field_has_help_and_a_value_that_fits():
+    for field in fields(Recipe):
+        assert field.metadata["help"] and type(field.default) is field.type
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match=r"unknown recipe 'lenet'.*vgg-published"):
+        get_recipe("lenet")
+    with pytest.raises(ValueError, match=r"no field 'learning_rate'; it has .*weight_decay"):
+        Recipe().changed(learning_rate=1.0)
