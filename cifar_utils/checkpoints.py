@@ -1,0 +1,131 @@
+"""Networks on disk: safetensors for weights, one torch file for all that a resumed run needs.
+
+Nothing here can run code from a file: safetensors holds numbers and text only, and checkpoints are
+read with weights_only=True.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from cifar_utils.data import CLASSES
+from cifar_utils.files import write_whole
+from cifar_utils.models import create_model
+from cifar_utils.recipes import Recipe
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says about itself."""
+
+    recipe: Recipe
+    source: str
+    classes: tuple[str, ...] = CLASSES
+    epoch: int = 0
+
+
+def save_weights(path, model, info):
+    """Write the plain state dict as safetensors, with `info`, a WeightsInfo, in its metadata.
+
+    Equal weights and info give equal bytes.
+    """
+    from safetensors.torch import save_file
+
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in model.state_dict().items()
+    }
+    # One entry: safetensors writes several in an order that changes from run to run.
+    metadata = {"cifar_utils": json.dumps(asdict(info))}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_weights(path):
+    """(model, info) of a weights file, the model on the CPU in evaluation mode.
+
+    path: a .safetensors file, or a run's folder that holds weights.safetensors.
+    Raises ValueError where there is no such file or it is not one that save_weights wrote.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"there are no weights at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no safetensors file ({error})") from None
+    try:
+        about = json.loads(about["cifar_utils"])
+        recipe, classes = Recipe(**about["recipe"]), tuple(about["classes"])
+        info = WeightsInfo(recipe, about["source"], classes, about["epoch"])
+        model = create_model(recipe.model, len(classes))
+        model.load_state_dict(
+            {
+                name: value.float() if value.is_floating_point() else value
+                for name, value in tensors.items()
+            }
+        )
+    except KeyError:
+        raise ValueError(
+            f"{path} does not name its network; files that cifar train writes do"
+        ) from None
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} does not fit its own recipe: {reason}") from None
+    return model.eval(), info
+
+
+def pretrained_names():
+    """The names of the networks that ship with the package."""
+    return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
+
+
+def load_pretrained(name):
+    """(model, info) of a network that ships with the package.
+
+    Raises ValueError for an unknown name, and where the file's SHA-256 is not the recorded one.
+    """
+    if name not in pretrained_names():
+        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(pretrained_names())}")
+    path = PRETRAINED / f"{name}.safetensors"
+    recorded = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one; reinstall")
+    return load_weights(path)
+
+
+def find_weights(where):
+    """(model, info) of a path (file or run folder) or of the name of a shipped network."""
+    if Path(where).exists() or Path(where).suffix or len(Path(where).parts) > 1:
+        return load_weights(where)
+    if where not in pretrained_names():
+        raise ValueError(
+            f"{where!r} is neither a path nor one of the shipped networks: "
+            f"{', '.join(pretrained_names())}"
+        )
+    return load_pretrained(where)
+
+
+def save_checkpoint(path, state):
+    """Write a dict of tensors and plain values in one piece."""
+    write_whole(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_checkpoint(path):
+    """The dict that save_checkpoint wrote, on the CPU; ValueError where it cannot be read."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no checkpoint at {path}") from None
+    except Exception as error:  # torch raises many kinds for a damaged file
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None

@@ -1,0 +1,149 @@
+"""From images to logits, once, and from logits to every number about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifar_utils.data import normalize
+from cifar_utils.device import autocast
+
+VIEWS = (1, 2, 6)
+
+
+def predict(model, images, *, batch_size=500, precision="fp32", views=1):
+    """Logits of all images, float32 (N, num_classes) on the CPU; the model is left as it was.
+
+    images: uint8 (N, 3, 32, 32), on any device. views: test-time augmentation, the logits are
+    averaged over 1 the image alone, 2 it and its mirror image, or 6 these two and both again
+    shifted by a pixel up-left and down-right. Raises ValueError for another number of views. Used
+    in notebook 05.
+    """
+    if views not in VIEWS:
+        raise ValueError(f"views is {views}; choose one of {', '.join(map(str, VIEWS))}")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    logits = []
+    with torch.no_grad(), autocast(device, precision):
+        for batch in images.split(batch_size):
+            inputs = normalize(batch.to(device))
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            seen = [model(view).float() for view in _views(inputs, views)]
+            logits.append(torch.stack(seen).mean(0).cpu())
+    model.train(was_training)
+    return torch.cat(logits) if logits else torch.zeros(0, 0)
+
+
+def _views(inputs, count):
+    shifted = [inputs]
+    if count == 6:
+        padded = F.pad(inputs, (1,) * 4, mode="reflect")
+        shifted += [padded[:, :, 2:, 2:], padded[:, :, :-2, :-2]]
+    return shifted if count == 1 else shifted + [view.flip(3) for view in shifted]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits, labels):
+    """Mean cross-entropy in nats; ln 10 = 2.303 for a guess without preference."""
+    return F.cross_entropy(logits.float(), labels).item()
+
+
+def accuracy(logits, labels):
+    """Share of images whose largest logit is the right one, in [0, 1]."""
+    return topk(logits, labels, k=1)
+
+
+def topk(logits, labels, *, k):
+    """Share of images whose right class is among the k largest logits, in [0, 1]."""
+    best = logits.topk(min(k, logits.shape[1])).indices
+    return (best == labels[:, None]).any(1).double().mean().item()
+
+
+def per_class_accuracy(logits, labels):
+    """Accuracy within each class, float64 (num_classes,); NaN for a class without images."""
+    right = (logits.argmax(1) == labels).double()
+    count = torch.bincount(labels, minlength=logits.shape[1])
+    return torch.bincount(labels, weights=right, minlength=logits.shape[1]) / count
+
+
+def confusion_matrix(logits, labels):
+    """How often each true class (row) was taken for each class (column), int64 (C, C)."""
+    from sklearn.metrics import confusion_matrix as count
+
+    return count(labels, logits.argmax(1), labels=np.arange(logits.shape[1]))
+
+
+def metrics(logits, labels, classes):
+    """All of them in one dict of plain values: top1, top3, top5, loss, n, per_class."""
+    if not len(labels):
+        raise ValueError("there are no test images to evaluate on")
+    per_class = per_class_accuracy(logits, labels).tolist()
+    return {
+        "top1": accuracy(logits, labels),
+        "top3": topk(logits, labels, k=3),
+        "top5": topk(logits, labels, k=5),
+        "loss": cross_entropy(logits, labels),
+        "n": len(labels),
+        "per_class": {
+            name: None if value != value else value  # JSON knows no NaN
+            for name, value in zip(classes, per_class, strict=True)
+        },
+    }
+
+
+def calibration(logits, labels, *, bins=15):
+    """How far confidence can be believed: the expected calibration error and its bins.
+
+    Images are binned by confidence, the largest softmax probability. Returns (error, confidences,
+    accuracies, counts): the error in [0, 1] is the mean distance of the bins' accuracy from their
+    confidence, weighted by their counts (arXiv 1706.04599); the arrays are float64 (bins,), NaN for
+    an empty bin. Used in notebook 05.
+    """
+    confidences, predictions = logits.double().softmax(1).max(1)
+    right = (predictions == labels).numpy()
+    place = np.minimum((confidences.numpy() * bins).astype(int), bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(place, weights=confidences, minlength=bins) / counts
+        mean_accuracy = np.bincount(place, weights=right, minlength=bins) / counts
+    gaps = np.nan_to_num(np.abs(mean_confidence - mean_accuracy))
+    error = float((gaps * counts).sum() / max(len(labels), 1))
+    return error, mean_confidence, mean_accuracy, counts
+
+
+# --- which images ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """Some images of a split, most confident first; each field has shape (K,)."""
+
+    indices: Tensor
+    labels: Tensor
+    predictions: Tensor
+    confidences: Tensor
+
+    def __len__(self):
+        return len(self.indices)
+
+
+def most_confident_mistakes(logits, labels, *, count=20):
+    """The wrongly classified images, at most `count`, that the model was surest of."""
+    return _most_confident(logits, labels, logits.argmax(1) != labels, count)
+
+
+def most_confident_hits(logits, labels, *, count=20):
+    """The rightly classified images, at most `count`, that the model was surest of."""
+    return _most_confident(logits, labels, logits.argmax(1) == labels, count)
+
+
+def _most_confident(logits, labels, wanted, count):
+    confidences, predictions = logits.double().softmax(1).max(1)
+    order = confidences.argsort(descending=True, stable=True)
+    indices = order[wanted[order]][:count]
+    return Ranked(indices, labels[indices], predictions[indices], confidences[indices])

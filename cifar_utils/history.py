@@ -1,0 +1,102 @@
+"""What happened in a training run: one row an epoch, saved as JSON."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from cifar_utils.data import SOURCE_TITLES
+from cifar_utils.files import write_whole
+from cifar_utils.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch. Row 0 is the untrained network.
+
+    lr: the largest group's learning rate at the epoch's first step. Losses are mean cross-entropies
+    in nats without label smoothing, accuracies fractions; those of the training set are taken while
+    it is trained on (augmented, with dropout), in row 0 on up to 5,000 plain training images.
+    Without a validation split val_loss and val_accuracy are None. seconds: training alone, without
+    evaluation.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+    images_per_second: float
+
+    def __str__(self):
+        val = ""
+        if self.val_loss is not None:
+            val = f"  val loss {self.val_loss:.4f} acc {self.val_accuracy:7.2%}"
+        speed = f"  {self.seconds:6.1f} s {self.images_per_second:7.0f} img/s" if self.epoch else ""
+        return (
+            f"epoch {self.epoch:3d}  lr {self.lr:<8.3g} train loss {self.train_loss:.4f} "
+            f"acc {self.train_accuracy:7.2%}{val}{speed}"
+        )
+
+
+@dataclass(frozen=True)
+class History:
+    """A run: its recipe, the data's source, where it ran, its epochs, its test figures."""
+
+    recipe: Recipe
+    source: str
+    epochs: tuple[Epoch, ...] = ()
+    train_images: int = 0
+    val_images: int = 0
+    device: str = ""
+    precision: str = ""
+    torch: str = ""
+    test: dict | None = None
+
+    def with_epoch(self, epoch):
+        return replace(self, epochs=(*self.epochs, epoch))
+
+    def with_test(self, metrics):
+        return replace(self, test=metrics)
+
+    @property
+    def title(self):
+        """What a plot of this run is headed with: recipe and source."""
+        return f"{self.recipe.name} on {SOURCE_TITLES.get(self.source, self.source)}"
+
+    @property
+    def best(self):
+        """The trained epoch with the highest validation accuracy (the first of equals), or None."""
+        trained = [row for row in self.epochs if row.epoch and row.val_accuracy is not None]
+        return max(trained, key=lambda row: row.val_accuracy, default=None)
+
+    @property
+    def seconds(self):
+        """Training time in all, evaluation not counted."""
+        return sum(row.seconds for row in self.epochs)
+
+    def to_json(self):
+        """One JSON object; `from_json` gives back an equal History."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text):
+        """Raises ValueError for text that is no history."""
+        try:
+            known = json.loads(text)
+            known["recipe"] = Recipe(**known["recipe"])
+            known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
+            return cls(**known)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"this is no training history ({error})") from None
+
+    def save(self, path):
+        write_whole(path, lambda temporary: temporary.write_text(self.to_json()))
+
+    @classmethod
+    def load(cls, path):
+        """Raises ValueError where the file is missing or no history."""
+        if not Path(path).is_file():
+            raise ValueError(f"there is no history at {path}")
+        return cls.from_json(Path(path).read_text())

@@ -1,0 +1,125 @@
+import hashlib
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from cifar_utils import checkpoints
+from cifar_utils.checkpoints import WeightsInfo
+from cifar_utils.models import MODELS, create_model
+from cifar_utils.recipes import RECIPES
+
+INFO = WeightsInfo(RECIPES["compact"], "synthetic", epoch=3)
+
+
+@pytest.mark.parametrize("name", ["compact", "separable", "resnet18"])
+def test_weights_come_back_equal_with_recipe_and_source(tmp_path, name):
+    model = create_model(name, seed=1).to(memory_format=torch.channels_last).train()
+    info = WeightsInfo(RECIPES[name], "cifar10", epoch=7)
+    checkpoints.save_weights(tmp_path / "deep" / "w.safetensors", model, info)
+    loaded, found = checkpoints.load_weights(tmp_path / "deep" / "w.safetensors")
+    assert found == info and not loaded.training
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)
+    with safe_open(tmp_path / "deep" / "w.safetensors", framework="pt") as file:
+        inside = json.loads(file.metadata()["cifar_utils"])
+    assert inside["recipe"]["name"] == name and inside["source"] == "cifar10"
+
+
+def test_equal_weights_give_equal_bytes(tmp_path):
+    for name, memory in (("a", torch.channels_last), ("b", torch.contiguous_format)):
+        model = create_model("compact", seed=1).to(memory_format=memory)
+        checkpoints.save_weights(tmp_path / name, model, INFO)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_half_precision_files_load_as_float32(tmp_path):
+    model = create_model("compact", seed=1)
+    checkpoints.save_weights(tmp_path / "w.safetensors", model.half(), INFO)
+    loaded, _ = checkpoints.load_weights(tmp_path / "w.safetensors")
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+def test_a_runs_folder_stands_for_its_weights(tmp_path):
+    checkpoints.save_weights(tmp_path / "weights.safetensors", create_model("compact"), INFO)
+    assert checkpoints.find_weights(str(tmp_path))[1] == INFO
+
+
+def test_other_class_counts_come_back(tmp_path):
+    info = WeightsInfo(RECIPES["compact"], "folder", ("ant", "bee"))
+    checkpoints.save_weights(tmp_path / "w.safetensors", create_model("compact", 2), info)
+    model, found = checkpoints.load_weights(tmp_path / "w.safetensors")
+    assert found.classes == ("ant", "bee") and model.classifier[-1].out_features == 2
+
+
+def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path):
+    (tmp_path / "noise.safetensors").write_bytes(b"\x00" * 40)
+    (tmp_path / "empty.safetensors").touch()
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    checkpoints.save_weights(tmp_path / "cut.safetensors", create_model("compact"), INFO)
+    whole = (tmp_path / "cut.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
+    wrong = WeightsInfo(RECIPES["vgg"], "cifar10")
+    checkpoints.save_weights(tmp_path / "wrong.safetensors", create_model("compact"), wrong)
+    for name, message in {"noise": "no safetensors file", "empty": "no safetensors file",
+                          "other": "does not name its network", "cut": "no safetensors file",
+                          "wrong": "does not fit its own recipe",
+                          "missing": "there are no weights"}.items():  # fmt: skip
+        with pytest.raises(ValueError, match=message) as caught:
+            checkpoints.load_weights(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(caught.value)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps({"model": Bomb(tmp_path / "boom")}))
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        checkpoints.load_checkpoint(tmp_path / "checkpoint.pt")
+    torch.save({"model": Bomb(tmp_path / "boom")}, tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        checkpoints.load_checkpoint(tmp_path / "checkpoint.pt")
+    assert not (tmp_path / "boom").exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": 1})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": lambda: 2})
+    assert checkpoints.load_checkpoint(tmp_path / "checkpoint.pt") == {"epoch": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_pretrained_weights_are_checked_against_their_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PRETRAINED", tmp_path)
+    path = tmp_path / "compact.safetensors"
+    checkpoints.save_weights(path, create_model("compact"), INFO)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+    assert checkpoints.find_weights("compact")[1] == INFO
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="SHA-256"):
+        checkpoints.load_pretrained("compact")
+    with pytest.raises(ValueError, match=r"shipped networks: compact"):
+        checkpoints.find_weights("alexnet")
+    with pytest.raises(ValueError, match="unknown network 'vgg'; choose one of compact"):
+        checkpoints.load_pretrained("vgg")
+
+
+@pytest.mark.parametrize("name", checkpoints.pretrained_names())
+def test_shipped_weights_load_and_say_what_they_are(name):
+    model, info = checkpoints.load_pretrained(name)
+    assert info.source == "cifar10" and info.recipe.model in MODELS
+    assert load_file(checkpoints.PRETRAINED / f"{name}.safetensors").keys() == (
+        model.state_dict().keys()
+    )

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, recall_score, top_k_accuracy_score
+
+from cifar_utils import evaluate
+from cifar_utils.data import CLASSES, normalize
+from cifar_utils.models import create_model
+
+
+@pytest.fixture(scope="module")
+def guesses():
+    """Logits with some sense in them, and labels."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (500,), generator=generator)
+    logits = torch.randn(500, 10, generator=generator) + 1.5 * F.one_hot(labels, 10)
+    return logits, labels
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_topk_equals_scikit_learns(guesses, k):
+    logits, labels = guesses
+    assert evaluate.topk(logits, labels, k=k) == top_k_accuracy_score(labels, logits, k=k)
+
+
+def test_loss_equals_scikit_learns(guesses):
+    logits, labels = guesses
+    wanted = log_loss(labels, logits.double().softmax(1))
+    assert evaluate.cross_entropy(logits, labels) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_per_class_accuracy_is_recall(guesses):
+    logits, labels = guesses
+    wanted = recall_score(labels, logits.argmax(1), average=None)
+    assert evaluate.per_class_accuracy(logits, labels).tolist() == pytest.approx(wanted.tolist())
+
+
+def test_confusion_matrix_counts_rows_by_true_class(guesses):
+    logits, labels = guesses
+    wanted = np.zeros((10, 10), dtype=int)
+    for label, prediction in zip(labels, logits.argmax(1), strict=True):
+        wanted[label, prediction] += 1
+    matrix = evaluate.confusion_matrix(logits, labels)
+    assert np.array_equal(matrix, wanted)
+    assert matrix.trace() / matrix.sum() == evaluate.accuracy(logits, labels)
+
+
+def test_metrics_hold_them_all_and_no_nan(guesses):
+    logits, labels = guesses
+    kept = labels != 3
+    figures = evaluate.metrics(logits[kept], labels[kept], CLASSES)
+    assert set(figures) == {"top1", "top3", "top5", "loss", "n", "per_class"}
+    assert figures["n"] == int(kept.sum()) and figures["per_class"]["cat"] is None
+    assert figures["top1"] <= figures["top3"] <= figures["top5"] <= 1
+    with pytest.raises(ValueError, match="no test images"):
+        evaluate.metrics(logits[:0], labels[:0], CLASSES)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 60))
+@settings(max_examples=30, deadline=None)
+def test_most_confident_equals_an_independent_sort(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(40, 10, generator=generator)
+    labels = torch.randint(0, 10, (40,), generator=generator)
+    rows = []
+    for index in range(40):
+        weights = np.exp(logits[index].double().numpy())
+        confidences = weights / weights.sum()
+        rows.append((-confidences.max(), index, int(confidences.argmax())))
+    for find, right in ((evaluate.most_confident_mistakes, False),
+                        (evaluate.most_confident_hits, True)):  # fmt: skip
+        wanted = sorted(row for row in rows if (row[2] == labels[row[1]]) == right)[:count]
+        got = find(logits, labels, count=count)
+        assert got.indices.tolist() == [index for _, index, _ in wanted]
+        assert got.predictions.tolist() == [prediction for *_, prediction in wanted]
+        assert got.labels.tolist() == labels[got.indices].tolist()
+        assert got.confidences.tolist() == pytest.approx([-value for value, *_ in wanted])
+
+
+def test_calibration_equals_a_loop(guesses):
+    logits, labels = guesses
+    error, confidences, accuracies, counts = evaluate.calibration(logits, labels, bins=8)
+    chances = logits.double().softmax(1).numpy()
+    wanted = 0.0
+    for place in range(8):
+        inside = [i for i in range(500) if min(int(chances[i].max() * 8), 7) == place]
+        assert counts[place] == len(inside)
+        if inside:
+            confidence = np.mean([chances[i].max() for i in inside])
+            share = np.mean([chances[i].argmax() == labels[i] for i in inside])
+            assert (confidences[place], accuracies[place]) == pytest.approx((confidence, share))
+            wanted += len(inside) / 500 * abs(confidence - share)
+    assert error == pytest.approx(wanted)
+
+
+def test_predict_is_a_plain_forward_pass_in_any_batch_size(random_split):
+    model = create_model("compact", seed=0).train()
+    images = random_split(25).images
+    statistics = model.features[0][0][1].running_mean.clone()
+    logits = [evaluate.predict(model, images, batch_size=size) for size in (25, 7, 1)]
+    assert model.training, "the mode is put back"
+    assert torch.equal(model.features[0][0][1].running_mean, statistics)
+    with torch.no_grad():
+        wanted = model.eval()(normalize(images))
+    for got in logits:
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+    assert not evaluate.predict(model, images).requires_grad and not model.training
+
+
+def test_predict_on_no_images(random_split):
+    assert len(evaluate.predict(create_model("compact"), random_split(0).images)) == 0
+
+
+def test_views_average_the_logits_of_shifted_and_mirrored_images(random_split):
+    model = create_model("compact", seed=0).eval()
+    images = random_split(6).images
+    reflected = np.pad(images.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    plain = [images, torch.from_numpy(reflected[:, :, 2:, 2:].copy()),
+             torch.from_numpy(reflected[:, :, :-2, :-2].copy())]  # fmt: skip
+    with torch.no_grad():
+        sides = [model(normalize(view)) for seen in plain for view in (seen, seen.flip(3))]
+    two = evaluate.predict(model, images, views=2)
+    six = evaluate.predict(model, images, views=6)
+    torch.testing.assert_close(two, (sides[0] + sides[1]) / 2, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(six, sum(sides) / 6, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="choose one of 1, 2, 6"):
+        evaluate.predict(model, images, views=3)
