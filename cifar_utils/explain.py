@@ -1,0 +1,160 @@
+"""Grad-CAM and its relatives: which pixels speak for a class.
+
+The maps come from pytorch-grad-cam, always on a copy of the network: the library switches to
+evaluation mode and leaves gradients and hooks behind.
+"""
+
+import copy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from cifar_utils.data import normalize
+from cifar_utils.files import write_whole
+
+# Our names for pytorch-grad-cam's classes.
+METHODS = {
+    "gradcam": "GradCAM",  # arXiv 1610.02391
+    "gradcam++": "GradCAMPlusPlus",  # arXiv 1710.11063
+    "hirescam": "HiResCAM",  # arXiv 2011.08891
+    "xgradcam": "XGradCAM",  # arXiv 2008.02312
+    "layercam": "LayerCAM",  # IEEE TIP 2021
+    "eigencam": "EigenCAM",  # arXiv 2008.00299; looks at no class
+    "eigengradcam": "EigenGradCAM",
+    "scorecam": "ScoreCAM",  # arXiv 1910.01279; a forward pass for every channel: slow
+    "ablationcam": "AblationCAM",  # WACV 2020; likewise
+}
+
+
+def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=False, batch_size=100):
+    """Heatmaps, float32 (N, 32, 32) in [0, 1]: how much each place speaks for the target class.
+
+    images: uint8 (N, 3, 32, 32). targets: int64 (N,), a class for each image. stage: which entry of
+    model.features (negative ones count from the end), or several, whose maps are averaged; None
+    takes the deepest whose map is at least 4×4. method: a name of METHODS. smooth: average over
+    mirrored and rescaled copies of each image. An image in which nothing speaks for its class has a
+    map of zeros. The model is left as it was. Raises ValueError for an unknown method or stage.
+    Used in notebook 06.
+    """
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    if not len(images):
+        return torch.zeros(0, *images.shape[2:])
+    twin = copy.deepcopy(model).eval().requires_grad_(True)
+    layers = [twin.features[number] for number in _stages(twin, stage)]
+    device = next(twin.parameters()).device
+    cam = getattr(pytorch_grad_cam, METHODS[method])(model=twin, target_layers=layers)
+    heatmaps = []
+    with torch.enable_grad():
+        for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
+            outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
+            heatmaps.append(cam(normalize(few.to(device)), outputs, aug_smooth=smooth))
+    return torch.from_numpy(np.concatenate(heatmaps))
+
+
+def stage_sizes(model):
+    """Height (= width) of the map after each stage of model.features, for 32×32 images."""
+    device = next(model.parameters()).device
+    maps, sizes = torch.zeros(1, 3, 32, 32, device=device), []
+    with torch.no_grad():
+        for stage in copy.deepcopy(model.features).eval():
+            maps = stage(maps)
+            sizes.append(maps.shape[-1])
+    return sizes
+
+
+def _stages(model, stage):
+    if stage is None:
+        sizes = stage_sizes(model)
+        stage = max((number for number, size in enumerate(sizes) if size >= 4), default=-1)
+    chosen = [stage] if isinstance(stage, int) else list(stage)
+    count = len(model.features)
+    for number in chosen:
+        if not -count <= number < count:
+            raise ValueError(f"no stage {number}; this network has stages 0 to {count - 1}")
+    return sorted({number % count for number in chosen})  # the library pairs them in running order
+
+
+def overlay(images, heatmaps, *, scale=8):
+    """Images with their heatmaps laid over, uint8 (N, 3, scale·H, scale·W).
+
+    Dark blue is nothing, yellow is much: a map that colour-blind readers can read, too.
+    """
+    import cv2
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+
+    pixels = F.interpolate(images.float() / 255, scale_factor=scale, mode="nearest")
+    heat = F.interpolate(heatmaps[:, None], scale_factor=scale, mode="bilinear")[:, 0].clamp(0, 1)
+    blended = [
+        show_cam_on_image(image.numpy(), one.numpy(), True, cv2.COLORMAP_VIRIDIS)
+        for image, one in zip(pixels.permute(0, 2, 3, 1), heat, strict=True)
+    ]
+    return torch.from_numpy(np.stack(blended)).permute(0, 3, 1, 2)
+
+
+class CamRecorder:
+    """Keeps the heatmaps of a few images after every epoch of a run, then makes GIFs of them.
+
+    split: a Split of a few images. Call the recorder with the Run after each epoch. The maps of
+    the true classes are kept in `folder`, an epoch a file, so that a resumed run loses none. Used
+    in notebook 06.
+    """
+
+    def __init__(self, folder, split, **options):
+        self.folder, self.split, self.options = folder, split, options
+
+    def __call__(self, run):
+        heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options).numpy()
+        path = self._path(run.history.epochs[-1].epoch)
+        write_whole(path, lambda temporary: _save_array(temporary, heatmaps))
+
+    def save_gifs(self, epochs):
+        """Write folder/cam-PLACE-CLASS.gif for each image, over epochs 0 to `epochs`; the paths."""
+        known = [epoch for epoch in range(epochs + 1) if self._path(epoch).is_file()]
+        heatmaps = torch.from_numpy(np.stack([np.load(self._path(epoch)) for epoch in known]))
+        paths = []
+        for place, name in enumerate(self.split.names):
+            paths.append(self.folder / f"cam-{place}-{name}.gif")
+            save_cam_gif(paths[-1], self.split.images[place], heatmaps[:, place], epochs=known)
+        return paths
+
+    def _path(self, epoch):
+        return self.folder / f"heatmaps-{epoch:03d}.npy"
+
+
+def _save_array(path, array):
+    with path.open("wb") as file:  # given a path, np.save would add a suffix
+        np.save(file, array)
+
+
+def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=500):
+    """A looping GIF: the image, then a frame for each heatmap, named by its epoch.
+
+    image: uint8 (3, H, W). heatmaps: float (E, H, W). epochs: their E numbers, by default 0 to
+    E - 1. Each frame is `scale` times as large as the image, with a line of text below it.
+    """
+    from PIL import Image, ImageDraw
+
+    several = image.expand(len(heatmaps), *image.shape)
+    original = F.interpolate(image[None].float(), scale_factor=scale, mode="nearest").byte()
+    epochs = range(len(heatmaps)) if epochs is None else epochs
+    texts = ["original", *(f"epoch {epoch}" if epoch else "untrained" for epoch in epochs)]
+    frames = []
+    pictures = [*original, *overlay(several, heatmaps, scale=scale)]
+    for text, frame in zip(texts, pictures, strict=True):
+        picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+        canvas = Image.new("RGB", (picture.width, picture.height + 24), "white")
+        canvas.paste(picture)
+        ImageDraw.Draw(canvas).text((6, picture.height + 5), text, "black", font_size=14)
+        frames.append(canvas)
+    pauses = [3 * milliseconds] + [milliseconds] * (len(frames) - 2) + [3 * milliseconds]
+    write_whole(
+        path,
+        lambda temporary: frames[0].save(
+            temporary, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0
+        ),
+    )

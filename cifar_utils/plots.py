@@ -1,0 +1,295 @@
+"""Figures: data in, Axes (one panel) or Figure (a gallery) out. Nothing here runs a network."""
+
+import numpy as np
+
+from cifar_utils.data import CLASSES
+from cifar_utils.files import write_whole
+
+RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion that colour-blind readers tell apart
+BLUE, ORANGE = "#0072b2", "#d55e00"
+INK, FAINT = "#333333", "#dddddd"
+
+
+def _axes(ax, size=(6, 4)):
+    import matplotlib.pyplot as plt
+
+    if ax is None:
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _grid(count, columns, size, title):
+    """A Figure with a grid of empty panels, and its first `count` Axes."""
+    import matplotlib.pyplot as plt
+
+    columns = max(1, min(columns, count))
+    rows = max(1, -(-count // columns))
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(columns * size[0], rows * size[1] + (0.5 if title else 0)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    if title:
+        figure.suptitle(title)
+    return figure, axes.flat[:count]
+
+
+def _as_picture(image):
+    return image.permute(1, 2, 0).cpu().numpy()
+
+
+def save(figure_or_axes, path, *, dpi=120):
+    """Write a Figure, or the Figure of an Axes, as PNG, and close it."""
+    import matplotlib.pyplot as plt
+
+    figure = figure_or_axes if hasattr(figure_or_axes, "savefig") else figure_or_axes.figure
+    write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=dpi))
+    plt.close(figure)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def show_image(image, *, title=None, ax=None):
+    """One image, uint8 (3, H, W), enlarged, with pixel coordinates."""
+    ax = _axes(ax, (4, 4))
+    ax.imshow(_as_picture(image), interpolation="nearest")
+    ax.set(title=title, xlabel="column", ylabel="row")
+    return ax
+
+
+def show_images(images, *, titles=None, columns=8, title=None):
+    """A grid of images, uint8 (N, 3, H, W), each under its title."""
+    figure, axes = _grid(len(images), columns, (1.2, 1.35 if titles else 1.2), title)
+    for place, (ax, image) in enumerate(zip(axes, images, strict=True)):
+        ax.imshow(_as_picture(image), interpolation="nearest")
+        if titles is not None:
+            ax.set_title(titles[place], fontsize=9)
+    return figure
+
+
+def show_rows(rows, *, title=None):
+    """Rows of images, each under its name: one operation a row, or one class.
+
+    rows: dict from name to uint8 (N, 3, H, W), all of the same N.
+    """
+    columns = max(len(images) for images in rows.values())
+    figure, axes = _grid(len(rows) * columns, columns, (0.8, 0.8), title)
+    for place, (name, images) in enumerate(rows.items()):
+        for ax, image in zip(axes[place * columns :], images, strict=False):
+            ax.imshow(_as_picture(image), interpolation="nearest")
+        axes[place * columns].set_title(name, fontsize=9, loc="left")
+    return figure
+
+
+def save_montage(path, images, *, columns=32):
+    """Write many images, uint8 (N, 3, H, W), as one PNG, pixel for pixel, `columns` in a row."""
+    from torchvision.transforms.functional import to_pil_image
+    from torchvision.utils import make_grid
+
+    sheet = to_pil_image(make_grid(images.cpu(), nrow=columns, padding=0))
+    write_whole(path, lambda temporary: sheet.save(temporary, "PNG"))
+
+
+def show_predictions(images, labels, logits, *, classes=CLASSES, columns=8, title=None):
+    """A grid of images with the predicted class: ✓ and green where right, ✗ and red where wrong."""
+    confidences, predictions = logits.softmax(1).max(1)
+    figure, axes = _grid(len(images), columns, (1.4, 1.65), title)
+    for ax, image, *what in zip(axes, images, labels, predictions, confidences, strict=True):
+        _labelled(ax, image, *what, classes)
+    return figure
+
+
+def show_mistakes(images, mistakes, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
+    """A gallery of wrongly classified images: "✗ true → predicted, confidence".
+
+    images: the split's, uint8 (N, 3, H, W); mistakes: a Ranked of them. heatmaps: (K, H, W) in
+    [0, 1], one for each of the ranked; each image is then shown beside its overlay.
+    """
+    return _gallery(images, mistakes, heatmaps, classes, columns, title)
+
+
+def show_hits(images, hits, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
+    """A gallery of rightly classified images: "✓ class, confidence"; as show_mistakes."""
+    return _gallery(images, hits, heatmaps, classes, columns, title)
+
+
+def _gallery(images, ranked, heatmaps, classes, columns, title):
+    width = 1.7 if heatmaps is None else 3.2
+    figure, axes = _grid(len(ranked), columns, (width, 1.95), title)
+    for place, ax in enumerate(axes):
+        image = images[ranked.indices[place]]
+        what = ranked.labels[place], ranked.predictions[place], ranked.confidences[place]
+        heatmap = None if heatmaps is None else heatmaps[place]
+        _labelled(ax, image, *what, classes, heatmap)
+    if not len(ranked):
+        figure.text(0.5, 0.5, "none", ha="center")
+    return figure
+
+
+def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
+    """An image and what was said about it; a heatmap is laid over a second copy beside it."""
+    height, width = image.shape[1:]
+    ax.imshow(_as_picture(image), interpolation="nearest", extent=(0, width, height, 0))
+    if heatmap is not None:
+        beside = (width + 1, 2 * width + 1, height, 0)
+        ax.imshow(_as_picture(image), interpolation="nearest", extent=beside)
+        _lay_over(ax, heatmap, beside)
+        ax.set_xlim(0, 2 * width + 1)
+    if label == prediction:
+        text, color = f"✓ {classes[label]}", RIGHT
+    else:
+        text, color = f"✗ {classes[label]} → {classes[prediction]}", WRONG
+    ax.set_title(f"{text}\n{confidence:.2f}", fontsize=8, color=color)
+
+
+def _lay_over(ax, heatmap, extent):
+    look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.55, "interpolation": "bilinear"}
+    ax.imshow(np.asarray(heatmap), extent=extent, **look)
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def plot_history(history, *, metric="accuracy", ax=None):
+    """Training and validation curves of a History over its epochs.
+
+    metric: "accuracy" or "loss". Row 0, the untrained network, is drawn as well.
+    """
+    if metric not in ("accuracy", "loss"):
+        raise ValueError(f"unknown metric {metric!r}; choose accuracy or loss")
+    ax = _axes(ax)
+    epochs = [row.epoch for row in history.epochs]
+    for part, style, color in (("train", "o--", ORANGE), ("val", "s-", BLUE)):
+        values = [getattr(row, f"{part}_{metric}") for row in history.epochs]
+        if None not in values:
+            name = {"train": "training (augmented)", "val": "validation"}[part]
+            ax.plot(epochs, values, style, color=color, markersize=4, label=name)
+    ax.set(title=history.title, xlabel="epoch", ylabel=metric)
+    if metric == "accuracy":
+        ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(color=FAINT)
+    ax.legend(frameon=False)
+    return ax
+
+
+def show_history(history):
+    """Accuracy and loss of a History, side by side."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for metric, ax in zip(("accuracy", "loss"), axes, strict=True):
+        plot_history(history, metric=metric, ax=ax)
+    return figure
+
+
+def plot_confusion_matrix(matrix, *, classes=CLASSES, title="Confusion matrix", ax=None):
+    """Counts, with colour by share of the true class (row); rows are true, columns predicted."""
+    ax = _axes(ax, (7, 6.4))
+    matrix = np.asarray(matrix)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the true class")
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(title=title, xlabel="predicted class", ylabel="true class")
+    for (row, column), count in np.ndenumerate(matrix):
+        color = "white" if shares[row, column] > 0.5 else INK
+        ax.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
+    return ax
+
+
+def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
+    """Bars of accuracy, one a class. per_class: dict from name to fraction (None: no images)."""
+    ax = _axes(ax)
+    values = [value or 0 for value in per_class.values()]
+    bars = ax.barh(list(per_class), values, color=BLUE)
+    texts = ["no images" if value is None else f"{value:.1%}" for value in per_class.values()]
+    ax.bar_label(bars, texts, padding=3, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(title=title, xlim=(0, 1.1))
+    ax.xaxis.set_major_formatter("{x:.0%}")
+    return ax
+
+
+def plot_probabilities(probabilities, *, title=None, ax=None):
+    """Bars of class probabilities (dict from name to fraction), the likeliest in colour."""
+    ax = _axes(ax)
+    best = max(probabilities, key=probabilities.get)
+    colors = [BLUE if name == best else FAINT for name in probabilities]
+    bars = ax.barh(list(probabilities), list(probabilities.values()), color=colors)
+    ax.bar_label(bars, fmt="{:.2f}", padding=3, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(title=title, xlim=(0, 1.1), xlabel="probability")
+    return ax
+
+
+def show_explanation(image, heatmap, probabilities, *, title=None):
+    """What the network saw, where it looked, and what it made of it, side by side.
+
+    image: uint8 (3, H, W); heatmap: (H, W) in [0, 1]; probabilities: dict from name to fraction.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")
+    for ax in axes[:2]:
+        ax.imshow(_as_picture(image), interpolation="nearest")
+        ax.axis("off")
+    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent())
+    axes[0].set_title("as the network sees it", fontsize=9)
+    axes[1].set_title("Grad-CAM", fontsize=9)
+    plot_probabilities(probabilities, ax=axes[2])
+    figure.suptitle(title)
+    return figure
+
+
+def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
+    """Smoothed loss against the rising learning rate, with the suggestion marked."""
+    ax = _axes(ax)
+    ax.semilogx(result.rates, result.losses, color=BLUE)
+    ax.axvline(
+        result.suggestion,
+        color=ORANGE,
+        linestyle="--",
+        label=f"steepest at {result.suggestion:.2g}",
+    )
+    ax.set(title=title, xlabel="learning rate", ylabel="training loss (smoothed)")
+    ax.grid(color=FAINT)
+    ax.legend(frameon=False)
+    return ax
+
+
+def plot_schedule(factor, *, title="Learning-rate schedule", ax=None):
+    """A schedule, a function of progress, over the whole training."""
+    ax = _axes(ax)
+    progress = np.linspace(0, 1, 500)
+    ax.plot(progress, [factor(float(at)) for at in progress], color=BLUE)
+    ax.set(title=title, xlabel="progress", ylabel="factor on the learning rate")
+    ax.grid(color=FAINT)
+    return ax
+
+
+def plot_calibration(calibration, *, title="Calibration", ax=None):
+    """Accuracy against confidence, by bins; on the diagonal confidence can be believed.
+
+    calibration: what evaluate.calibration returns.
+    """
+    ax = _axes(ax, (5, 5))
+    error, confidences, accuracies, counts = calibration
+    ax.plot([0, 1], [0, 1], color=INK, linestyle=":")
+    ax.scatter(confidences, accuracies, s=10 + 200 * counts / max(counts.max(), 1), color=BLUE)
+    ax.set(
+        title=f"{title}, error {error:.3f}",
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
+    ax.grid(color=FAINT)
+    return ax

@@ -1,0 +1,160 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from cifar_utils import explain
+from cifar_utils.data import normalize
+from cifar_utils.models import ConvNet, create_model
+
+
+def to_unit(heatmaps):
+    """Each map stretched to [0, 1], as pytorch-grad-cam does."""
+    heatmaps = heatmaps - heatmaps.amin((1, 2), keepdim=True)
+    return heatmaps / (heatmaps.amax((1, 2), keepdim=True) + 1e-7)
+
+
+@pytest.fixture
+def pool_and_linear():
+    """Maps, global average, one linear layer: a network that has a CAM (arXiv 1512.04150).
+
+    Its maps are as large as the image, so that nothing is resized.
+    """
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.Conv2d(8, 6, 3, padding=1))
+    return ConvNet(features, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10)))
+
+
+def test_grad_cam_equals_cam_for_a_pool_and_linear_head(pool_and_linear, random_split):
+    split = random_split(8)
+    with torch.no_grad():
+        maps = pool_and_linear.features(normalize(split.images))  # (N, 6, 32, 32)
+        weights = pool_and_linear.classifier[2].weight[split.labels]  # (N, 6)
+        cam = torch.einsum("nc,nchw->nhw", weights, maps)
+    wanted = to_unit(cam.clamp(min=0))
+    got = explain.grad_cam(pool_and_linear, split.images, split.labels, stage=-1)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
+
+
+def by_hand(model, split, stage):
+    """Grad-CAM as its paper has it (arXiv 1610.02391), stretched and then enlarged."""
+    stages = list(model.eval().features)
+    maps = normalize(split.images)
+    for layer in stages[: stage + 1]:
+        maps = layer(maps)
+    maps.retain_grad()
+    rest = maps
+    for layer in stages[stage + 1 :]:
+        rest = layer(rest)
+    model.classifier(rest)[range(len(split)), split.labels].sum().backward()
+    weights = maps.grad.mean((2, 3), keepdim=True)
+    small = to_unit((weights * maps).sum(1).clamp(min=0).detach())
+    return F.interpolate(small[:, None], (32, 32), mode="bilinear", align_corners=False)[:, 0]
+
+
+@pytest.mark.parametrize("name", ["conv5", "compact", "separable"])
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_the_library_equals_grad_cam_by_hand(name, stage, random_split):
+    model, split = create_model(name, seed=0), random_split(6)
+    got = explain.grad_cam(model, split.images, split.labels, stage=stage)
+    torch.testing.assert_close(got, to_unit(by_hand(model, split, stage)), rtol=0, atol=1e-4)
+
+
+def test_maps_of_several_stages_are_averaged(random_split):
+    model, split = create_model("conv5", seed=0), random_split(4)
+    wanted = to_unit((by_hand(model, split, 0) + by_hand(model, split, 2)) / 2)
+    for stages in ([0, 2], (-1, 0)):
+        got = explain.grad_cam(model, split.images, split.labels, stage=stages)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", explain.METHODS)
+def test_every_method_gives_maps_in_range_and_leaves_the_model_alone(method, random_split):
+    model, split = create_model("compact", seed=0).train(), random_split(2)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.features[0][0][0].weight.grad = torch.ones(32, 3, 3, 3)
+    model.classifier[1].weight.requires_grad_(False)
+    heatmaps = explain.grad_cam(model, split.images, split.labels, method=method)
+    assert heatmaps.shape == (2, 32, 32) and heatmaps.dtype == torch.float32
+    assert heatmaps.min() >= 0 and heatmaps.max() <= 1 and not heatmaps.isnan().any()
+    assert model.training and not model.classifier[1].weight.requires_grad
+    assert torch.equal(model.features[0][0][0].weight.grad, torch.ones(32, 3, 3, 3))
+    assert model.features[1][0][0].weight.grad is None
+    assert not any(m._forward_hooks or m._backward_hooks for m in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_batches_and_no_grad_change_nothing(random_split):
+    model, split = create_model("compact", seed=0), random_split(7)
+    whole = explain.grad_cam(model, split.images, split.labels)
+    with torch.no_grad():
+        parts = explain.grad_cam(model, split.images, split.labels, batch_size=3)
+    torch.testing.assert_close(whole, parts, rtol=0, atol=1e-3)
+    assert explain.grad_cam(model, split.images[:0], split.labels[:0]).shape == (0, 32, 32)
+
+
+def test_the_target_class_matters(random_split):
+    model, split = create_model("conv5", seed=0), random_split(4)
+    one, other = (explain.grad_cam(model, split.images, split.labels + k, stage=0) for k in (0, 1))
+    assert (one - other).abs().mean() > 0.01
+
+
+def test_smoothing_gives_another_map(random_split):
+    model, split = create_model("compact", seed=0), random_split(2)
+    plain = explain.grad_cam(model, split.images, split.labels)
+    smooth = explain.grad_cam(model, split.images, split.labels, smooth=True)
+    assert smooth.shape == plain.shape and (smooth - plain).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("vgg", [16, 8, 4]), ("conv5", [16, 8, 6]), ("compact", [16, 8, 4, 2]),
+     ("separable", [13, 7, 4, 4]), ("resnet18", [32, 32, 16, 8, 4])],
+)  # fmt: skip
+def test_stage_sizes(name, sizes):
+    assert explain.stage_sizes(create_model(name)) == sizes
+
+
+def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
+    model, split = create_model("compact", seed=0), random_split(2)
+    usual = explain.grad_cam(model, split.images, split.labels)
+    assert torch.equal(usual, explain.grad_cam(model, split.images, split.labels, stage=2))
+    assert not torch.equal(usual, explain.grad_cam(model, split.images, split.labels, stage=3))
+
+
+def test_unknown_names_list_the_valid_ones(random_split):
+    model, split = create_model("compact"), random_split(1)
+    with pytest.raises(ValueError, match="choose one of gradcam, gradcam"):
+        explain.grad_cam(model, split.images, split.labels, method="lime")
+    with pytest.raises(ValueError, match="no stage 4; this network has stages 0 to 3"):
+        explain.grad_cam(model, split.images, split.labels, stage=4)
+
+
+def test_overlay_is_eight_times_as_large_and_shows_the_heat(random_split):
+    images = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
+    heatmaps = torch.zeros(2, 32, 32)
+    heatmaps[1, :, 16:] = 1
+    pictures = explain.overlay(images, heatmaps)
+    assert pictures.shape == (2, 3, 256, 256) and pictures.dtype == torch.uint8
+    assert torch.equal(pictures[0, :, :, :100], pictures[0, :, :, 100:200])
+    left, right = pictures[1, :, :, 10].float().mean(1), pictures[1, :, :, 250].float().mean(1)
+    assert right[1] > left[1] + 50, "yellow has more green than dark violet"
+
+
+def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_split):
+    heatmaps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    explain.save_cam_gif(tmp_path / "cam.gif", random_split(1).images[0], heatmaps)
+    with Image.open(tmp_path / "cam.gif") as gif:
+        assert gif.n_frames == 5 and gif.info["loop"] == 0
+        assert gif.size == (256, 280)
+        frames = []
+        for number in range(5):
+            gif.seek(number)
+            frames.append(np.asarray(gif.convert("RGB")))
+    assert all((one != other).any() for one, other in pairwise(frames))
+    original = random_split(1).images[0].permute(1, 2, 0).numpy().repeat(8, 0).repeat(8, 1)
+    assert np.abs(frames[0][:256].astype(int) - original).mean() < 20  # GIF has 256 colours
