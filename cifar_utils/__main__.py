@@ -1,0 +1,328 @@
+"""The command line's words: `cifar --help`, or `python -m cifar_utils --help`.
+
+What the commands do stands in commands.py. Set CIFAR_UTILS_TRACEBACK=1 to see where an error arose.
+"""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from cifar_utils import __version__, commands
+from cifar_utils.recipes import Recipe
+
+
+def main(arguments=None):
+    """Run one command. A user's mistake ends in one line and exit status 2."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files, also where there is a screen
+    try:
+        options.run(options)
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+        out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's; torch is not imported
+        is_ours = not isinstance(error, RuntimeError) or out_of_memory
+        if os.environ.get("CIFAR_UTILS_TRACEBACK") or not is_ours:
+            raise
+        hint = "; choose a smaller --batch-size" if out_of_memory else ""
+        parser.exit(2, f"cifar {options.command}: error: {str(error).splitlines()[0]}{hint}\n")
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(
+        prog="cifar",
+        description="Train, test and explain image classifiers on CIFAR-10.",
+        epilog="Each command has its own help: cifar train --help. "
+        "Set CIFAR10_ROOT to where the data is, or should go.",
+    )
+    parser.add_argument("--version", action="version", version=f"cifar_utils {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (
+        _add_train,
+        _add_test,
+        _add_predict,
+        _add_data_command,
+        _add_summary,
+        _add_recipes,
+        _add_lr_find,
+    ):
+        add(subparsers)
+    return parser
+
+
+# --- one function a command -----------------------------------------------------------------------
+
+
+def _add_train(subparsers):
+    parser = _command(
+        subparsers,
+        "train",
+        "train a network by a recipe",
+        commands.train_command,
+        example="cifar train --recipe compact --epochs 3 --out runs/first",
+    )
+    parser.usage = "cifar train --recipe NAME [options]"
+    add = parser.add_argument
+    add("--recipe", metavar="NAME", help="recipe to follow, see `cifar recipes`")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for history.json, weights.safetensors (last epoch), best.safetensors (by "
+        "validation), checkpoint.pt and curves.png (default: runs/NAME)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on where the run in DIR stopped; its recipe is kept",
+    )
+    add("--overwrite", action="store_true", help="replace the run that DIR holds")
+    add(
+        "--cam", action="store_true", help="also make Grad-CAM GIFs of five classes over the epochs"
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also print the recipe and the accuracy per class",
+    )
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print the test result only")
+    _add_data(parser)
+    _add_device(parser)
+    add(
+        "--workers",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="processes that augment ahead; worth it for image-by-image policies (default: 0)",
+    )
+    _add_recipe_fields(parser)
+
+
+def _add_test(subparsers):
+    parser = _command(
+        subparsers,
+        "test",
+        "evaluate trained weights on the test images",
+        commands.test_command,
+        example="cifar test --weights runs/first --confusion --grid",
+    )
+    add = parser.add_argument
+    add("--weights", required=True, metavar="PATH|NAME", help=_WEIGHTS_HELP)
+    add(
+        "--batch-size",
+        type=_positive,
+        default=500,
+        metavar="N",
+        help="images at a time (default: 500)",
+    )
+    add(
+        "--views",
+        type=int,
+        choices=(1, 2, 6),
+        default=1,
+        help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
+    )
+    add(
+        "--confusion",
+        action="store_true",
+        help="print the confusion matrix; with --out also draw it",
+    )
+    add(
+        "--grid",
+        action="store_true",
+        help="draw a grid of predictions, galleries of the most confident mistakes and hits, and "
+        "both with Grad-CAM",
+    )
+    add("--out", type=Path, metavar="DIR", help="folder for pictures (default, with --grid: .)")
+    add("--json", action="store_true", help="print one JSON object and nothing else")
+    _add_data(parser, validation=False)
+    _add_device(parser, precision=False)
+
+
+def _add_predict(subparsers):
+    parser = _command(
+        subparsers,
+        "predict",
+        "classify image files",
+        commands.predict_command,
+        example="cifar predict holiday.jpg --cam",
+    )
+    add = parser.add_argument
+    add("images", nargs="+", metavar="IMAGE", help="image file of any size or kind")
+    add(
+        "--weights",
+        default="compact",
+        metavar="PATH|NAME",
+        help=f"{_WEIGHTS_HELP} (default: compact)",
+    )
+    add("--cam", action="store_true", help="write a Grad-CAM picture of each image")
+    add(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for --cam pictures (default: .)",
+    )
+    add("--json", action="store_true", help="print one JSON list and nothing else")
+    _add_device(parser, precision=False)
+
+
+def _add_data_command(subparsers):
+    parser = _command(
+        subparsers,
+        "data",
+        "fetch, verify and describe the data",
+        commands.data_command,
+        example="cifar data --root ~/datasets",
+    )
+    add = parser.add_argument
+    add("--root", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    add("--source", default="auto", metavar="S", help=_SOURCE_HELP)
+    add(
+        "--montage",
+        type=Path,
+        metavar="FILE",
+        help="also write the first 1,024 training images as one PNG",
+    )
+
+
+def _add_summary(subparsers):
+    parser = _command(
+        subparsers,
+        "summary",
+        "print a network's layers and cost",
+        commands.summary_command,
+        example="cifar summary resnet18",
+    )
+    parser.add_argument("model", metavar="MODEL", help="network; a wrong name lists the right ones")
+
+
+def _add_recipes(subparsers):
+    _command(
+        subparsers, "recipes", "list the recipes", commands.recipes_command, example="cifar recipes"
+    )
+
+
+def _add_lr_find(subparsers):
+    parser = _command(
+        subparsers,
+        "lr-find",
+        "learning-rate range test of a recipe",
+        commands.lr_find_command,
+        example="cifar lr-find --recipe compact --out runs/lr",
+    )
+    parser.usage = "cifar lr-find [--recipe NAME] [options]"
+    add = parser.add_argument
+    add("--recipe", metavar="NAME", help="recipe to test, see `cifar recipes` (default: compact)")
+    add(
+        "--lowest",
+        type=float,
+        default=1e-4,
+        metavar="X",
+        help="first learning rate (default: 0.0001)",
+    )
+    add("--highest", type=float, default=10.0, metavar="X", help="last learning rate (default: 10)")
+    add(
+        "--steps",
+        type=_positive,
+        default=200,
+        metavar="N",
+        help="training steps, a batch each (default: 200)",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder for lr-range.png (default: .)",
+    )
+    _add_data(parser)
+    _add_device(parser)
+    _add_recipe_fields(parser)
+
+
+# --- shared parts ---------------------------------------------------------------------------------
+
+_ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
+_SOURCE_HELP = "auto, cifar10, folder, npy or synthetic (default: auto)"
+_WEIGHTS_HELP = "weights file, a run's folder, or a shipped network's name"
+
+
+def _command(subparsers, name, help, run, *, example):
+    parser = subparsers.add_parser(
+        name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"Example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_recipe_fields(parser):
+    """One flag for each field of a recipe; what is not given stays as the recipe has it."""
+    group = parser.add_argument_group("recipe fields", "each replaces the recipe's own value")
+    for field in fields(Recipe):
+        if field.name == "name":
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        options = {"help": field.metadata["help"], "default": None, "dest": f"recipe_{field.name}"}
+        if field.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        else:
+            letter = {int: "N", float: "X", str: "NAME"}[field.type]
+            group.add_argument(flag, type=field.type, metavar=letter, **options)
+
+
+def _add_data(parser, *, validation=True):
+    group = parser.add_argument_group("data")
+    group.add_argument("--data", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    group.add_argument("--source", default="auto", metavar="S", help=_SOURCE_HELP)
+    group.add_argument(
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help="use at most N images of each split, for a quick trial",
+    )
+    if validation:
+        group.add_argument(
+            "--validation",
+            type=_count,
+            metavar="N",
+            help="training images to hold out (default: 5000, or a tenth of a "
+            "set with fewer than 50,000)",
+        )
+
+
+def _add_device(parser, *, precision=True):
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)"
+    )
+    if precision:
+        group.add_argument(
+            "--precision",
+            default="auto",
+            metavar="P",
+            help="auto, fp32, bf16 or fp16 (default: auto)",
+        )
+
+
+def _count(text):
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
+def _positive(text):
+    if not _count(text):
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,422 @@
+"""What each command of the command line does: wire the modules together, print, draw.
+
+Every function takes the parsed options of __main__.py. Heavy imports stand inside the functions, so
+that --help comes at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from cifar_utils.recipes import RECIPES, get_recipe
+
+
+def train_command(options):
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from cifar_utils import evaluate, plots
+    from cifar_utils.models import create_model, parameter_count
+    from cifar_utils.train import fit
+
+    say = (lambda *_: None) if options.quiet else print
+    recipe = _checked_recipe(options)
+    out = options.out or Path("runs") / recipe.name
+    state, recipe = _resume(options, recipe, out)
+    cifar = _load(options)
+    if state:
+        _check_same_data(state, cifar)
+    start = {"seed": recipe.seed, "initialization": recipe.initialization}
+    model = create_model(recipe.model, len(cifar.classes), **start)
+    if options.verbose:
+        for name, value in recipe.as_dict().items():
+            print(f"{name:>18} = {value}")
+    say(
+        f"{recipe.model}, {parameter_count(model):,} parameters, on {cifar.source}: "
+        f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
+        f"{len(cifar.test):,} test images"
+    )
+    recorder = _cam_recorder(cifar, out) if options.cam else None
+
+    def log(run):
+        say(run)
+        if recorder:
+            recorder(run)
+        _save_run(run, out, cifar)
+
+    bar = iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
+    try:
+        history = fit(
+            model, cifar.train, cifar.val, recipe, log=log, resume=state,
+            progress=bar,
+            device=options.device, precision=options.precision, workers=options.workers,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        raise
+    logits = evaluate.predict(model, cifar.test.images)
+    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    history = history.with_test(figures)
+    history.save(out / "history.json")
+    plots.save(plots.show_history(history), out / "curves.png")
+    if recorder:
+        say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
+    print(
+        f"test: {figures['top1']:.2%} of {figures['n']:,} images ({cifar.source}), "
+        f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
+    )
+    if options.verbose:
+        _print_per_class(figures)
+    say(f"written to {out}")
+
+
+def _checked_recipe(options):
+    """The recipe with the flags' changes; all that can be refused before the data is touched."""
+    from cifar_utils.augment import operations
+    from cifar_utils.device import pick_device, pick_precision
+    from cifar_utils.models import INITIALIZATIONS, MODELS
+    from cifar_utils.optim import OPTIMIZERS, SCHEDULES
+
+    recipe = get_recipe(options.recipe or "compact").changed(**_recipe_changes(options))
+    device = pick_device(options.device)
+    if options.precision != "auto":
+        pick_precision(options.precision, device)
+    operations(recipe.augmentation)
+    for what, name, known in (
+        ("model", recipe.model, MODELS),
+        ("optimizer", recipe.optimizer, OPTIMIZERS),
+        ("schedule", recipe.schedule, SCHEDULES),
+        ("initialization", recipe.initialization, INITIALIZATIONS),
+    ):
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+    return recipe
+
+
+def _resume(options, recipe, out):
+    """(checkpoint or None, recipe to follow). A run that is there is never replaced unasked."""
+    from cifar_utils.checkpoints import load_checkpoint
+    from cifar_utils.history import History
+
+    if not options.recipe and not options.resume:
+        raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not options.resume and not options.overwrite:
+        raise ValueError(
+            f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
+            "or choose another --out"
+        )
+    if not options.resume:
+        return None, recipe
+    if not checkpoint.exists():
+        if not options.recipe:
+            raise ValueError(f"there is no checkpoint in {out} to resume; give --recipe to start")
+        print(f"no checkpoint in {out} yet: starting from the first epoch", file=sys.stderr)
+        return None, recipe
+    state = load_checkpoint(checkpoint)
+    kept = History.from_json(state["history"]).recipe
+    asked = recipe if options.recipe else kept.changed(**_recipe_changes(options))
+    for name, value in asked.as_dict().items():
+        if value != getattr(kept, name):
+            raise ValueError(
+                f"the run in {out} was started with {name} {getattr(kept, name)}, not {value}; "
+                "resuming keeps its recipe"
+            )
+    return state, kept
+
+
+def _check_same_data(state, cifar):
+    from cifar_utils.history import History
+
+    was = History.from_json(state["history"])
+    if (was.source, was.train_images, was.val_images) != (
+        cifar.source, len(cifar.train), len(cifar.val)
+    ):  # fmt: skip
+        raise ValueError(
+            f"the run was started on {was.source} with {was.train_images:,} training and "
+            f"{was.val_images:,} validation images, not on {cifar.source} with "
+            f"{len(cifar.train):,} and {len(cifar.val):,}; give the same --data, --source, --limit "
+            "and --validation"
+        )
+
+
+def _save_run(run, out, cifar):
+    """All files of a run after an epoch; the checkpoint comes last, for it vouches for the rest."""
+    from cifar_utils.checkpoints import WeightsInfo, save_checkpoint, save_weights
+
+    epoch = run.history.epochs[-1]
+    info = WeightsInfo(run.history.recipe, cifar.source, cifar.classes, epoch.epoch)
+    save_weights(out / "weights.safetensors", run.model, info)
+    if run.history.best is epoch:
+        save_weights(out / "best.safetensors", run.model, info)
+    elif run.history.best is None:  # a run that this one replaces may have left its own
+        (out / "best.safetensors").unlink(missing_ok=True)
+    run.history.save(out / "history.json")
+    save_checkpoint(out / "checkpoint.pt", run.state())
+
+
+def _cam_recorder(cifar, out):
+    """Grad-CAM of one held-out image of each of the first five classes."""
+    import torch
+
+    from cifar_utils.explain import CamRecorder
+
+    split = cifar.val if len(cifar.val) else cifar.train
+    firsts = [int((split.labels == label).nonzero()[0]) for label in split.labels.unique()[:5]]
+    return CamRecorder(out / "cam", split[torch.tensor(firsts)])
+
+
+def test_command(options):
+    from cifar_utils import checkpoints, evaluate
+    from cifar_utils.device import pick_device
+
+    device = pick_device(options.device)
+    model, info = checkpoints.find_weights(options.weights)
+    cifar = _load(options)
+    if cifar.classes != info.classes:
+        raise ValueError(
+            f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
+        )
+    logits = evaluate.predict(
+        model.to(device), cifar.test.images, views=options.views, batch_size=options.batch_size
+    )
+    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
+    figures["source"] = cifar.source
+    if options.json:
+        extra = {"confusion": matrix.tolist()} if options.confusion else {}
+        print(json.dumps(figures | extra, indent=1))
+    else:
+        _print_figures(figures, info)
+        if options.confusion:
+            _print_confusion(matrix, cifar.classes)
+    if options.grid or options.out:
+        paths = _draw_test(options, model, info, cifar, logits, figures, matrix)
+        if not options.json:
+            print("written: " + ", ".join(map(str, paths)))
+
+
+def _print_figures(figures, info):
+    print(
+        f"{info.recipe.name} (trained on {info.source}), {figures['n']:,} test images of "
+        f"{figures['source']}"
+    )
+    for name in ("top1", "top3", "top5"):
+        print(f"{name:>12}  {figures[name]:7.2%}")
+    print(f"{'loss':>12}  {figures['loss']:7.4f}")
+    _print_per_class(figures)
+
+
+def _print_per_class(figures):
+    for name, share in figures["per_class"].items():
+        print(f"{name:>12}  " + ("no images" if share is None else f"{share:7.2%}"))
+
+
+def _print_confusion(matrix, classes):
+    """Percent of the true class (row) that was taken for each class (column)."""
+    print("\nconfusion matrix: rows true, columns predicted, percent of the row")
+    width = max(map(len, classes))
+    print(" " * width + "".join(f"{name[:5]:>7}" for name in classes))
+    for name, row in zip(classes, matrix, strict=True):
+        cells = "".join(f"{100 * count / max(row.sum(), 1):7.1f}" for count in row)
+        print(f"{name:>{width}}{cells}")
+
+
+def _draw_test(options, model, info, cifar, logits, figures, matrix):
+    """Confusion matrix, bars, and with --grid the galleries; the paths written."""
+    from cifar_utils import plots
+    from cifar_utils.data import SOURCE_TITLES
+    from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
+    from cifar_utils.explain import grad_cam
+
+    out = options.out or Path()
+    test, classes = cifar.test, cifar.classes
+    title = f"{info.recipe.name} on {SOURCE_TITLES[cifar.source]}"
+    drawn = {}
+    if options.out:
+        drawn["confusion"] = plots.plot_confusion_matrix(
+            matrix, classes=classes, title=f"{title}: {figures['top1']:.1%} right"
+        )
+        drawn["per-class"] = plots.plot_per_class(
+            figures["per_class"], title=f"{title}: accuracy per class"
+        )
+    if options.grid:
+        few = slice(0, 40)
+        drawn["predictions"] = plots.show_predictions(
+            test.images[few],
+            test.labels[few],
+            logits[few],
+            classes=classes,
+            title=f"{title}: the first test images",
+        )
+        for kind, find, show in (
+            ("mistakes", most_confident_mistakes, plots.show_mistakes),
+            ("hits", most_confident_hits, plots.show_hits),
+        ):
+            ranked = find(logits, test.labels, count=20)
+            heading = f"{title}: the most confident {kind}"
+            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions)
+            drawn[kind] = show(test.images, ranked, classes=classes, title=heading)
+            drawn[f"{kind}-cam"] = show(
+                test.images,
+                ranked,
+                heatmaps,
+                classes=classes,
+                columns=4,
+                title=f"{heading}, with Grad-CAM of the predicted class",
+            )
+    for name, figure in drawn.items():
+        plots.save(figure, out / f"{name}.png")
+    return [out / f"{name}.png" for name in drawn]
+
+
+def predict_command(options):
+    import torch
+
+    from cifar_utils import checkpoints, evaluate
+    from cifar_utils.data import read_image
+    from cifar_utils.device import pick_device
+
+    device = pick_device(options.device)
+    model, info = checkpoints.find_weights(options.weights)
+    images = torch.stack([read_image(path) for path in options.images])
+    logits = evaluate.predict(model.to(device), images)
+    probabilities = logits.double().softmax(1)
+    answers = [
+        {"file": path, "probabilities": dict(zip(info.classes, row.tolist(), strict=True))}
+        for path, row in zip(options.images, probabilities, strict=True)
+    ]
+    if options.cam:
+        _draw_predictions(options, model, info, images, probabilities, answers)
+    if options.json:
+        print(json.dumps(answers, indent=1))
+        return
+    if info.source == "synthetic":
+        print("These weights were trained on drawn stand-in pictures, not on CIFAR-10.")
+    for answer in answers:
+        print(answer["file"])
+        likeliest = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+        for name, share in likeliest[:5]:
+            print(f"{name:>12}  {share:7.2%}  {'█' * round(30 * share)}")
+        if options.cam:
+            print(f"  Grad-CAM: {answer['cam']}")
+
+
+def _draw_predictions(options, model, info, images, probabilities, answers):
+    """One picture a file: what the network saw, with Grad-CAM, and the bars. Names never clash."""
+    from cifar_utils import plots
+    from cifar_utils.explain import grad_cam
+
+    predictions = probabilities.argmax(1)
+    heatmaps = grad_cam(model, images, predictions)
+    taken = set()
+    for place, answer in enumerate(answers):
+        stem = name = Path(answer["file"]).stem
+        number = 2
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name)
+        answer["cam"] = str(options.out / f"{name}-cam.png")
+        figure = plots.show_explanation(
+            images[place],
+            heatmaps[place],
+            answer["probabilities"],
+            title=f"{Path(answer['file']).name}: {info.classes[predictions[place]]}",
+        )
+        plots.save(figure, answer["cam"])
+
+
+def data_command(options):
+    import torch
+
+    from cifar_utils import data, plots
+
+    cifar = data.load(options.root, source=options.source, validation=0)
+    root = options.root or data.default_root()
+    print(f"source      {cifar.source}: {data.SOURCE_TITLES[cifar.source]}")
+    print(f"root        {root}")
+    if cifar.source == "cifar10":
+        print(f"files       {len(data.MD5)}, each with the published MD5")
+    for name, split in (("training", cifar.train), ("test", cifar.test)):
+        print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
+    counts = [split.labels.bincount(minlength=10).tolist() for split in (cifar.train, cifar.test)]
+    shares = zip(cifar.classes, *counts, strict=False)
+    print("classes     " + ", ".join(f"{name} {train}/{test}" for name, train, test in shares))
+    if len(cifar.train):
+        pixels = cifar.train.images.double() / 255
+        std, mean = torch.std_mean(pixels, dim=(0, 2, 3), correction=0)
+        for name, values in (("mean", mean), ("std", std)):
+            print(f"{name:<12}" + " ".join(f"{value:.4f}" for value in values.tolist()))
+    if options.montage:
+        plots.save_montage(options.montage, cifar.train.images[:1024])
+        print(f"written: {options.montage}")
+
+
+def summary_command(options):
+    from cifar_utils.models import create_model, summary
+
+    summary(create_model(options.model, seed=0))
+
+
+def recipes_command(options):
+    print(
+        f"{'name':<22}{'model':<11}{'epochs':>6}{'batch':>7}  {'optimizer':<10}{'lr':>8}  "
+        f"{'schedule':<10}augmentation"
+    )
+    for recipe in RECIPES.values():
+        print(
+            f"{recipe.name:<22}{recipe.model:<11}{recipe.epochs:>6}{recipe.batch_size:>7}  "
+            f"{recipe.optimizer:<10}{recipe.lr:>8.3g}  {recipe.schedule:<10}"
+            f"{recipe.augmentation}"
+        )
+
+
+def lr_find_command(options):
+    from tqdm import tqdm
+
+    from cifar_utils import plots
+    from cifar_utils.data import SOURCE_TITLES
+    from cifar_utils.models import create_model
+    from cifar_utils.train import lr_range_test
+
+    recipe = _checked_recipe(options)
+    cifar = _load(options)
+    model = create_model(
+        recipe.model, len(cifar.classes), seed=recipe.seed, initialization=recipe.initialization
+    )
+    result = lr_range_test(
+        model,
+        cifar.train,
+        recipe,
+        lowest=options.lowest,
+        highest=options.highest,
+        steps=options.steps,
+        device=options.device,
+        precision=options.precision,
+        progress=lambda steps: tqdm(steps, leave=False, disable=None),
+    )
+    path = options.out / "lr-range.png"
+    title = f"{recipe.name} on {SOURCE_TITLES[cifar.source]}: learning-rate range test"
+    plots.save(plots.plot_lr_range(result, title=title), path)
+    print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
+
+
+def _recipe_changes(options):
+    """The recipe fields that were given on the command line."""
+    given = {
+        name.removeprefix("recipe_"): value
+        for name, value in vars(options).items()
+        if name.startswith("recipe_")
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _load(options):
+    from cifar_utils import data
+
+    cifar = data.load(options.data, source=options.source, validation=0)
+    if options.command != "test":
+        smaller = min(5000, len(cifar.train) // 10)
+        cifar = cifar.hold_out(smaller if options.validation is None else options.validation)
+    return cifar.limit(options.limit) if options.limit else cifar

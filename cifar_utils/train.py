@@ -1,0 +1,248 @@
+"""The training loop, and the learning-rate range test."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from cifar_utils.augment import augment, operations
+from cifar_utils.data import normalize
+from cifar_utils.device import autocast, describe, generator, pick_device, pick_precision, seed_from
+from cifar_utils.evaluate import accuracy, cross_entropy, predict
+from cifar_utils.history import Epoch, History
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates
+
+
+def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
+                    precision="fp32", scaler=None):  # fmt: skip
+    """One pass over `batches`; mean loss and accuracy over its images, as floats.
+
+    batches: an iterable with a length that gives (uint8 images, labels). span: where the epoch
+    begins and ends in the training, as fractions; the learning rate follows. progress: wraps the
+    batches, as tqdm does. Used in notebook 04.
+    """
+    device = next(model.parameters()).device
+    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    model.train()
+    loss_sum = torch.zeros((), device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    count = 0
+    for step, (images, labels) in enumerate(progress(batches)):
+        set_rates(optimizer, recipe, span[0] + (span[1] - span[0]) * step / len(batches))
+        inputs = normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(device)
+        with autocast(device, precision):
+            logits = model(inputs)
+        logits = logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        if recipe.clip_norm:
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+        # Sums, not means: batches may differ in size. They stay on the device, so nothing waits.
+        loss_sum += F.cross_entropy(logits.detach(), labels, reduction="sum")
+        correct += (logits.detach().argmax(1) == labels).sum()
+        count += len(labels)
+    return loss_sum.item() / count, correct.item() / count
+
+
+def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
+        workers=0, resume=None):  # fmt: skip
+    """Train `model` on the Split `train` as `recipe` says; the History of it.
+
+    val: Split to evaluate on after each epoch (None or empty: no evaluation). Choices may be made
+    on it, so it is never the test set. log: called with the Run after each epoch, and before the
+    first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
+    device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
+    ahead. resume: a Run's state(); the training then goes on to the same result, bit for bit on a
+    CPU, as one never interrupted. Every epoch re-seeds torch's generator from the recipe's seed.
+    Raises ArithmeticError where the loss is no longer finite. Used in notebook 04.
+    """
+    run = start(model, train, val, recipe, device, precision, resume)
+    device, precision = next(model.parameters()).device, run.history.precision
+    if not run.history.epochs:
+        run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
+        log(run)
+    train = train if workers else train.to(device)  # without workers, augment where the model is
+    for epoch in range(len(run.history.epochs), recipe.epochs + 1):
+        began = time.perf_counter()
+        torch.manual_seed(seed_from(recipe.seed, epoch))  # dropout: the same after a resume
+        batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
+        span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
+        trained = train_one_epoch(
+            model, batches, run.optimizer, recipe,
+            span=span, progress=progress, precision=precision, scaler=run.scaler,
+        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        if not trained[0] < float("inf"):
+            raise ArithmeticError(
+                f"the loss is {trained[0]} after epoch {epoch}: training diverged; lower lr, or "
+                "set clip_norm"
+            )
+        run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
+        log(run)
+    return run.history
+
+
+def start(model, train, val, recipe, device, precision, resume):
+    """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
+    operations(recipe.augmentation), rate_factor(recipe, 0.0)  # unknown names fail here, not later
+    if not len(train):
+        raise ValueError("there are no training images")
+    device = pick_device(device)
+    if resume and precision == "auto":  # a second measurement might come out differently
+        precision = resume["precision"]
+    precision = pick_precision(precision, device)
+    model.to(device, memory_format=torch.channels_last)
+    history = History(
+        recipe, train.source, (), len(train), len(val or ()), describe(device), precision,
+        torch.__version__,
+    )  # fmt: skip
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    run = Run(model, make_optimizer(model, recipe), scaler, history)
+    if resume:
+        run.load_state(resume)
+    return run
+
+
+@dataclass
+class Run:
+    """All that changes while a network is trained: what `log` sees and a checkpoint keeps."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    history: History
+
+    def __str__(self):
+        return str(self.history.epochs[-1])
+
+    def add_epoch(self, epoch, factor, trained, val, *, seconds):
+        """Evaluate on `val` and write the epoch's row. trained: (loss, accuracy) on `train`."""
+        lr = factor * max(group["initial_lr"] for group in self.optimizer.param_groups)
+        held_out = evaluate(self.model, val, self.history.precision)
+        speed = self.history.train_images / seconds if seconds else 0.0
+        self.history = self.history.with_epoch(
+            Epoch(epoch, lr, *trained, *held_out, seconds, speed)
+        )
+
+    def state(self):
+        """What a resumed run needs, as tensors and plain values. Random numbers need no keeping:
+        each epoch's come from seeds of its own."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history.to_json(),
+            "precision": self.history.precision,
+        }
+
+    def load_state(self, state):
+        history = History.from_json(state["history"])
+        if history.recipe != self.history.recipe:
+            raise ValueError("the checkpoint was made with another recipe")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = history
+
+
+class AugmentedBatches(Dataset):
+    """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
+
+    The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
+    its number: so the batches are the same whoever computes them, in one process or in many.
+    """
+
+    def __init__(self, split, recipe, epoch):
+        self.split, self.recipe, self.epoch = split, recipe, epoch
+        order = torch.randperm(len(split), generator=generator(recipe.seed, epoch))
+        self.chosen = order.split(recipe.batch_size)
+
+    def __len__(self):
+        return len(self.chosen)
+
+    def __getitem__(self, number):
+        batch = self.split[self.chosen[number].to(self.split.labels.device)]
+        draws = generator(self.recipe.seed, self.epoch, number)
+        images = augment(
+            batch.images,
+            self.recipe.augmentation,
+            generator=draws,
+            epoch=self.epoch,
+            indices=batch.indices,
+        )
+        return images, batch.labels
+
+
+def evaluate(model, split, precision="fp32"):
+    """(loss, accuracy) on a Split, or (None, None) where it is None or empty."""
+    if split is None or not len(split):
+        return None, None
+    logits, labels = predict(model, split.images, precision=precision), split.labels.cpu()
+    return cross_entropy(logits, labels), accuracy(logits, labels)
+
+
+@dataclass(frozen=True)
+class LearningRateRange:
+    """Losses (steps,) while the learning rate rose; `suggestion` is where they fell fastest."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggestion: float
+
+
+def lr_range_test(
+    model,
+    train,
+    recipe,
+    *,
+    lowest=1e-5,
+    highest=10.0,
+    steps=200,
+    progress=iter,
+    device="auto",
+    precision="auto",
+):
+    """Train a few steps while the rate rises from `lowest` to `highest` (arXiv 1506.01186).
+
+    The recipe gives everything else; under muon its muon_lr keeps its ratio to lr. The losses are
+    smoothed (exponential mean of 0.9, its start corrected). The test ends early where the loss
+    passes four times its lowest value. The model is changed: throw it away. Used in notebook 04.
+    """
+    if not 0 < lowest < highest:
+        raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
+    if steps < 10:
+        raise ValueError(f"steps is {steps}; it must be at least 10")
+    device = pick_device(device)
+    precision = pick_precision(precision, device)
+    model.to(device, memory_format=torch.channels_last)
+    recipe = recipe.changed(schedule="constant", warmup=0.0)
+    optimizer = make_optimizer(model, recipe)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
+    batches = AugmentedBatches(train, recipe, epoch=1)
+    torch.manual_seed(seed_from(recipe.seed))
+    rates, losses, mean = [], [], 0.0
+    for step in progress(range(steps)):
+        rate = lowest * (highest / lowest) ** (step / (steps - 1))
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            group["initial_lr"] = rate * ratio
+        loss, _ = train_one_epoch(
+            model, [batches[step % len(batches)]], optimizer, recipe, precision=precision,
+            scaler=scaler,
+        )  # fmt: skip
+        mean = 0.9 * mean + 0.1 * loss
+        smooth = mean / (1 - 0.9 ** (step + 1))
+        if not smooth < 4 * min([*losses, smooth]):  # also true of NaN
+            break
+        rates.append(rate)
+        losses.append(smooth)
+    slopes = np.gradient(losses, np.log(rates))
+    return LearningRateRange(tuple(rates), tuple(losses), rates[int(slopes.argmin())])

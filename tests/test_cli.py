@@ -1,0 +1,277 @@
+"""The command line, as its user meets it: in this process, through main()."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar_utils import checkpoints, data
+from cifar_utils.__main__ import main
+from cifar_utils.history import History
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "nowhere"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def arrays(tmp_path, painted_split):
+    """A small data set of source "npy": 300 training and 40 test images."""
+    root = tmp_path / "arrays"
+    root.mkdir()
+    for part, count, seed in (("train", 300, 0), ("test", 40, 1)):
+        split = painted_split(count, seed)
+        np.save(root / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
+        np.save(root / f"{part}_labels.npy", split.labels.numpy())
+    return ["--data", str(root), "--source", "npy", "--device", "cpu"]
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Weights of a fresh `compact`: enough for every command that needs some."""
+    info = checkpoints.WeightsInfo(RECIPES["compact"], "npy")
+    checkpoints.save_weights(tmp_path / "w.safetensors", create_model("compact", seed=0), info)
+    return str(tmp_path / "w.safetensors")
+
+
+def refused(capsys, *arguments):
+    """The one line in which a command refuses its arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err.strip()
+    assert "Traceback" not in printed
+    return printed.splitlines()[-1]
+
+
+FAST = ["--epochs", "2", "--batch-size", "50", "--precision", "fp32", "--validation", "60"]
+
+
+def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"])
+    printed = capsys.readouterr().out
+    assert printed.count("\nepoch ") == 3 and printed.count("\ntest: ") == 1
+    history = History.load("run/history.json")
+    assert [row.epoch for row in history.epochs] == [0, 1, 2] and history.source == "npy"
+    assert history.train_images == 240 and history.val_images == 60 and history.test["n"] == 40
+    model, info = checkpoints.load_weights("run")
+    assert info.recipe == history.recipe and info.source == "npy" and info.epoch == 2
+    state = checkpoints.load_checkpoint("run/checkpoint.pt")
+    for key, value in model.state_dict().items():
+        assert torch.equal(state["model"][key], value)
+    with Image.open("run/curves.png") as picture:
+        assert picture.width > 800
+
+
+def test_every_recipe_field_is_a_flag(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--lr", "0.01",
+          "--optimizer", "adamw", "--no-decay-vectors", "--label-smoothing", "0.1", "--seed", "7",
+          "--augmentation", "flip", "--momentum", "0.8"])  # fmt: skip
+    recipe = History.load("run/history.json").recipe
+    assert recipe == RECIPES["compact"].changed(
+        epochs=2, batch_size=50, lr=0.01, optimizer="adamw", decay_vectors=False,
+        label_smoothing=0.1, seed=7, augmentation="flip", momentum=0.8,
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert printed.startswith("test: ") and printed.count("\n") == 1
+
+
+def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    main(run)
+    line = refused(capsys, *run)
+    assert "--resume" in line and "--overwrite" in line
+    before = (checkpoints.Path("run") / "weights.safetensors").read_bytes()
+    main([*run, "--resume"])  # nothing is left to do: the same weights, the test figures again
+    assert (checkpoints.Path("run") / "weights.safetensors").read_bytes() == before
+    assert "lr 0.1, not 0.3" in refused(capsys, *run, "--resume", "--lr", "0.3")
+    less = [word if word != "60" else "50" for word in run]
+    assert "--validation" in refused(capsys, *less, "--resume")
+    main([*run, "--overwrite", "--lr", "0.02"])
+    assert History.load("run/history.json").recipe.lr == 0.02
+
+
+def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
+    main(["train", "--resume", "--out", "run", "--validation", "60", *arrays, "-q"])
+    assert History.load("run/history.json").recipe.batch_size == 50
+    assert "no checkpoint in other" in refused(capsys, "train", "--resume", "--out", "other")
+
+
+def test_limit_makes_every_split_small(arrays):
+    main(["train", "--recipe", "conv5", *FAST, *arrays, "--limit", "30", "--out", "run", "-q"])
+    history = History.load("run/history.json")
+    assert (history.train_images, history.val_images, history.test["n"]) == (30, 30, 30)
+
+
+def test_cam_makes_a_gif_a_class(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"])
+    gifs = sorted(checkpoints.Path("run/cam").glob("*.gif"))
+    assert len(gifs) == 5 and "cam-0-airplane.gif" in capsys.readouterr().out
+    with Image.open(gifs[0]) as gif:
+        assert gif.n_frames == 4  # the original, untrained, two epochs
+
+
+def test_test_json_is_one_object(arrays, trained, capsys):
+    main(["test", "--weights", trained, *arrays, "--json", "--confusion"])
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 <= figures["top1"] <= figures["top3"] <= figures["top5"] <= 1
+    assert figures["n"] == 40 and figures["source"] == "npy" and figures["loss"] > 0
+    assert list(figures["per_class"]) == list(data.CLASSES)
+    matrix = np.array(figures["confusion"])
+    assert matrix.trace() / matrix.sum() == figures["top1"]
+
+
+def test_test_prints_and_draws(arrays, trained, capsys):
+    main(["test", "--weights", trained, *arrays, "--confusion", "--grid", "--out", "pictures"])
+    printed = capsys.readouterr().out
+    assert "rows true" in printed and "top3" in printed and "airplane" in printed
+    drawn = {path.stem for path in checkpoints.Path("pictures").glob("*.png")}
+    assert drawn == {"confusion", "per-class", "predictions", "mistakes", "mistakes-cam", "hits",
+                     "hits-cam"}  # fmt: skip
+
+
+def awkward_images(folder):
+    """Files of the kinds that people have; each can be read."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    colour = Image.fromarray(noise[..., :3])
+    made = {
+        "grey.png": colour.convert("L"),
+        "rgba.png": Image.fromarray(noise, "RGBA") if False else Image.fromarray(noise),
+        "palette.png": colour.convert("P"),
+        "cmyk.jpg": colour.convert("CMYK"),
+        "sixteen.png": Image.fromarray(noise[..., 0].astype(np.uint16) * 257),
+        "one-bit.png": colour.convert("1"),
+        "grey-alpha.png": colour.convert("LA"),
+        "tiny.png": colour.resize((1, 1)),
+        "thin.png": colour.resize((400, 3)),
+        "large.jpg": colour.resize((1500, 900)),
+        "spaces and ü.webp": colour,
+        "animated.gif": colour.convert("P"),
+    }
+    for name, image in made.items():
+        image.save(folder / name)
+    rotated = colour.getexif()
+    rotated[0x0112] = 6
+    colour.save(folder / "rotated.jpg", exif=rotated)
+    return [str(folder / name) for name in [*made, "rotated.jpg"]]
+
+
+def test_predict_takes_awkward_images_and_its_probabilities_sum_to_1(tmp_path, trained, capsys):
+    paths = awkward_images(tmp_path)
+    main(["predict", *paths, "--weights", trained, "--json"])
+    answers = json.loads(capsys.readouterr().out)
+    assert [answer["file"] for answer in answers] == paths
+    for answer in answers:
+        assert list(answer["probabilities"]) == list(data.CLASSES)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_predict_prints_the_likeliest_and_names_no_two_pictures_alike(tmp_path, trained, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64), (folder == "a" and "red") or "blue").save(
+            tmp_path / folder / "x.png"
+        )
+    main(["predict", "a/x.png", "b/x.png", "--weights", trained, "--cam", "--out", "cams"])
+    printed = capsys.readouterr().out
+    assert "a/x.png" in printed and "%" in printed and "cams/x-2-cam.png" in printed
+    assert len(list(checkpoints.Path("cams").glob("*.png"))) == 2
+
+
+def test_data_describes_what_it_finds(arrays, capsys):
+    main(["data", "--root", arrays[1], "--source", "npy", "--montage", "m.png"])
+    printed = capsys.readouterr().out
+    assert "npy" in printed and "300" in printed and "40" in printed and "airplane 30/4" in printed
+    with Image.open("m.png") as sheet:
+        assert sheet.size == (1024, 320)
+
+
+def test_summary_and_recipes(capsys):
+    main(["summary", "separable"])
+    assert "199,810" in capsys.readouterr().out
+    main(["recipes"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in RECIPES)
+
+
+def test_lr_find_draws_and_suggests(arrays, capsys):
+    main(["lr-find", *arrays, "--precision", "fp32", "--steps", "30", "--batch-size", "20"])
+    assert "falls fastest at lr" in capsys.readouterr().out
+    assert checkpoints.Path("lr-range.png").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
+                                     "lr-find"])  # fmt: skip
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert stopped.value.code == 0 and f"Example: cifar {command}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "--recipe is missing; choose one of vgg"),
+        (["train", "--recipe", "lenet"], "choose one of vgg"),
+        (["train", "--recipe", "compact", "--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["train", "--recipe", "compact", "--epochs", "x"], "invalid int value: 'x'"),
+        (["train", "--recipe", "compact", "--model", "x"], "choose one of vgg, conv5"),
+        (["train", "--recipe", "compact", "--optimizer", "x"], "choose one of sgd, adam"),
+        (["train", "--recipe", "compact", "--schedule", "x"], "choose one of constant"),
+        (["train", "--recipe", "compact", "--augmentation", "x"], "choose one of none, flip"),
+        (
+            ["train", "--recipe", "compact", "--initialization", "x"],
+            "choose one of default, kaiming",
+        ),
+        (["train", "--recipe", "compact", "--device", "x"], "choose one of auto, cuda, mps, cpu"),
+        (["train", "--recipe", "compact", "--precision", "x"], "choose one of auto, fp32"),
+        (["train", "--recipe", "compact", "--source", "x"], "choose one of auto, cifar10"),
+        (["train", "--recipe", "compact", "--source", "cifar10"], "choose source 'synthetic'"),
+        (["train", "--recipe", "compact", "--source", "folder"], "train/<class>/*.png"),
+        (["train", "--recipe", "compact", "--source", "npy"], "NAME.npy"),
+        (["train", "--recipe", "compact", "--limit", "0"], "at least 1"),
+        (["train", "--recipe", "compact", "--workers", "-1"], "whole number"),
+        (["train", "--recipe", "compact", "-q", "-v"], "not allowed with"),
+        (["train", "--recipe", "compact", "--learning-rate", "1"], "unrecognized arguments"),
+        (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
+        (["test", "--weights", "lenet"], "shipped networks"),
+        (["test"], "required: --weights"),
+        (["predict", "nowhere.png"], "there is no file nowhere.png"),
+        (["predict"], "required: IMAGE"),
+        (["data", "--source", "x"], "choose one of auto"),
+        (["summary", "lenet"], "choose one of vgg"),
+        (["dance"], "choose from"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_that_names_the_choices(arguments, message, capsys, trained):
+    if arguments[:1] == ["predict"]:
+        arguments = [*arguments, "--weights", trained]
+    assert message in refused(capsys, *arguments)
+
+
+def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
+    refused(capsys, "test", "--weights", "nowhere.safetensors")
+    refused(capsys, "train", "--recipe", "compact", "--device", "x")
+    refused(capsys, "train", "--recipe", "compact", "--precision", "x")
+    refused(capsys, "train", "--recipe", "compact", "--initialization", "x")
+
+
+def test_the_module_runs_as_a_program_and_needs_no_whole_output():
+    command = [sys.executable, "-m", "cifar_utils"]
+    result = subprocess.run([*command, "recipes"], capture_output=True, text=True)
+    assert result.returncode == 0 and "compact-published" in result.stdout
+    result = subprocess.run([*command, "summary", "nothing"], capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1

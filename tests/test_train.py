@@ -1,0 +1,271 @@
+"""The loop: it learns, it repeats itself exactly, and it agrees with one written out by hand."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_utils import checkpoints, train
+from cifar_utils.augment import augment
+from cifar_utils.data import normalize
+from cifar_utils.device import generator, seed_from
+from cifar_utils.history import History
+from cifar_utils.models import create_model
+from cifar_utils.optim import make_optimizer
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import fit
+
+RECIPE = Recipe("tiny", model="compact", epochs=3, batch_size=16, lr=0.05, seed=5)
+PLAIN = {"device": "cpu", "precision": "fp32"}
+
+
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def run(train_split, val=None, recipe=RECIPE, **options):
+    model = create_model(recipe.model, seed=recipe.seed)
+    options = {"log": lambda run: None} | PLAIN | options
+    return model, fit(model, train_split, val, recipe, **options)
+
+
+def unclocked(history):
+    """A history without what the clock said."""
+    return [(*row.__dict__.values(),)[:6] for row in history.epochs]
+
+
+def test_same_seed_same_history_and_weights(painted_split):
+    one, other = (run(painted_split(64), painted_split(20, seed=1)) for _ in range(2))
+    assert unclocked(one[1]) == unclocked(other[1])
+    assert torch.equal(weights(one[0]), weights(other[0]))
+    _, third = run(painted_split(64), painted_split(20, seed=1), RECIPE.changed(seed=6))
+    assert unclocked(third) != unclocked(one[1])
+
+
+def test_fit_agrees_with_a_loop_written_by_hand(painted_split):
+    split = painted_split(40)
+    recipe = RECIPE.changed(model="conv5", schedule="cosine", weight_decay=1e-3, epochs=2)
+    fitted, history = run(split, None, recipe)
+
+    model = create_model("conv5", seed=recipe.seed)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=0.9, nesterov=True,
+                                weight_decay=1e-3)  # fmt: skip
+    for epoch in (1, 2):
+        torch.manual_seed(seed_from(recipe.seed, epoch))
+        torch.empty(
+            (), dtype=torch.int64
+        ).random_()  # a DataLoader draws one number for its workers
+        order = torch.randperm(40, generator=generator(recipe.seed, epoch))
+        losses, right = [], 0
+        for step in range(3):
+            few = order[16 * step : 16 * (step + 1)]
+            images = augment(split.images[few], "crop-flip",
+                             generator=generator(recipe.seed, epoch, step))  # fmt: skip
+            progress = (epoch - 1 + step / 3) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.lr * (1 + math.cos(math.pi * progress)) / 2
+            model.train()
+            logits = model(normalize(images).to(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits, split.labels[few])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses += F.cross_entropy(logits, split.labels[few], reduction="none").tolist()
+            right += int((logits.argmax(1) == split.labels[few]).sum())
+        row = history.epochs[epoch]
+        assert row.train_loss == pytest.approx(np.mean(losses), rel=1e-4)
+        assert row.train_accuracy == pytest.approx(right / 40)
+    torch.testing.assert_close(weights(fitted), weights(model), rtol=1e-4, atol=1e-6)
+
+
+def test_a_resumed_run_ends_in_the_same_bits(painted_split):
+    split, val = painted_split(64), painted_split(20, seed=1)
+    for optimizer in ("sgd", "adamw", "muon"):
+        recipe = RECIPE.changed(optimizer=optimizer, lr=0.01)
+        states = []
+        whole, history = run(split, val, recipe, log=lambda run, s=states: s.append(copied(run)))
+        for state in states[:-1]:
+            model = create_model(recipe.model, seed=99)  # its own weights must not matter
+            resumed = fit(model, split, val, recipe, log=lambda run: None, resume=state, **PLAIN)
+            assert torch.equal(weights(model), weights(whole))
+            assert unclocked(resumed) == unclocked(history)
+
+
+def copied(run):
+    """A run's state as a file would keep it."""
+    import io
+
+    buffer = io.BytesIO()
+    torch.save(run.state(), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_resuming_with_another_recipe_is_refused(painted_split):
+    states = []
+    run(painted_split(32), log=lambda run: states.append(copied(run)))
+    with pytest.raises(ValueError, match="another recipe"):
+        run(painted_split(32), None, RECIPE.changed(lr=0.1), resume=states[1])
+
+
+def test_workers_change_nothing(painted_split):
+    """Also with albumentations, whose workers repeat each other's draws when left to themselves."""
+    for policy in ("crop-alternating-cutout", "compact-published"):
+        recipe = RECIPE.changed(augmentation=policy, epochs=1)
+        alone, several = (run(painted_split(48), None, recipe, workers=n) for n in (0, 2))
+        assert torch.equal(weights(alone[0]), weights(several[0]))
+
+
+def test_a_small_network_memorises_256_random_images(random_split):
+    split = random_split(256)
+    split.labels[:] = torch.randint(0, 10, (256,), generator=torch.Generator().manual_seed(1))
+    recipe = RECIPE.changed(
+        epochs=40, batch_size=64, optimizer="adam", lr=3e-3, weight_decay=0.0, augmentation="none"
+    )
+    _, history = run(split, split, recipe)
+    assert history.epochs[0].val_accuracy < 0.2
+    assert history.epochs[-1].val_accuracy > 0.99
+
+
+def test_the_untrained_row_comes_first_and_is_near_chance(painted_split):
+    _, history = run(painted_split(100), painted_split(50, seed=1))
+    first = history.epochs[0]
+    assert [row.epoch for row in history.epochs] == [0, 1, 2, 3]
+    assert abs(first.train_loss - math.log(10)) < 0.1 and abs(first.val_loss - math.log(10)) < 0.1
+    assert first.seconds == 0 and history.epochs[1].images_per_second > 0
+    assert (
+        history.source == "memory"
+        and history.train_images == 100
+        and history.val_images == 50
+        and history.precision == "fp32"
+    )
+
+
+def test_without_validation_there_are_no_validation_figures(painted_split):
+    for nothing in (None, painted_split(10)[:0]):
+        _, history = run(painted_split(32), nothing, RECIPE.changed(epochs=1))
+        assert history.epochs[1].val_loss is None and history.val_images == 0
+
+
+def test_batches_hold_every_image_once_in_a_fresh_order_each_epoch(random_split):
+    split = random_split(37)
+    seen = [[tuple(image.flatten()[:9].tolist()) for batch in
+             list(train.AugmentedBatches(split, RECIPE.changed(augmentation="none"), epoch))
+             for image in batch[0]] for epoch in (1, 2)]  # fmt: skip
+    all_of_them = sorted(tuple(image.flatten()[:9].tolist()) for image in split.images)
+    assert sorted(seen[0]) == sorted(seen[1]) == all_of_them and seen[0] != seen[1]
+
+
+def test_label_smoothing_and_clipping_change_the_steps_but_not_the_meaning_of_the_loss(
+    painted_split,
+):
+    split = painted_split(32)
+    one_step = RECIPE.changed(epochs=1, batch_size=32)
+    plain, smooth, clipped = (
+        run(split, None, one_step.changed(**changes))
+        for changes in ({}, {"label_smoothing": 0.2}, {"clip_norm": 1e-3})
+    )
+    assert plain[1].epochs[1].train_loss == smooth[1].epochs[1].train_loss
+    assert not torch.equal(weights(plain[0]), weights(smooth[0]))
+    start = weights(create_model("compact", seed=RECIPE.seed))
+    moved = [(weights(model) - start)[:890].norm() for model, _ in (plain, clipped)]
+    assert moved[1] < 0.1 * moved[0]
+
+
+def test_low_precision_learns_as_well(painted_split):
+    recipe = RECIPE.changed(epochs=4)
+    _, history = run(painted_split(200), painted_split(50, seed=1), recipe, precision="bf16")
+    assert history.precision == "bf16"
+    assert history.epochs[-1].train_loss < 0.8 * history.epochs[0].train_loss
+
+
+def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_split):
+    """The GPU's fp16 path, driven on the CPU."""
+    split = painted_split(64)
+    batches = train.AugmentedBatches(split, RECIPE, epoch=1)
+    for scale, moves in ((1024.0, True), (1e30, False)):
+        model = create_model("compact", seed=0).to(memory_format=torch.channels_last)
+        before = model.classifier[-1].weight.clone()
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        optimizer = make_optimizer(model, RECIPE)
+        train.train_one_epoch(model, batches, optimizer, RECIPE, precision="fp16", scaler=scaler)
+        assert torch.equal(before, model.classifier[-1].weight) is not moves
+        assert model.classifier[-1].weight.isfinite().all()
+        assert (scaler.get_scale() < scale) is not moves
+
+
+def test_a_diverging_run_stops_with_a_reason(painted_split):
+    with pytest.raises(ArithmeticError, match="lower lr"):
+        run(painted_split(64), None, RECIPE.changed(model="vgg", lr=1e6))
+
+
+def test_mistakes_are_found_before_any_work(painted_split):
+    for changes, message in (({"augmentation": "flap"}, "unknown augmentation"),
+                             ({"schedule": "triangle"}, "unknown schedule"),
+                             ({"optimizer": "lion"}, "unknown optimizer")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            run(painted_split(32), None, RECIPE.changed(**changes))
+    with pytest.raises(ValueError, match="no training images"):
+        run(painted_split(10)[:0])
+    with pytest.raises(ValueError, match="choose one of auto, cuda, mps, cpu"):
+        run(painted_split(32), device="tpu")
+    with pytest.raises(ValueError, match="choose one of auto, fp32, bf16, fp16"):
+        run(painted_split(32), precision="int8")
+
+
+def test_lr_range_test_suggests_a_rate_between_too_small_and_too_large(painted_split):
+    result = train.lr_range_test(create_model("compact", seed=0), painted_split(400), RECIPE,
+                                 lowest=1e-4, highest=100, steps=60, **PLAIN)  # fmt: skip
+    assert len(result.rates) == len(result.losses) <= 60
+    assert result.rates[0] == pytest.approx(1e-4) and list(result.rates) == sorted(result.rates)
+    assert 1e-3 < result.suggestion < 10
+    assert min(result.losses) < result.losses[0] - 0.1
+    with pytest.raises(ValueError, match="lowest"):
+        train.lr_range_test(
+            create_model("compact"), painted_split(32), RECIPE, lowest=1, highest=0.1
+        )
+
+
+def train_process(root, out, *more):
+    return [sys.executable, "-m", "cifar_utils", "train", "--recipe", "compact", "--epochs", "3",
+            "--batch-size", "64", "--data", str(root), "--source", "npy", "--validation", "100",
+            "--device", "cpu", "--precision", "fp32", "--out", str(out), *more]  # fmt: skip
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split):
+    """SIGKILL in epoch 2 of 3: no handler runs, nothing is tidied up."""
+    root = tmp_path / "data"
+    root.mkdir()
+    for part, count in (("train", 2100), ("test", 50)):
+        split = painted_split(count)
+        np.save(root / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
+        np.save(root / f"{part}_labels.npy", split.labels.numpy())
+
+    process = subprocess.Popen(train_process(root, tmp_path / "killed"), stderr=subprocess.DEVNULL)
+    history = tmp_path / "killed" / "history.json"
+    deadline = time.time() + 120
+    while not (history.exists() and len(History.load(history).epochs) == 2):
+        assert process.poll() is None and time.time() < deadline
+        time.sleep(0.01)
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(History.load(history).epochs) == 2, "it should have died in epoch 2"
+
+    subprocess.run(train_process(root, tmp_path / "killed", "--resume"), check=True)
+    subprocess.run(train_process(root, tmp_path / "whole"), check=True)
+    for name in ("weights.safetensors", "best.safetensors"):
+        killed, whole = ((tmp_path / run / name).read_bytes() for run in ("killed", "whole"))
+        assert killed == whole
+    states = [checkpoints.load_checkpoint(tmp_path / run / "checkpoint.pt") for run in
+              ("killed", "whole")]  # fmt: skip
+    for one, other in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
+        assert all(torch.equal(one[key], other[key]) for key in one)
