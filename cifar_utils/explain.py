@@ -85,15 +85,13 @@ def overlay(images, heatmaps, *, scale=8):
     Dark blue is nothing, yellow is much: a map that colour-blind readers can read, too.
     """
     import cv2
-    from pytorch_grad_cam.utils.image import show_cam_on_image
 
-    pixels = F.interpolate(images.float() / 255, scale_factor=scale, mode="nearest")
-    heat = F.interpolate(heatmaps[:, None], scale_factor=scale, mode="bilinear")[:, 0].clamp(0, 1)
-    blended = [
-        show_cam_on_image(image.numpy(), one.numpy(), True, cv2.COLORMAP_VIRIDIS)
-        for image, one in zip(pixels.permute(0, 2, 3, 1), heat, strict=True)
-    ]
-    return torch.from_numpy(np.stack(blended)).permute(0, 3, 1, 2)
+    pixels = F.interpolate(images.float(), scale_factor=scale, mode="nearest")
+    heat = F.interpolate(heatmaps[:, None], scale_factor=scale, mode="bilinear")[:, 0]
+    heat = (255 * heat.clamp(0, 1)).byte().numpy()
+    colors = [cv2.applyColorMap(one, cv2.COLORMAP_VIRIDIS)[:, :, ::-1] for one in heat]  # BGR, RGB
+    colors = torch.from_numpy(np.stack(colors)).permute(0, 3, 1, 2)
+    return (0.45 * pixels + 0.55 * colors).round().byte()
 
 
 class CamRecorder:
