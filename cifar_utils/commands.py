@@ -233,6 +233,8 @@ def _draw_test(options, model, info, cifar, logits, figures, matrix):
     out = options.out or Path()
     test, classes = cifar.test, cifar.classes
     title = f"{info.recipe.name} on {SOURCE_TITLES[cifar.source]}"
+    if info.source != cifar.source:
+        title = f"{title}, trained on {SOURCE_TITLES[info.source]}"
     drawn = {}
     if options.out:
         drawn["confusion"] = plots.plot_confusion_matrix(
@@ -275,7 +277,7 @@ def predict_command(options):
     import torch
 
     from cifar_utils import checkpoints, evaluate
-    from cifar_utils.data import read_image
+    from cifar_utils.data import SOURCE_TITLES, read_image
     from cifar_utils.device import pick_device
 
     device = pick_device(options.device)
@@ -289,11 +291,11 @@ def predict_command(options):
     ]
     if options.cam:
         _draw_predictions(options, model, info, images, probabilities, answers)
+    if info.source != "cifar10":
+        print(f"These weights were trained on {SOURCE_TITLES[info.source]}.", file=sys.stderr)
     if options.json:
         print(json.dumps(answers, indent=1))
         return
-    if info.source == "synthetic":
-        print("These weights were trained on drawn stand-in pictures, not on CIFAR-10.")
     for answer in answers:
         print(answer["file"])
         likeliest = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
@@ -306,8 +308,10 @@ def predict_command(options):
 def _draw_predictions(options, model, info, images, probabilities, answers):
     """One picture a file: what the network saw, with Grad-CAM, and the bars. Names never clash."""
     from cifar_utils import plots
+    from cifar_utils.data import SOURCE_TITLES
     from cifar_utils.explain import grad_cam
 
+    trained_on = "" if info.source == "cifar10" else f" (trained on {SOURCE_TITLES[info.source]})"
     predictions = probabilities.argmax(1)
     heatmaps = grad_cam(model, images, predictions)
     taken = set()
@@ -322,7 +326,7 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
             images[place],
             heatmaps[place],
             answer["probabilities"],
-            title=f"{Path(answer['file']).name}: {info.classes[predictions[place]]}",
+            title=f"{Path(answer['file']).name}: {info.classes[predictions[place]]}{trained_on}",
         )
         plots.save(figure, answer["cam"])
 

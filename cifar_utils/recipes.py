@@ -83,11 +83,12 @@ class Recipe:
 
 
 _RECIPES = (
-    # The course's own.
+    # The course's own. Those without a figure have not been run to their end.
     Recipe("vgg", model="vgg", epochs=15, lr=0.05, weight_decay=5e-4, label_smoothing=0.1,
            clip_norm=1.0, initialization="kaiming"),
     Recipe("conv5", model="conv5", epochs=60, lr=0.05, weight_decay=5e-4, clip_norm=1.0,
            initialization="kaiming"),
+    # 89.34% of the test images, one seed, trained on 45,000: pretrained/compact.json.
     Recipe("compact", model="compact", epochs=30, batch_size=256, optimizer="muon", lr=0.1,
            muon_lr=0.05, weight_decay=0.01, decay_vectors=False, augmentation="crop-alternating"),
     Recipe("separable", model="separable", epochs=40, lr=0.2, weight_decay=5e-4),

@@ -107,10 +107,11 @@ def test_muon_without_orthogonalization_is_nesterov_sgd():
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon of its own")
-def test_muon_on_kernels_equals_torchs_on_their_matrices():
+@pytest.mark.parametrize("shape", [(48, 16, 3, 3), (64, 3, 3, 3)])
+def test_muon_on_kernels_equals_torchs_on_their_matrices(shape):
     """torch.optim.Muon takes matrices only and iterates in bf16, hence the tolerance."""
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(48, 16, 3, 3, generator=generator)
+    start = torch.randn(shape, generator=generator)
     kernel, matrix = nn.Parameter(start.clone()), nn.Parameter(start.flatten(1).clone())
     ours = optim.Muon([kernel], lr=0.05, momentum=0.8, weight_decay=0.1)
     # torch averages the momentum where we sum it: the same direction, and only that counts.
