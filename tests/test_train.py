@@ -228,6 +228,10 @@ def test_lr_range_test_suggests_a_rate_between_too_small_and_too_large(painted_s
     assert result.rates[0] == pytest.approx(1e-4) and list(result.rates) == sorted(result.rates)
     assert 1e-3 < result.suggestion < 10
     assert min(result.losses) < result.losses[0] - 0.1
+    wild = train.lr_range_test(
+        create_model("compact", seed=0), painted_split(400), RECIPE, highest=1e9, steps=60, **PLAIN
+    )
+    assert len(wild.rates) < 60 and all(map(math.isfinite, wild.losses))
     with pytest.raises(ValueError, match="lowest"):
         train.lr_range_test(
             create_model("compact"), painted_split(32), RECIPE, lowest=1, highest=0.1

@@ -1,0 +1,88 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_utils import device
+from cifar_utils.device import pick_device, pick_precision
+
+CPU = torch.device("cpu")
+
+
+def test_auto_takes_the_best_device_that_is_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto").type == "mps"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto").type == "cuda" and pick_device("cuda:1").index == 1
+    assert pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match="no cuda:2; this machine has 2 CUDA"):
+        pick_device("cuda:2")
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    for name in ("cuda", "cuda:0", "mps"):
+        with pytest.raises(ValueError, match="it has: cpu"):
+            pick_device(name)
+    for name in ("gpu", "", "CUDA"):
+        with pytest.raises(ValueError, match="choose one of auto, cuda, mps, cpu"):
+            pick_device(name)
+    with pytest.raises(ValueError, match="'cpu:x' is no device"):
+        pick_device("cpu:x")
+
+
+@pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])
+def test_a_cpu_gets_bf16_only_where_it_is_faster(monkeypatch, speedup, wanted):
+    monkeypatch.setattr(device, "bf16_speedup", lambda: speedup)
+    assert pick_precision("auto", CPU) == wanted
+    assert pick_precision("fp32", CPU) == "fp32" and pick_precision("bf16", CPU) == "bf16"
+
+
+def test_a_gpu_gets_bf16_where_it_has_it_else_scaled_fp16(monkeypatch):
+    for has, wanted in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        assert pick_precision("auto", torch.device("cuda")) == wanted
+    assert pick_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_precisions_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="choose one of auto, fp32, bf16, fp16"):
+        pick_precision("half", CPU)
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        pick_precision("fp16", CPU)
+
+
+def test_measuring_leaves_random_numbers_and_threads_as_they_were():
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    assert 0 < device.bf16_speedup(seconds=0.05) < math.inf
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+
+
+def test_autocast_computes_in_the_named_precision():
+    layer = torch.nn.Linear(4, 4)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with device.autocast(CPU, precision):
+            assert layer(torch.ones(2, 4)).dtype == dtype
+
+
+keys = st.tuples(*[st.integers(0, 10_000)] * 3)
+
+
+@given(keys, keys)
+def test_seeds_differ_where_their_keys_do(one, other):
+    assert (device.seed_from(*one) == device.seed_from(*other)) == (one == other)
+    assert 0 <= device.seed_from(*one) < 2**63
+    drawn = [torch.rand(3, generator=device.generator(*key)).tolist() for key in (one, other)]
+    assert (drawn[0] == drawn[1]) == (one == other)
+
+
+def test_neighbouring_places_in_a_training_never_share_a_seed():
+    places = [(s, e, b) for s in range(4) for e in range(20) for b in range(50)]
+    assert len({device.seed_from(*place) for place in places}) == len(places)
