@@ -301,11 +301,7 @@ def fetch(root):
 def _folder(root):
     from tqdm import tqdm
 
-    kinds = {".png", ".jpg", ".jpeg"}
-    found = {
-        part: sorted(f for f in (root / part).glob("[!.]*/[!.]*") if f.suffix.lower() in kinds)
-        for part in ("train", "test")
-    }
+    found = {part: _images_in(root / part) for part in ("train", "test")}
     for part in found:
         if not found[part]:
             raise ValueError(
@@ -330,6 +326,16 @@ def _folder(root):
 
     stamp = files.stamp_of(found["train"] + found["test"])
     return "folder", (*_cached(root, "folder", stamp, decode), classes)
+
+
+def _images_in(folder):
+    """The image files in the class folders of `folder`, sorted; hidden ones are left out."""
+    found = []
+    for class_folder in sorted(folder.glob("[!.]*/")):
+        inside = [file for file in class_folder.iterdir() if not file.name.startswith(".")]
+        inside = [file for file in inside if file.suffix.lower() in {".png", ".jpg", ".jpeg"}]
+        found += sorted(inside, key=lambda file: file.name)
+    return found
 
 
 def _npy(root):

@@ -129,5 +129,5 @@ def stamp_of(files):
     digest = hashlib.sha256()
     for file in files:
         about = file.stat()
-        digest.update(f"{file.resolve()} {about.st_size} {about.st_mtime_ns}\n".encode())
+        digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()
