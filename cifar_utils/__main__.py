@@ -33,8 +33,15 @@ def main(arguments=None):
         parser.exit(2, f"cifar {options.command}: error: {str(error).splitlines()[0]}{hint}\n")
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake ends in one line, without the usage above it."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
 def make_parser():
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="cifar",
         description="Train, test and explain image classifiers on CIFAR-10.",
         epilog="Each command has its own help: cifar train --help. "

@@ -126,6 +126,5 @@ def load_checkpoint(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint at {path}") from None
-    except Exception as error:  # torch raises many kinds for a damaged file
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a checkpoint: {reason}") from None
+    except Exception:  # torch raises many kinds for a damaged file, with pages of advice
+        raise ValueError(f"{path} is damaged, or no checkpoint; start anew without it") from None

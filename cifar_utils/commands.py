@@ -5,6 +5,7 @@ that --help comes at once.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def train_command(options):
 
     say = (lambda *_: None) if options.quiet else print
     recipe = _checked_recipe(options)
-    out = options.out or Path("runs") / recipe.name
+    out = _writable(options.out or Path("runs") / recipe.name)
     state, recipe = _resume(options, recipe, out)
     cifar = _load(options)
     if state:
@@ -173,6 +174,7 @@ def test_command(options):
 
     device = pick_device(options.device)
     model, info = checkpoints.find_weights(options.weights)
+    out = _writable(options.out or Path())
     cifar = _load(options)
     if cifar.classes != info.classes:
         raise ValueError(
@@ -192,7 +194,7 @@ def test_command(options):
         if options.confusion:
             _print_confusion(matrix, cifar.classes)
     if options.grid or options.out:
-        paths = _draw_test(options, model, info, cifar, logits, figures, matrix)
+        paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix)
         if not options.json:
             print("written: " + ", ".join(map(str, paths)))
 
@@ -223,14 +225,13 @@ def _print_confusion(matrix, classes):
         print(f"{name:>{width}}{cells}")
 
 
-def _draw_test(options, model, info, cifar, logits, figures, matrix):
+def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
     """Confusion matrix, bars, and with --grid the galleries; the paths written."""
     from cifar_utils import plots
     from cifar_utils.data import SOURCE_TITLES
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
     from cifar_utils.explain import grad_cam
 
-    out = options.out or Path()
     test, classes = cifar.test, cifar.classes
     title = f"{info.recipe.name} on {SOURCE_TITLES[cifar.source]}"
     if info.source != cifar.source:
@@ -282,6 +283,7 @@ def predict_command(options):
 
     device = pick_device(options.device)
     model, info = checkpoints.find_weights(options.weights)
+    _writable(options.out)
     images = torch.stack([read_image(path) for path in options.images])
     logits = evaluate.predict(model.to(device), images)
     probabilities = logits.double().softmax(1)
@@ -385,6 +387,7 @@ def lr_find_command(options):
     from cifar_utils.train import lr_range_test
 
     recipe = _checked_recipe(options)
+    _writable(options.out)
     cifar = _load(options)
     model = create_model(
         recipe.model, len(cifar.classes), seed=recipe.seed, initialization=recipe.initialization
@@ -404,6 +407,16 @@ def lr_find_command(options):
     title = f"{recipe.name} on {SOURCE_TITLES[cifar.source]}: learning-rate range test"
     plots.save(plots.plot_lr_range(result, title=title), path)
     print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
+
+
+def _writable(out):
+    """The folder `out`, refused before any work where nothing could be written to it."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file; choose a folder with --out")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"{nearest} cannot be written to; choose another folder with --out")
+    return out
 
 
 def _recipe_changes(options):

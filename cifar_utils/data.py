@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import tarfile
+import textwrap
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -395,13 +396,13 @@ def _array(path):
 def _synthetic(root, *, reason="source 'synthetic' was asked for"):
     """Always with a notice nobody can miss: its figures must never pass for CIFAR-10's."""
     line = "=" * 88
-    print(
-        f"\n{line}\n  THIS IS NOT CIFAR-10. Drawn stand-in pictures are used in its place: every "
-        f"accuracy\n  below is about them and says nothing about CIFAR-10.\n  Why: {reason}\n"
-        f"{line}\n",
-        file=sys.stderr,
-        flush=True,
+    text = (
+        "THIS IS NOT CIFAR-10. Drawn stand-in pictures are used in its place: every accuracy below "
+        "is about them and says nothing about CIFAR-10."
     )
+    lines = [textwrap.fill(part, 84) for part in (text, f"Why: {reason}.")]
+    notice = textwrap.indent("\n".join(lines), "  ")
+    print(f"\n{line}\n{notice}\n{line}\n", file=sys.stderr, flush=True)
 
     def decode():
         return *synthetic.draw(50_000, seed=0), *synthetic.draw(10_000, seed=1)

@@ -1,5 +1,6 @@
 """The training loop, and the learning-rate range test."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -80,11 +81,6 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
             span=span, progress=progress, precision=precision, scaler=run.scaler,
         )  # fmt: skip
         seconds = time.perf_counter() - began
-        if not trained[0] < float("inf"):
-            raise ArithmeticError(
-                f"the loss is {trained[0]} after epoch {epoch}: training diverged; lower lr, or "
-                "set clip_norm"
-            )
         run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
         log(run)
     return run.history
@@ -127,6 +123,11 @@ class Run:
         """Evaluate on `val` and write the epoch's row. trained: (loss, accuracy) on `train`."""
         lr = factor * max(group["initial_lr"] for group in self.optimizer.param_groups)
         held_out = evaluate(self.model, val, self.history.precision)
+        if not (math.isfinite(trained[0]) and math.isfinite(held_out[0] or 0)):
+            raise ArithmeticError(
+                f"training diverged in epoch {epoch}: the loss is no longer finite; lower lr, or "
+                "set clip_norm"
+            )
         speed = self.history.train_images / seconds if seconds else 0.0
         self.history = self.history.with_epoch(
             Epoch(epoch, lr, *trained, *held_out, seconds, speed)

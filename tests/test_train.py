@@ -203,8 +203,16 @@ def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_s
 
 
 def test_a_diverging_run_stops_with_a_reason(painted_split):
-    with pytest.raises(ArithmeticError, match="lower lr"):
-        run(painted_split(64), None, RECIPE.changed(model="vgg", lr=1e6))
+    for val in (None, painted_split(20, seed=1)):
+        with pytest.raises(ArithmeticError, match=r"diverged in epoch 1.*lower lr"):
+            run(painted_split(64), val, RECIPE.changed(model="vgg", lr=1e6))
+
+
+def test_a_run_whose_validation_loss_alone_is_not_finite_stops_too(painted_split):
+    """One step at such a rate: it is taken after the training loss was measured."""
+    with pytest.raises(ArithmeticError, match="diverged"):
+        wild = RECIPE.changed(lr=1e30, schedule="constant", batch_size=64)
+        run(painted_split(64), painted_split(20, seed=1), wild)
 
 
 def test_mistakes_are_found_before_any_work(painted_split):
