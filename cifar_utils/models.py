@@ -252,8 +252,9 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default"):
 
     seed: a whole number gives the same weights every time and leaves torch's own generator alone;
     None draws from torch's generator. initialization: "default" is torch's own; "kaiming" scales
-    every kernel for the ReLU behind it (arXiv 1502.01852), which nets without batch norm need at
-    high learning rates. Raises ValueError for an unknown name. Used in notebook 03.
+    every kernel for the ReLU behind it (arXiv 1502.01852) and starts the last layer at zero, which
+    nets without batch norm need at high learning rates. Raises ValueError for an unknown name. Used
+    in notebook 03.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
@@ -265,11 +266,12 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default"):
             torch.manual_seed(seed)
         model = MODELS[name](num_classes)
         if initialization == "kaiming":
-            for layer in model.modules():
-                if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                    if layer.bias is not None:
-                        nn.init.zeros_(layer.bias)
+            layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+            for layer in layers:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            nn.init.zeros_(layers[-1].weight)  # no ReLU behind it: start without a preference
     return model
 
 

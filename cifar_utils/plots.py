@@ -207,7 +207,7 @@ def plot_confusion_matrix(matrix, *, classes=CLASSES, title="Confusion matrix", 
 
 def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
     """Bars of accuracy, one a class. per_class: dict from name to fraction (None: no images)."""
-    ax = _axes(ax)
+    ax = _axes(ax, (6, max(4, 0.3 * len(per_class))))
     values = [value or 0 for value in per_class.values()]
     bars = ax.barh(list(per_class), values, color=BLUE)
     texts = ["no images" if value is None else f"{value:.1%}" for value in per_class.values()]
@@ -220,7 +220,7 @@ def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
 
 def plot_probabilities(probabilities, *, title=None, ax=None):
     """Bars of class probabilities (dict from name to fraction), the likeliest in colour."""
-    ax = _axes(ax)
+    ax = _axes(ax, (6, max(4, 0.3 * len(probabilities))))
     best = max(probabilities, key=probabilities.get)
     colors = [BLUE if name == best else FAINT for name in probabilities]
     bars = ax.barh(list(probabilities), list(probabilities.values()), color=colors)

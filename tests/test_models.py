@@ -121,6 +121,7 @@ def test_kaiming_initialization_keeps_the_signals_size():
         model = create_model("vgg", seed=0, initialization=kind).eval()
         with torch.no_grad():
             sizes[kind] = model.features(images).square().mean().item()
+            assert abs(F.cross_entropy(model(images), torch.arange(64) % 10) - math.log(10)) < 0.01
     assert sizes["kaiming"] > 0.3 > 0.03 > sizes["default"]
 
 
