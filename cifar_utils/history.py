@@ -71,11 +71,6 @@ class History:
         trained = [row for row in self.epochs if row.epoch and row.val_accuracy is not None]
         return max(trained, key=lambda row: row.val_accuracy, default=None)
 
-    @property
-    def seconds(self):
-        """Training time in all, evaluation not counted."""
-        return sum(row.seconds for row in self.epochs)
-
     def to_json(self):
         """One JSON object; `from_json` gives back an equal History."""
         return json.dumps(asdict(self), indent=1, allow_nan=False)

@@ -1,0 +1,162 @@
+"""Figures hold what they were given; what they look like was looked at."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cifar_utils import evaluate, plots
+from cifar_utils.history import Epoch, History
+from cifar_utils.optim import cosine
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import LearningRateRange
+
+
+@pytest.fixture(autouse=True)
+def close_all():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def judged(random_split):
+    """Twenty images with logits that get half of them right, more surely the later they come."""
+    split = random_split(20)
+    predictions = torch.where(torch.arange(20) < 10, split.labels, (split.labels + 1) % 10)
+    logits = torch.nn.functional.one_hot(predictions, 10) * torch.arange(20)[:, None] / 4.0
+    return split, logits
+
+
+def titles(figure):
+    return [ax.get_title() for ax in figure.axes if ax.get_title()]
+
+
+def pictures(ax):
+    return [np.asarray(image.get_array()) for image in ax.get_images()]
+
+
+HISTORY = History(
+    Recipe("mine"), "synthetic",
+    tuple(Epoch(n, 0.1, 2 - n / 4, n / 10, 2.1 - n / 4, n / 11, 1.0, 5.0) for n in range(4)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_history_draws_both_curves_and_names_the_source(metric):
+    ax = plots.plot_history(HISTORY, metric=metric)
+    curves = {line.get_label().split()[0]: line.get_ydata().tolist() for line in ax.get_lines()}
+    for part, name in (("train", "training"), ("val", "validation")):
+        assert curves[name] == [getattr(row, f"{part}_{metric}") for row in HISTORY.epochs]
+    assert "mine" in ax.get_title() and "not CIFAR-10" in ax.get_title()
+    with pytest.raises(ValueError, match="choose accuracy or loss"):
+        plots.plot_history(HISTORY, metric="error")
+
+
+def test_confusion_matrix_writes_every_count():
+    matrix = np.arange(9).reshape(3, 3)
+    ax = plots.plot_confusion_matrix(matrix, classes=("a", "b", "c"))
+    assert [text.get_text() for text in ax.texts] == [str(count) for count in range(9)]
+    shares = pictures(ax)[0]
+    assert np.allclose(shares.sum(1), 1) and shares[2, 0] == 6 / 21
+    assert ax.get_ylabel() == "true class" and ax.get_xlabel() == "predicted class"
+
+
+def test_galleries_show_the_ranked_images_and_say_what_was_said(judged):
+    split, logits = judged
+    mistakes = evaluate.most_confident_mistakes(logits, split.labels, count=3)
+    figure = plots.show_mistakes(split.images, mistakes, title="worst")
+    assert titles(figure)[0].startswith("✗ truck → airplane\n0.9")
+    shown = [pictures(ax)[0] for ax in figure.axes]
+    for picture, index in zip(shown, mistakes.indices, strict=True):
+        assert np.array_equal(picture, split.images[index].permute(1, 2, 0))
+    hits = evaluate.most_confident_hits(logits, split.labels, count=2)
+    assert titles(plots.show_hits(split.images, hits))[0].startswith("✓ truck\n")
+
+
+def test_galleries_with_heatmaps_lay_each_over_its_own_image(judged):
+    split, logits = judged
+    mistakes = evaluate.most_confident_mistakes(logits, split.labels, count=2)
+    heatmaps = torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0))
+    figure = plots.show_mistakes(split.images, mistakes, heatmaps)
+    for place, ax in enumerate(figure.axes):
+        plain, beside, heat = pictures(ax)
+        assert np.array_equal(plain, beside) and np.array_equal(heat, heatmaps[place])
+
+
+def test_a_grid_marks_right_and_wrong_by_sign_and_by_colour(judged):
+    split, logits = judged
+    figure = plots.show_predictions(split.images, split.labels, logits)
+    panels = [ax for ax in figure.axes if ax.get_title()]
+    signs = [ax.get_title()[0] for ax in panels]
+    colors = [ax.title.get_color() for ax in panels]
+    wrong = (logits.argmax(1) != split.labels).tolist()
+    assert signs == ["✗" if bad else "✓" for bad in wrong]
+    assert colors == [plots.WRONG if bad else plots.RIGHT for bad in wrong]
+
+
+def test_galleries_of_one_and_of_none(judged):
+    split, logits = judged
+    for count in (0, 1):
+        mistakes = evaluate.most_confident_mistakes(logits, split.labels, count=count)
+        assert isinstance(plots.show_mistakes(split.images, mistakes), Figure)
+        assert isinstance(plots.show_images(split.images[:count]), Figure)
+
+
+def test_rows_show_each_rows_images_under_its_name(random_split):
+    images = random_split(6).images
+    figure = plots.show_rows({"flip": images[:3], "crop": images[3:5]})
+    shown = [pictures(ax)[0] for ax in figure.axes if pictures(ax)]
+    assert len(shown) == 5 and np.array_equal(shown[3], images[3].permute(1, 2, 0))
+    assert [ax.get_title(loc="left") for ax in figure.axes if ax.get_title(loc="left")] == [
+        "flip",
+        "crop",
+    ]
+
+
+def test_a_montage_is_exact_to_the_pixel(tmp_path, random_split):
+    images = random_split(10).images
+    plots.save_montage(tmp_path / "m.png", images, columns=4)
+    with Image.open(tmp_path / "m.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert pixels.shape == (96, 128, 3)
+    for place, image in enumerate(images):
+        row, column = divmod(place, 4)
+        tile = pixels[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+        assert np.array_equal(tile, image.permute(1, 2, 0))
+
+
+def test_panels_draw_into_the_axes_they_are_given(judged, random_split):
+    split, logits = judged
+    probabilities = {"cat": 0.7, "dog": 0.3}
+    panels = [
+        lambda ax: plots.plot_history(HISTORY, ax=ax),
+        lambda ax: plots.plot_confusion_matrix(np.eye(10), ax=ax),
+        lambda ax: plots.plot_per_class({"cat": 0.5, "dog": None}, ax=ax),
+        lambda ax: plots.plot_probabilities(probabilities, ax=ax),
+        lambda ax: plots.plot_lr_range(LearningRateRange((0.1, 1.0), (2.0, 1.0), 0.1), ax=ax),
+        lambda ax: plots.plot_schedule(cosine, ax=ax),
+        lambda ax: plots.plot_calibration(evaluate.calibration(logits, split.labels), ax=ax),
+        lambda ax: plots.show_image(random_split(1).images[0], ax=ax),
+    ]
+    for draw in panels:
+        _, ax = plt.subplots()
+        assert draw(ax) is ax and isinstance(draw(None), Axes)
+
+
+def test_the_likeliest_class_stands_out_and_missing_ones_are_named():
+    bars = plots.plot_probabilities({"cat": 0.2, "dog": 0.7, "fox": 0.1}).patches
+    assert bars[1].get_facecolor() != bars[0].get_facecolor() == bars[2].get_facecolor()
+    texts = [text.get_text() for text in plots.plot_per_class({"cat": 0.5, "dog": None}).texts]
+    assert texts == ["50.0%", "no images"]
+
+
+def test_save_writes_a_png_and_closes_the_figure(tmp_path):
+    plots.save(plots.show_history(HISTORY), tmp_path / "new" / "curves.png")
+    plots.save(plots.plot_schedule(cosine), tmp_path / "schedule.png")
+    assert not plt.get_fignums()
+    for name in ("new/curves.png", "schedule.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.format == "PNG" and picture.width > 500
