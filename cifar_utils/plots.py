@@ -74,7 +74,7 @@ def show_images(images, *, titles=None, columns=8, title=None):
 
 
 def show_rows(rows, *, title=None):
-    """Rows of images, each under its name: one operation a row, or one class.
+    """Rows of images, each beside its name: one operation a row, or one class.
 
     rows: dict from name to uint8 (N, 3, H, W), all of the same N.
     """
@@ -83,7 +83,8 @@ def show_rows(rows, *, title=None):
     for place, (name, images) in enumerate(rows.items()):
         for ax, image in zip(axes[place * columns :], images, strict=False):
             ax.imshow(_as_picture(image), interpolation="nearest")
-        axes[place * columns].set_title(name, fontsize=9, loc="left")
+        first = axes[place * columns]
+        first.text(-0.1, 0.5, name, transform=first.transAxes, ha="right", va="center", fontsize=9)
     return figure
 
 
