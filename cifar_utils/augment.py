@@ -51,8 +51,7 @@ def translate(images, generator=None, *, pixels=2):
 def cutout(images, generator=None, *, size=8):
     """Paint a grey square over each image; its centre lies anywhere, its edges may be cut off.
 
-    The grey is 0.5 grey rounded down, near the mean colour, so that it stays near zero after
-    normalisation (arXiv 1708.04552).
+    The grey, 127, is near the mean colour and so near zero after normalisation (arXiv 1708.04552).
     """
     height, width = images.shape[2:]
     top = _draw(images, height, generator) - size // 2
