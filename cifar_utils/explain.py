@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from cifar_utils.data import normalize
 from cifar_utils.files import write_whole
+from cifar_utils.models import stage_shapes
 
 # Our names for pytorch-grad-cam's classes.
 METHODS = {
@@ -56,21 +57,11 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     return torch.from_numpy(np.concatenate(heatmaps))
 
 
-def stage_sizes(model):
-    """Height (= width) of the map after each stage of model.features, for 32×32 images."""
-    device = next(model.parameters()).device
-    maps, sizes = torch.zeros(1, 3, 32, 32, device=device), []
-    with torch.no_grad():
-        for stage in copy.deepcopy(model.features).eval():
-            maps = stage(maps)
-            sizes.append(maps.shape[-1])
-    return sizes
-
-
 def _stages(model, stage):
     if stage is None:
-        sizes = stage_sizes(model)
-        stage = max((number for number, size in enumerate(sizes) if size >= 4), default=-1)
+        shapes = stage_shapes(model)
+        large = [number for number, (_, height, _) in enumerate(shapes) if height >= 4]
+        stage = max(large, default=-1)
     chosen = [stage] if isinstance(stage, int) else list(stage)
     count = len(model.features)
     for number in chosen:
@@ -135,16 +126,24 @@ def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=50
     image: uint8 (3, H, W). heatmaps: float (E, H, W). epochs: their E numbers, by default 0 to
     E - 1. Each frame is `scale` times as large as the image, with a line of text below it.
     """
-    from PIL import Image, ImageDraw
-
     several = image.expand(len(heatmaps), *image.shape)
     original = F.interpolate(image[None].float(), scale_factor=scale, mode="nearest").byte()
     epochs = range(len(heatmaps)) if epochs is None else epochs
     texts = ["original", *(f"epoch {epoch}" if epoch else "untrained" for epoch in epochs)]
+    pictures = torch.cat([original, overlay(several, heatmaps, scale=scale)])
+    save_gif(path, pictures, texts, milliseconds=milliseconds)
+
+
+def save_gif(path, pictures, texts, *, milliseconds=500):
+    """A looping GIF of pictures, uint8 (N, 3, H, W), each above its line of text.
+
+    The first and the last frame stay three times as long as the others. Used in notebook 03.
+    """
+    from PIL import Image, ImageDraw
+
     frames = []
-    pictures = [*original, *overlay(several, heatmaps, scale=scale)]
-    for text, frame in zip(texts, pictures, strict=True):
-        picture = Image.fromarray(frame.permute(1, 2, 0).contiguous().numpy())
+    for text, picture in zip(texts, pictures, strict=True):
+        picture = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
         canvas = Image.new("RGB", (picture.width, picture.height + 24), "white")
         canvas.paste(picture)
         ImageDraw.Draw(canvas).text((6, picture.height + 5), text, "black", font_size=14)

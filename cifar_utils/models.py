@@ -308,6 +308,20 @@ def _grow(module, field, jump):
     return field, jump
 
 
+def stage_shapes(model):
+    """(channels, height, width) of the maps after each stage of model.features, for 32×32 images.
+
+    Used in notebook 03.
+    """
+    device = next(model.parameters()).device
+    maps, shapes = torch.zeros(1, 3, 32, 32, device=device), []
+    with torch.no_grad():
+        for stage in copy.deepcopy(model.features).eval():
+            maps = stage(maps)
+            shapes.append(tuple(maps.shape[1:]))
+    return shapes
+
+
 def mult_adds(model):
     """Multiply-add operations of convolutions and linear layers for one 32×32 image."""
     return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))

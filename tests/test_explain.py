@@ -110,15 +110,6 @@ def test_smoothing_gives_another_map(random_split):
     assert smooth.shape == plain.shape and (smooth - plain).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(
-    ("name", "sizes"),
-    [("vgg", [16, 8, 4]), ("conv5", [16, 8, 6]), ("compact", [16, 8, 4, 2]),
-     ("separable", [13, 7, 4, 4]), ("resnet18", [32, 32, 16, 8, 4])],
-)  # fmt: skip
-def test_stage_sizes(name, sizes):
-    assert explain.stage_sizes(create_model(name)) == sizes
-
-
 def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
     model, split = create_model("compact", seed=0), random_split(2)
     usual = explain.grad_cam(model, split.images, split.labels)
@@ -158,3 +149,12 @@ def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_s
     assert all((one != other).any() for one, other in pairwise(frames))
     original = random_split(1).images[0].permute(1, 2, 0).numpy().repeat(8, 0).repeat(8, 1)
     assert np.abs(frames[0][:256].astype(int) - original).mean() < 20  # GIF has 256 colours
+
+
+def test_a_gif_has_a_frame_and_a_text_for_every_picture(tmp_path, random_split):
+    pictures = random_split(3).images.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    explain.save_gif(tmp_path / "a.gif", pictures, ["one", "two", "three"], milliseconds=100)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 3 and gif.size == (128, 152) and gif.info["duration"] == 300
+    with pytest.raises(ValueError, match="longer"):
+        explain.save_gif(tmp_path / "b.gif", pictures, ["one", "two"])

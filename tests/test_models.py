@@ -156,3 +156,18 @@ def test_summary_rows_carry_their_own_layers_cost(capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if "[-1, " in line]
     assert rows[0].split()[0] == "Conv2d-1" and rows[0].endswith(f"{3 * 9 * 32 * 32 * 32:,}")
     assert rows[-1].split()[0] == "Linear-26" and rows[-1].endswith(" 640")
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("vgg", [(64, 16), (128, 8), (256, 4)]),
+        ("conv5", [(32, 16), (128, 8), (256, 6)]),
+        ("compact", [(32, 16), (64, 8), (128, 4), (128, 2)]),
+        ("separable", [(32, 13), (32, 7), (64, 4), (52, 4)]),
+        ("resnet18", [(64, 32), (64, 32), (128, 16), (256, 8), (512, 4)]),
+    ],
+)
+def test_stage_shapes(name, shapes):
+    expected = [(channels, size, size) for channels, size in shapes]
+    assert models.stage_shapes(create_model(name)) == expected

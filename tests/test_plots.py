@@ -55,6 +55,45 @@ def test_history_draws_both_curves_and_names_the_source(metric):
         plots.plot_history(HISTORY, metric="error")
 
 
+def test_an_unaugmented_training_is_not_called_augmented():
+    plain = History(Recipe("mine", augmentation="none"), "synthetic", HISTORY.epochs)
+    for history, name in ((HISTORY, "training (augmented)"), (plain, "training")):
+        labels = [line.get_label() for line in plots.plot_history(history).get_lines()]
+        assert name in labels
+
+
+def test_compared_histories_share_an_axis_whatever_their_length():
+    longer = HISTORY.with_epoch(Epoch(4, 0.1, 1.0, 0.4, None, None, 1.0, 5.0))
+    histories = {"short": HISTORY, "without validation": longer}
+    ax = plots.compare_histories(histories, metric="loss")
+    curves = [(line.get_linestyle(), line.get_ydata().tolist()) for line in ax.get_lines()]
+    rows = HISTORY.epochs
+    assert curves == [
+        ("--", [row.train_loss for row in rows]),
+        ("-", [row.val_loss for row in rows]),
+        ("--", [row.train_loss for row in longer.epochs]),
+    ]
+    shares = ax.get_lines()[0].get_xdata()
+    assert np.allclose(shares, np.arange(4) / HISTORY.recipe.epochs)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["short"]
+
+
+def test_pixels_are_written_into_their_places():
+    values = torch.tensor([[0, 200], [90, 255]], dtype=torch.uint8)
+    ax = plots.show_pixels(values)
+    written = {text.get_position(): int(text.get_text()) for text in ax.texts}
+    assert written == {(0, 0): 0, (1, 0): 200, (0, 1): 90, (1, 1): 255}
+
+
+def test_stages_are_boxes_as_high_as_their_maps():
+    ax = plots.plot_stages([(3, 32, 32), (64, 16, 16), (128, 8, 8)])
+    boxes = [(box.get_height(), box.get_width()) for box in ax.patches]
+    assert [height for height, _ in boxes] == [32, 16, 8]
+    assert boxes[0][1] < boxes[1][1] < boxes[2][1]  # the more channels, the wider
+    words = " ".join(text.get_text() for text in ax.texts)
+    assert "64 × 16 × 16" in words and "stage 2" in words
+
+
 def test_confusion_matrix_writes_every_count():
     matrix = np.arange(9).reshape(3, 3)
     ax = plots.plot_confusion_matrix(matrix, classes=("a", "b", "c"))
@@ -106,10 +145,15 @@ def test_galleries_of_one_and_of_none(judged):
 
 
 def test_rows_show_each_rows_images_beside_its_name(random_split):
-    images = random_split(6).images
-    figure = plots.show_rows({"flip": images[:3], "crop": images[3:5]})
-    shown = [pictures(ax)[0] for ax in figure.axes if pictures(ax)]
-    assert len(shown) == 5 and np.array_equal(shown[3], images[3].permute(1, 2, 0))
+    images = random_split(5).images
+    figure = plots.show_rows({"flip": images[:3], "crop": images[3:]})
+    first, second = (pictures(ax)[0] for ax in figure.axes)
+    size = images.shape[-1]
+    for place, image in enumerate(images):
+        row, column = (first, place) if place < 3 else (second, place - 3)
+        start = column * (size + 3)  # a gap of three pixels
+        assert np.array_equal(row[:, start : start + size], image.permute(1, 2, 0))
+    assert first.shape == second.shape and (second[:, 2 * (size + 3) :] == 255).all()
     assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["flip", "crop"]
 
 
