@@ -15,6 +15,7 @@ LEVELS = [
     {"data"},
     {"evaluate", "history", "checkpoints"},
     {"plots", "train", "explain"},
+    {"exercises"},
     {"course"},
     {"commands"},
     {"__main__"},

@@ -20,8 +20,8 @@ def test_environment_yml_is_in_step_with_pyproject():
     (pip,) = (line["pip"] for line in environment["dependencies"] if isinstance(line, dict))
     python = next(line for line in conda if line.startswith("python"))
     assert python.removeprefix("python") == PROJECT["requires-python"]
-    wanted = by_name(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
-    assert by_name(pip) == wanted
+    extras = PROJECT["optional-dependencies"]
+    assert by_name(pip) == by_name(PROJECT["dependencies"] + extras["test"] + extras["course"])
 
 
 def test_the_version_is_written_once_more_in_the_package_and_equal():

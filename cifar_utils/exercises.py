@@ -1,0 +1,298 @@
+"""Checkers of the notebooks' exercises: what your answer gives, beside what it should give.
+
+`check("01a", answer)` is all that a notebook calls. An exercise is a function here that takes the
+answer and yields rows (what, got, expected); the answers are worked out in notebooks/solutions.
+Teachers: to add an exercise, write one more function and put its name into EXERCISES.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cifar_utils.device import generator
+
+
+def check(name, answer):
+    """Print, line by line, whether the answer to exercise `name` is right; True if all of it is.
+
+    answer: a value or a function, as the exercise asks. One still left as `...`, or a function that
+    returns None, is not yet an answer. Mistakes inside it are shown in one line. Raises ValueError
+    for an unknown name.
+    """
+    if name not in EXERCISES:
+        raise ValueError(f"unknown exercise {name!r}; choose one of {', '.join(EXERCISES)}")
+    if answer is ...:
+        print(f"{name}: not answered yet")
+        return False
+    if callable(answer) and not isinstance(answer, nn.Module):
+        answer = _answered(answer)
+    all_right = True
+    try:
+        for what, got, expected in EXERCISES[name](answer):
+            right = _same(got, expected)
+            all_right &= right
+            print(f"{'✓' if right else '✗'} {what}: got {_short(got)}, expected {_short(expected)}")
+    except NotAnswered:
+        print(f"{name}: not answered yet")
+        return False
+    except Exception as mistake:  # the reader's own code may fail in any way
+        print(f"✗ your code raised {type(mistake).__name__}: {mistake}")
+        return False
+    return all_right
+
+
+class NotAnswered(Exception):
+    """The reader's function returned None."""
+
+
+def _answered(function):
+    def call(*arguments):
+        result = function(*arguments)
+        if result is None:
+            raise NotAnswered
+        return result
+
+    return call
+
+
+class Near:
+    """An expected number with room around it."""
+
+    def __init__(self, value, room):
+        self.value, self.room = value, room
+
+    def allows(self, got):
+        return abs(float(got) - self.value) <= self.room
+
+    def __str__(self):
+        return f"{self.value:g} ± {self.room:g}"
+
+
+class AtMost:
+    """An upper bound."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def allows(self, got):
+        return got <= self.value
+
+    def __str__(self):
+        return f"at most {self.value:,}"
+
+
+class AtLeast(AtMost):
+    """A lower bound."""
+
+    def allows(self, got):
+        return got >= self.value
+
+    def __str__(self):
+        return f"at least {self.value:,}"
+
+
+def _same(got, expected):
+    if isinstance(expected, (Near, AtMost)):
+        return expected.allows(got)
+    if isinstance(expected, torch.Tensor):
+        got = torch.as_tensor(got)
+        return got.shape == expected.shape and torch.allclose(
+            got.double(), expected.double(), rtol=1e-4, atol=1e-5
+        )
+    if isinstance(expected, float):
+        return math.isclose(float(got), expected, rel_tol=1e-4, abs_tol=1e-6)
+    return got == expected
+
+
+def _short(value):
+    """A value on one line."""
+    if isinstance(value, torch.Tensor) and value.numel() > 8:
+        first = ", ".join(f"{number:g}" for number in value.flatten()[:4].tolist())
+        return f"a tensor {tuple(value.shape)} that begins {first}"
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, list) and all(isinstance(number, float) for number in value):
+        return "[" + ", ".join(f"{number:.4g}" for number in value) + "]"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+# --- 01 Data exploration --------------------------------------------------------------------------
+
+
+def _bytes(answer):
+    yield "bytes of one image as 32-bit floats", answer, 12288
+
+
+def _position(answer):
+    yield "place of the green value at row 5, column 7", answer, 1191
+
+
+def _mean_image(answer):
+    images = torch.randint(256, (40, 3, 8, 8), generator=generator(1), dtype=torch.uint8)
+    labels = torch.arange(40) % 4
+    for label in (0, 3):
+        total = torch.zeros(3, 8, 8)
+        for image, its_label in zip(images, labels, strict=True):
+            total += image.float() * (its_label == label)
+        yield f"mean image of class {label}", answer(images, labels, label), total / 10
+
+
+def _identical_pairs(answer):
+    images = torch.randint(256, (30, 3, 4, 4), generator=generator(2), dtype=torch.uint8)
+    images[9] = images[8].flip(2)  # the same bytes in another order
+    yield "pairs among 30 different images", list(answer(images)), []
+    images[[7, 20, 25]] = images[[3, 11, 3]].clone()
+    found = sorted(map(tuple, answer(images)))
+    yield "pairs, two and three equal images planted", found, [(3, 7), (3, 25), (7, 25), (11, 20)]
+
+
+# --- 02 Augmentation ------------------------------------------------------------------------------
+
+
+def _versions(answer):
+    yield "pictures that crop (padding 4) and flip can make of one", answer, 162
+
+
+def _flip_vertically(answer):
+    images = torch.randint(256, (5, 3, 6, 6), generator=generator(3), dtype=torch.uint8)
+    expected = torch.stack([torch.stack(list(reversed(image.unbind(1))), 1) for image in images])
+    yield "each image mirrored top to bottom", answer(images), expected
+    got = answer(images)
+    yield "type", str(got.dtype), "torch.uint8"
+
+
+def _random_grey(answer):
+    images = torch.randint(256, (4000, 3, 4, 4), generator=generator(4), dtype=torch.uint8)
+    got = answer(images, generator(5))
+    yield "shape", tuple(got.shape), (4000, 3, 4, 4)
+    yield "type", str(got.dtype), "torch.uint8"
+    changed = (got != images).flatten(1).any(1)
+    yield "share of changed images", changed.double().mean().item(), Near(0.2, 0.03)
+    red, green, blue = images.double().unbind(1)
+    grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None].expand_as(got)
+    off = (got.double() - grey).abs().amax((1, 2, 3))  # rounding down is as good as to the nearest
+    yield "changed images that are not grey", int((changed & (off > 1)).sum()), 0
+    again = answer(images, generator(5))
+    yield "the same generator gives the same images", torch.equal(got, again), True
+
+
+def _mixup(answer):
+    images = torch.rand(6, 3, 2, 2, generator=generator(6))
+    labels = torch.tensor([3, 1, 4, 1, 5, 9])
+    partner = torch.tensor([1, 2, 3, 4, 5, 0])
+    mixed = answer(images, labels, partner, 0.25)
+    expected = torch.stack([0.25 * images[i] + 0.75 * images[(i + 1) % 6] for i in range(6)])
+    yield "mixed images", mixed[0], expected
+    shares = torch.zeros(6, 10)
+    for i in range(6):
+        shares[i, labels[i]] += 0.25
+        shares[i, labels[partner[i]]] += 0.75
+    yield "mixed labels", mixed[1], shares
+
+
+# --- 03 Model building ----------------------------------------------------------------------------
+
+
+def _output_size(answer):
+    cases = [
+        (32, 3, 1, 1, 1),
+        (32, 3, 1, 0, 1),
+        (32, 3, 2, 1, 1),
+        (30, 3, 1, 0, 2),
+        (5, 2, 2, 0, 1),
+    ]
+    for size, kernel, stride, padding, dilation in cases:
+        layer = nn.Conv2d(1, 1, kernel, stride, padding, dilation)
+        expected = layer(torch.zeros(1, 1, size, size)).shape[-1]
+        what = f"size {size}, kernel {kernel}, stride {stride}, padding {padding}"
+        what += f", dilation {dilation}"
+        yield what, answer(size, kernel, stride, padding, dilation), expected
+
+
+def _conv_parameters(answer):
+    for inputs, outputs, kernel, groups, bias in (
+        (3, 64, 3, 1, True),
+        (64, 128, 3, 1, False),
+        (64, 64, 3, 64, False),
+        (128, 52, 1, 1, True),
+    ):
+        layer = nn.Conv2d(inputs, outputs, kernel, groups=groups, bias=bias)
+        expected = sum(parameter.numel() for parameter in layer.parameters())
+        what = f"{inputs} → {outputs}, kernel {kernel}, groups {groups}, bias {bias}"
+        yield what, answer(inputs, outputs, kernel, groups, bias), expected
+
+
+def _own_network(answer):
+    from cifar_utils.models import parameter_count, receptive_field
+
+    answer = answer.eval()
+    with torch.no_grad():
+        logits = answer(torch.zeros(2, 3, 32, 32))
+    yield "shape of the logits of two images", tuple(logits.shape), (2, 10)
+    yield "parameters", parameter_count(answer), AtMost(99_999)
+    yield "receptive field in pixels", receptive_field(answer), AtLeast(40)
+    convolutions = sum(isinstance(layer, nn.Conv2d) for layer in answer.features.modules())
+    yield "convolutions", convolutions, AtLeast(3)
+
+
+def _field(answer):
+    yield "receptive field of 3×3, 3×3, pool, 3×3 with dilation 2", answer, 14
+
+
+# --- 04 Training ----------------------------------------------------------------------------------
+
+
+def _steps(answer):
+    yield "optimizer steps in 30 epochs", answer, 5280
+
+
+def _cross_entropy(answer):
+    logits = torch.randn(8, 10, generator=generator(7)) * 5
+    labels = torch.arange(8)
+    for smoothing, scale in ((0.0, 1), (0.1, 1), (0.1, 1000)):
+        expected = F.cross_entropy(scale * logits, labels, label_smoothing=smoothing).item()
+        got = answer(scale * logits, labels, smoothing)
+        got = got.item() if isinstance(got, torch.Tensor) else got
+        yield f"loss with smoothing {smoothing}, logits times {scale}", got, expected
+
+
+def _momentum(answer):
+    """Five steps on a parabola, against torch.optim.SGD, at a rate that changes."""
+    theirs = torch.tensor([3.0, -2.0], requires_grad=True)
+    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9)
+    weights, velocity = theirs.detach().clone(), torch.zeros(2)
+    for number in range(1, 6):
+        lr = optimizer.param_groups[0]["lr"] = 0.1 / number
+        gradient = 2 * weights
+        optimizer.zero_grad()
+        theirs.square().sum().backward()
+        optimizer.step()
+        weights, velocity = answer(weights, velocity, gradient, lr, 0.9)
+        yield f"weights after step {number}", weights, theirs.detach().clone()
+
+
+def _triangle(answer):
+    for progress, expected in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.6, 0.5), (1.0, 0.0)):
+        yield f"factor at progress {progress}", answer(progress, 0.2), expected
+
+
+EXERCISES = {
+    "01a": _bytes,
+    "01b": _position,
+    "01c": _mean_image,
+    "01d": _identical_pairs,
+    "02a": _versions,
+    "02b": _flip_vertically,
+    "02c": _random_grey,
+    "02d": _mixup,
+    "03a": _output_size,
+    "03b": _conv_parameters,
+    "03c": _field,
+    "03d": _own_network,
+    "04a": _steps,
+    "04b": _triangle,
+    "04c": _momentum,
+    "04d": _cross_entropy,
+}

@@ -1,0 +1,316 @@
+"""What the notebooks lean on: the first cell, quick mode, estimates, bands, the live display."""
+
+import hashlib
+import importlib.metadata
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from cifar_utils import course, data, device, synthetic
+from cifar_utils.recipes import get_recipe
+from cifar_utils.train import fit
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
+
+
+@pytest.fixture
+def full(monkeypatch):
+    monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
+
+
+@pytest.fixture
+def few_drawings(monkeypatch, tmp_path):
+    """A small stand-in, no files, and no network."""
+    draw = synthetic.draw
+    monkeypatch.setattr(synthetic, "draw", lambda count, seed: draw(count // 5, seed=seed))
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
+    monkeypatch.setattr(data.files, "download", lambda *_: pytest.fail("it tried to download"))
+
+
+# --- the first cell -------------------------------------------------------------------------------
+
+
+def test_setup_says_what_it_runs_on(full, capsys):
+    course.setup()
+    printed = capsys.readouterr().out
+    for word in (torch.__version__.partition("+")[0], "Python 3.", "cifar_utils"):
+        assert word in printed
+    assert device.describe(device.pick_device()) in printed
+    assert "Quick" not in printed
+
+
+@pytest.mark.parametrize(
+    ("variable", "place", "word"),
+    [
+        ("COLAB_RELEASE_TAG", "Colab", "T4 GPU"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "Accelerator"),
+        ("PAPERSPACE_FQDN", "Gradient", "stop the machine"),
+        (None, "", "Colab, Kaggle or Gradient"),
+    ],
+)
+def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable, place, word):
+    for name in ("COLAB_", "KAGGLE_", "PAPERSPACE_"):
+        for known in [key for key in course.os.environ if key.startswith(name)]:
+            monkeypatch.delenv(known)
+    if variable:
+        monkeypatch.setenv(variable, "x")
+    monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
+    course.setup()
+    line = next(line for line in capsys.readouterr().out.splitlines() if "GPU here" in line)
+    assert place in line and word in line
+
+
+def test_an_installed_package_is_not_installed_again(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
+    course._install()
+
+
+@pytest.fixture
+def not_installed(monkeypatch):
+    """The package's own metadata are missing; what pip is asked for is kept instead of done."""
+    version = importlib.metadata.version
+
+    def known(name):
+        if name == "cifar-utils":
+            raise importlib.metadata.PackageNotFoundError
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", known)
+    calls = []
+
+    def run(command, **_):
+        held = Path(command[command.index("--constraint") + 1]).read_text()
+        calls.append((command, held))
+        return subprocess.CompletedProcess(command, returncode=1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return calls
+
+
+def test_installing_holds_torch_where_it_is(not_installed):
+    course._install()  # pip fails here, but nothing is missing
+    [(command, held)] = not_installed
+    assert command[:4] == [sys.executable, "-m", "pip", "install"]
+    assert command[-2:] == ["--editable", str(ROOT)]
+    for name in ("torch", "torchvision", "numpy"):
+        assert f"{name}=={importlib.metadata.version(name)}" in held.splitlines()
+        assert name not in command
+
+
+def test_what_cannot_be_installed_ends_in_one_line(not_installed, monkeypatch):
+    monkeypatch.setattr(
+        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
+    )
+    with pytest.raises(SystemExit) as stopped:
+        course._install()
+    assert "torchsummary" in stopped.value.code and "\n" not in stopped.value.code
+
+
+def opening_cell():
+    notebook = json.loads((ROOT / "notebooks" / "01_data_exploration.ipynb").read_text())
+    return next("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("folder", ["notebooks", "notebooks/solutions", ".."])
+def test_the_opening_cell_finds_the_clone_around_it_and_below_it(folder):
+    code = opening_cell() + "\nprint(course.__file__)"
+    # -I leaves the current folder out of the path; -S leaves out what is installed there.
+    run = [sys.executable, "-c", code.replace("course.setup()", "")]
+    done = subprocess.run(run, cwd=ROOT / folder, capture_output=True, text=True)
+    assert done.stdout.strip() == str(ROOT / "cifar_utils" / "course.py"), done.stderr
+
+
+def test_the_opening_cell_says_what_to_do_without_a_clone(tmp_path):
+    code = "import sys; sys.modules['cifar_utils'] = None\n" + opening_cell()
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and "git clone" in done.stderr and done.stderr.count("\n") == 1
+
+
+# --- quick mode -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_quick_mode_is_an_environment_variable(monkeypatch, value, expected):
+    monkeypatch.setenv("CIFAR_UTILS_QUICK", value)
+    assert course.is_quick() is expected
+    assert course.choose(full="whole", quick="part") == ("part" if expected else "whole")
+
+
+def test_quick_mode_draws_a_balanced_sample_and_never_downloads(quick, few_drawings, capsys):
+    cifar = course.load()
+    assert cifar.source == "synthetic"
+    assert "stand-in" in capsys.readouterr().out
+    for split in (cifar.train, cifar.val, cifar.test):
+        assert len(split) == course.QUICK_IMAGES
+        assert torch.bincount(split.labels).tolist() == [course.QUICK_IMAGES // 10] * 10
+
+
+def test_whole_keeps_every_image_in_quick_mode(quick, few_drawings):
+    cifar = course.load(whole=True)
+    assert len(cifar.train) + len(cifar.val) + len(cifar.test) == 12_000
+
+
+def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
+    monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
+    short = course.recipe("compact", lr=0.3)
+    assert short.epochs == course.QUICK_EPOCHS and short.lr == 0.3
+    assert course.recipe("compact", epochs=1).epochs == 1
+    monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
+    assert course.recipe("compact") == get_recipe("compact")
+
+
+def test_only_a_full_run_on_cifar10_writes_to_images(monkeypatch, tmp_path):
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    places = {}
+    for mode in ("0", "1"):
+        monkeypatch.setenv("CIFAR_UTILS_QUICK", mode)
+        for source in ("cifar10", "synthetic"):
+            places[mode, source] = course.picture("a.png", source).parent
+    assert places.pop(("0", "cifar10")) == tmp_path / "images"
+    assert set(places.values()) == {tmp_path / "build" / "notebooks"}
+
+
+def test_the_stand_in_has_a_batch_file_of_the_official_form(random_split):
+    split = random_split(30)
+    shuffled = split[torch.randperm(30)]
+    path, digest = course.batch_file(data.Cifar(shuffled[:20], shuffled[20:], split))
+    content = path.read_bytes()
+    assert hashlib.md5(content).hexdigest() == digest
+    batch = pickle.loads(content, encoding="bytes")
+    assert sorted(batch) == [b"batch_label", b"data", b"filenames", b"labels"]
+    assert batch[b"labels"] == split.labels.tolist()
+    assert np.array_equal(batch[b"data"].reshape(30, 3, 32, 32), split.images.numpy())
+
+
+# --- bands and estimates --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "sign"), [(0.40, "✓"), (0.30, "✗"), (0.50, "✗")])
+def test_a_full_run_is_compared_with_its_band(monkeypatch, full, capsys, value, sign):
+    monkeypatch.setattr(course, "BANDS", {"a net": (0.35, 0.45)})
+    course.expect("a net", value, "cifar10")
+    printed = capsys.readouterr().out
+    assert printed.startswith(sign) and "35.0% to 45.0%" in printed
+    course.expect("a net", value, "synthetic")
+    assert not set(capsys.readouterr().out) & set("✓✗")
+    with pytest.raises(ValueError, match="a net"):
+        course.expect("another", value, "cifar10")
+
+
+def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, capsys):
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
+    recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
+    seconds = course.estimate(recipe, random_split(20))  # three batches an epoch; a tick a step
+    assert seconds == 1 * 3 * 30
+    assert "1 min 30 s" in capsys.readouterr().out
+    monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
+    course.estimate(recipe.changed(epochs=200), random_split(20))
+    assert "shorten" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
+)
+def test_durations_in_words(seconds, words):
+    assert course.duration(seconds) == words
+
+
+# --- live display ---------------------------------------------------------------------------------
+
+
+class Place:
+    """Stands in for IPython's display handle: remembers all that was shown in it."""
+
+    def __init__(self, content):
+        self.shown = [content]
+
+    def update(self, content):
+        self.shown.append(content)
+
+
+@pytest.fixture
+def places(monkeypatch):
+    made = []
+
+    def display(content, display_id=None):
+        assert display_id
+        made.append(Place(content))
+        return made[-1]
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return made
+
+
+def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
+    watch = course.Watch()
+    recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
+    for _ in range(2):
+        history = fit(
+            course_model(), random_split(16), random_split(8), recipe, log=watch,
+            progress=watch.progress, device="cpu", precision="fp32",
+        )  # fmt: skip
+    assert len(places) == 6  # three for each run
+    status, curves, table = places[3:]
+    assert repr(status.shown[-1]).count("3 epochs") == 1
+    assert f"{history.best.val_accuracy:.2%}" in repr(status.shown[-1])
+    rows = table.shown[-1]._repr_html_()
+    assert rows.count("<tr>") == 1 + 4  # heads, the untrained network, three epochs
+    for row in history.epochs:
+        assert f"<td>{row.train_loss:.4f}</td>" in rows and str(row) in repr(table.shown[-1])
+    lines = curves.shown[-1].axes[0].lines
+    assert np.allclose(lines[0].get_ydata(), [row.train_loss for row in history.epochs])
+
+
+def course_model():
+    from cifar_utils.models import create_model
+
+    return create_model("compact", seed=0)
+
+
+def test_the_time_left_is_in_proportion(places, random_split, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(course.time, "perf_counter", lambda: now[0])
+    watch = course.Watch()
+
+    def log(run):
+        watch(run)
+        now[0] += 30.0  # each epoch takes half a minute
+
+    recipe = get_recipe("compact").changed(epochs=4, batch_size=8)
+    fit(course_model(), random_split(8), None, recipe, log=log, device="cpu", precision="fp32")
+    told = [repr(text) for text in places[0].shown]
+    assert "epoch 3 of 4" in told[-3] and "1 min 0 s left" in told[-3]
+    assert "epoch 4 of 4" in told[-2] and "30 s left" in told[-2]
+    assert "left" not in told[-1] and "2 min 0 s" in told[-1]
+
+
+# --- figures that say what they show --------------------------------------------------------------
+
+
+def test_a_figure_is_described_by_its_own_words():
+    figure, axes = plt.subplots(1, 2)
+    axes[0].plot([1, 2], label="validation")
+    axes[0].set(title="Accuracy", xlabel="epoch", ylabel="share")
+    axes[0].legend()
+    axes[1].imshow(np.zeros((2, 2)))
+    axes[1].set_title("cat")
+    assert course.describe(figure) == "a picture; Accuracy: share against epoch: validation; cat"
+    figure.suptitle("Two panels")
+    assert course.describe(figure).startswith("Two panels; Accuracy")
+    assert len(course.describe(figure, longest=20)) == 20
+    plt.close(figure)

@@ -1,0 +1,132 @@
+"""The exercises' checkers: right answers pass, wrong ones fail, none of them ends in a traceback.
+
+The right answers themselves are in notebooks/solutions, which run as tests.
+"""
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_utils.exercises import EXERCISES, check
+
+FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d"}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_open_exercise_is_not_answered_yet(name, capsys):
+    left_open = (lambda *_: None) if name in FUNCTIONS else ...
+    assert check(name, left_open) is False
+    assert capsys.readouterr().out == f"{name}: not answered yet\n"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_a_broken_answer_is_told_in_one_line(name, capsys):
+    def broken(*_):
+        raise KeyError("mine")
+
+    assert check(name, broken if name in FUNCTIONS else object()) is False
+    assert "✗" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("01a", 12288, 3072),
+        ("01b", 1191, 1192),
+        ("02a", 162, 81),
+        ("03c", 14, 10),
+        ("04a", 5280, 5273),
+    ],
+)
+def test_values_show_got_beside_expected(name, right, wrong, capsys):
+    assert check(name, right) is True
+    assert capsys.readouterr().out.startswith("✓")
+    assert check(name, wrong) is False
+    printed = capsys.readouterr().out
+    assert printed.startswith("✗") and f"got {wrong}, expected {right}" in printed
+
+
+WRONG = {
+    "01c": lambda images, labels, label: images.float().mean(0),
+    "01d": lambda images: [],
+    "02b": lambda images: images.flip(3),
+    "02c": lambda images, generator: images,
+    "02d": lambda images, labels, partner, share: (images, torch.eye(10)[labels]),
+    "03a": lambda size, kernel, stride, padding, dilation: size // stride,
+    "03b": lambda inputs, outputs, kernel, groups, bias: inputs * outputs * kernel**2,
+    "04b": lambda progress, peak: 1 - progress,
+    "04c": lambda weights, velocity, gradient, lr, momentum: (weights - lr * gradient, velocity),
+    "04d": lambda logits, labels, smoothing: -logits.log_softmax(1)[range(8), labels].mean(),
+}
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_a_plausible_but_wrong_function_fails(name, capsys):
+    assert check(name, WRONG[name]) is False
+    assert "✗" in capsys.readouterr().out
+
+
+def test_one_draw_for_a_whole_batch_is_found(capsys):
+    """The trap of notebook 02: right on average over calls, wrong within one."""
+
+    def all_or_none(images, generator):
+        grey = images.float().mean(1, keepdim=True).byte().expand_as(images)
+        return grey if torch.rand((), generator=generator) < 0.2 else images
+
+    assert check("02c", all_or_none) is False
+
+
+@pytest.mark.parametrize(
+    ("name", "tempting"),
+    [
+        ("01d", lambda images: same(images, lambda image: image.sum().item())),
+        ("01d", lambda images: same(images, lambda image: image.numpy().tobytes())[:3]),
+        ("02b", lambda images: images.rot90(2, (2, 3))),
+        ("02c", lambda images, generator: black(images, generator)),
+        ("02c", lambda images, generator: images[:, :1].expand_as(images)),
+        ("02d", lambda images, labels, partner, share: mixed_with_places(images, partner, share)),
+        ("04c", lambda w, v, g, lr, m: (w - (m * v + lr * g), m * v + lr * g)),
+        ("04d", lambda logits, labels, s: overflowing(logits, labels, s)),
+    ],
+)
+def test_tempting_answers_fail(name, tempting, capsys):
+    assert check(name, tempting) is False
+
+
+def same(images, key):
+    keys = [key(image) for image in images]
+    return [(i, j) for j in range(len(keys)) for i in range(j) if keys[i] == keys[j]]
+
+
+def black(images, generator):
+    coin = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.2
+    return images.masked_fill(coin, 0)
+
+
+def overflowing(logits, labels, smoothing):
+    log_p = (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
+    right = log_p[torch.arange(8), labels]
+    return -((1 - smoothing) * right + smoothing * log_p.mean(1)).mean()
+
+
+def mixed_with_places(images, partner, share):
+    eye = torch.eye(10)
+    places = torch.arange(len(images))
+    mixed = share * images + (1 - share) * images[partner]
+    return mixed, share * eye[places] + (1 - share) * eye[partner]
+
+
+def test_a_network_may_be_too_large_or_see_too_little(capsys):
+    from cifar_utils.models import ConvNet, average_head, create_model
+
+    assert check("03d", create_model("compact")) is False
+    printed = capsys.readouterr().out
+    assert "✗ parameters: got 399274, expected at most 99,999" in printed
+    one_pooling = nn.Sequential(nn.MaxPool2d(40, 1, 20))
+    assert check("03d", ConvNet(one_pooling, average_head(3, 10))) is False
+    assert "✗ convolutions: got 0, expected at least 3" in capsys.readouterr().out
+
+
+def test_an_unknown_exercise_names_the_known():
+    with pytest.raises(ValueError, match="01a"):
+        check("09z", 1)
