@@ -1,23 +1,36 @@
-# make course   set up, then train, evaluate and explain a model; pictures go to build/course/
-# make test     set up, then ruff, the unit tests and the notebooks as tests
-# make clean    remove what the two have made, but neither the data nor runs/
+# make course     set up, run the notebooks in quick mode, write them as pages to build/course/;
+#                 MODE=full runs them at full length
+# make lab        set up, then open the notebooks in JupyterLab
+# make notebooks  set up, then run the notebooks at full length and keep their outputs in them
+# make test       set up, then ruff, the notebooks as tests, and the unit tests
+# make clean      remove what these have made, but neither the data nor runs/
 #
 # PYTHON=python3.12 make course  takes another interpreter. CIFAR10_ROOT says where the data is.
 
 PYTHON ?= python3
+MODE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: course test clean
+ifeq (,$(filter $(MODE),quick full))
+$(error MODE is $(MODE); choose quick or full)
+endif
+
+.PHONY: course lab notebooks test clean
 
 course: $(VENV)/installed
-	$(BIN)/cifar train --recipe compact --epochs 3 --cam --overwrite --out build/course
-	$(BIN)/cifar test --weights build/course --confusion --grid --out build/course
+	$(BIN)/python notebooks/run.py --out build/course $(if $(filter full,$(MODE)),--full)
+
+lab: $(VENV)/installed
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data_exploration.ipynb
+
+notebooks: $(VENV)/installed
+	$(BIN)/python notebooks/run.py --full --in-place
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --nbval-lax notebooks || [ $$? -eq 5 ]  # 5: there is no notebook yet
+	$(BIN)/python -m pytest --nbval-lax notebooks
 	$(BIN)/python -m pytest
 
 $(VENV)/installed: pyproject.toml
@@ -25,7 +38,7 @@ $(VENV)/installed: pyproject.toml
 	  { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,course]'
 	touch $@
 
 clean:

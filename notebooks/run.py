@@ -1,0 +1,384 @@
+"""Run the course's notebooks: python notebooks/run.py --help.
+
+Each notebook is run top to bottom in a kernel of its own. What comes out is a folder of pages that
+open from disk, without a network and without Jupyter; the notebooks stay as they are, unless
+--in-place asks for their outputs to be written into them.
+"""
+
+import argparse
+import base64
+import mimetypes
+import os
+import sys
+import time
+from dataclasses import dataclass
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+COURSE = "A CIFAR-10 course in PyTorch"
+TOOLS = ("nbclient", "nbconvert", "ipykernel", "cifar_utils")
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a notebook's run went. error: one line, empty where all went well."""
+
+    quick: bool
+    seconds: float
+    error: str
+
+    @property
+    def what(self):
+        return f"{'quick' if self.quick else 'full'} run, {duration(self.seconds)}"
+
+
+def main(arguments=None, folder=Path(__file__).parent):
+    """Run the notebooks in `folder`. Exit status 1: one failed; 2: a user's mistake."""
+    options = make_parser().parse_args(arguments)
+    if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
+        return mistake(f"{', '.join(missing)} missing; install with: pip install -e '.[course]'")
+    folder = folder.resolve()
+    out = options.out or (None if options.in_place else Path("build/course"))
+    try:
+        chosen = choose(options.notebooks, folder)
+        runs = run_all(chosen, folder, out and out.resolve(), not options.full, options.in_place)
+    except KeyboardInterrupt:
+        return 130
+    except (OSError, ValueError) as error:
+        return mistake(str(error))
+    if out:
+        print(f"wrote {out / 'index.html'}")
+    return int(any(run.error for run in runs.values()))
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(prog="run.py", description="Run the course's notebooks.")
+    add = parser.add_argument
+    add("notebooks", nargs="*", metavar="NOTEBOOK", help="run only these (01_name, or a path)")
+    add("--full", action="store_true", help="run at full length (CIFAR_UTILS_QUICK=0)")
+    add("--in-place", action="store_true", help="write the outputs into the notebooks")
+    add("--out", type=Path, help="folder for the pages (build/course; none with --in-place)")
+    return parser
+
+
+def mistake(line):
+    print(f"run.py: error: {line}", file=sys.stderr)
+    return 2
+
+
+def course(folder):
+    """The course's notebooks in reading order, then the solutions."""
+    main_notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    return main_notebooks + sorted(folder.glob("solutions/[!.]*.ipynb"))
+
+
+def choose(wanted, folder):
+    """The notebooks that `wanted` names, all where it is empty. Raises ValueError."""
+    notebooks = course(folder)
+    if not notebooks:
+        raise ValueError("there are no notebooks to run")
+    names = {path: name_of(path, folder) for path in notebooks}
+    chosen = set()
+    for word in wanted:
+        name = word.removesuffix(".ipynb")
+        found = [path for path in notebooks if name == names[path] or Path(word).resolve() == path]
+        if not found:
+            raise ValueError(f"there is no notebook {word}; there are {', '.join(names.values())}")
+        chosen.update(found)
+    return [path for path in notebooks if path in chosen or not wanted]
+
+
+def name_of(path, folder):
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def run_all(chosen, folder, out, quick, in_place):
+    """Run the chosen notebooks, write what is to be written, and say how it goes: {path: Run}."""
+    pages = pages_of(chosen, folder, out) if out else {}
+    width = max(len(name_of(path, folder)) for path in chosen)
+    runs = {}
+    for path in chosen:
+        notebook = read(path)
+        started = time.monotonic()
+        error = execute(notebook, path.parent, quick)
+        run = runs[path] = Run(quick, time.monotonic() - started, error)
+        if out:
+            write(pages[path], page(notebook, path, pages, run, out))
+        if in_place and not error:
+            write(path, as_text(notebook))
+        name = name_of(path, folder)
+        print(f"{name:{width}}  {duration(run.seconds)}  {'failed' if error else 'ok'}", flush=True)
+        if error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+    if out:
+        write(out / "index.html", index(folder, pages, runs, out))
+    return runs
+
+
+def pages_of(chosen, folder, out):
+    """{notebook: its page} for those that run now and those with a page from an earlier run."""
+    pages = {path: out / f"{name_of(path, folder)}.html" for path in course(folder)}
+    return {path: page for path, page in pages.items() if path in chosen or page.exists()}
+
+
+def duration(seconds):
+    seconds = round(seconds)
+    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
+
+
+def write(path, text):
+    from cifar_utils.files import write_whole
+
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+# --- notebooks ------------------------------------------------------------------------------------
+
+
+def read(path):
+    """A notebook without outputs and with no metadata but what ours always have."""
+    import nbformat
+
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except ValueError:
+        raise ValueError(f"{path.name} is no notebook") from None
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        cell.metadata = nbformat.from_dict(
+            {key: value for key, value in cell.metadata.items() if key == "tags"}
+        )
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def as_text(notebook):
+    import nbformat
+
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def execute(notebook, folder, quick):
+    """Run all cells, until one fails; return where and how, as one line, or an empty string."""
+    import nbformat
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpecManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    # Without folders to search, "python3" is the kernel of this very interpreter.
+    ours = KernelSpecManager(kernel_dirs=[])
+    kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ours)
+    client = NotebookClient(
+        notebook,
+        km=kernel,
+        timeout=None,
+        iopub_timeout=60,
+        record_timing=False,
+        extra_arguments=["--log-level=CRITICAL"],  # its warnings are not for students
+    )
+    env = os.environ | {"CIFAR_UTILS_QUICK": str(int(quick))}
+    env.pop("MPLBACKEND", None)  # pictures belong into the notebook
+    error, index = "", 0
+    try:
+        # cell by cell, because client.execute() would swallow Ctrl-C
+        with client.setup_kernel(cwd=str(folder), env=env, cleanup_kc=True):
+            for index, cell in enumerate(notebook.cells):
+                client.execute_cell(cell, index)
+    except CellExecutionError as failure:
+        error = f"{failure.ename}: {failure.evalue}"
+    except RuntimeError as failure:  # the kernel died, or did not start
+        error = str(failure)
+        notebook.cells.insert(index + 1, nbformat.v4.new_markdown_cell(f"**{error} here.**"))
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    return error and f"cell In [{client.code_cells_executed}]: {error.strip().splitlines()[0]}"
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def page(notebook, path, pages, run, out):
+    """The page of an executed notebook, as HTML."""
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    title, _ = title_and_goal(notebook, path)
+    html, _ = HTMLExporter(template_name="lab").from_notebook_node(
+        notebook, {"metadata": {"name": f"{title} · {COURSE}"}}
+    )
+    soup = BeautifulSoup(html, "html.parser")
+    for script in soup.select("script[src]"):
+        if "mathjax" in script["src"].lower():
+            script["async"] = ""  # the page reads well before formulas are set, or without them
+        else:
+            script.decompose()  # require.js, which only widgets need
+    # nbconvert leaves out the alternative texts of pictures in outputs; both come in one order.
+    for picture, alt in zip(
+        soup.select(".jp-OutputArea img"), alternative_texts(notebook), strict=True
+    ):
+        picture["alt"] = alt or picture["alt"]
+    for picture in soup.select("img[src]"):
+        picture["src"] = embedded(picture["src"], path.parent)
+    for link in soup.select("a[href]"):
+        link["href"] = relinked(link["href"], path.parent, pages, pages[path].parent)
+    bar = navigation(path, pages, run, out)
+    soup.head.append(BeautifulSoup(f"<style>{PAGE_STYLE}</style>", "html.parser"))
+    soup.main.insert_before(BeautifulSoup(bar, "html.parser"))
+    soup.main.insert_after(BeautifulSoup(bar, "html.parser"))
+    return str(soup)
+
+
+def alternative_texts(notebook):
+    """The alternative text, or an empty string, of every picture in the outputs."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            for kind in ("image/png", "image/gif", "image/jpeg"):
+                if kind in output.get("data", {}):
+                    yield output.metadata.get(kind, {}).get("alt", "")
+
+
+def title_and_goal(notebook, path):
+    """The notebook's H1 and the first paragraph with text below it, both as plain text."""
+    from bs4 import BeautifulSoup
+    from nbconvert.filters import markdown2html
+
+    text = next((cell.source for cell in notebook.cells if cell.cell_type == "markdown"), "")
+    soup = BeautifulSoup(markdown2html(text), "html.parser")
+    if soup.h1 is None:
+        return path.stem, ""
+    for anchor in soup.select(".anchor-link"):
+        anchor.decompose()
+    paragraphs = (p.get_text().strip() for p in soup.h1.find_next_siblings("p"))
+    return soup.h1.get_text(), next(filter(None, paragraphs), "")
+
+
+def local(url, folder):
+    """The file that `url`, on a page of a notebook in `folder`, means; None where it is no file."""
+    parts = urlsplit(url)
+    if parts.scheme or parts.netloc or not parts.path:
+        return None
+    return (folder / unquote(parts.path)).resolve()
+
+
+def embedded(url, folder):
+    """A picture's URL: the picture itself where `url` means a file."""
+    file = local(url, folder)
+    if file is None or not file.is_file():
+        return url
+    kind = mimetypes.guess_type(file.name)[0]
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def relinked(url, folder, pages, start):
+    """A link's URL on a page in `start`: to a notebook's page, or to the file where it lies."""
+    file = local(url, folder)
+    if file is None:
+        return url
+    fragment = urlsplit(url).fragment
+    return relative(pages.get(file, file), start) + (f"#{fragment}" if fragment else "")
+
+
+def relative(file, start):
+    return quote(Path(os.path.relpath(file, start)).as_posix())
+
+
+def navigation(path, pages, run, out):
+    """The bar above and below a page: previous, index, next, and how the notebook was run."""
+    start = pages[path].parent
+    shelf = [other for other in pages if other.parent == path.parent]
+    place = shelf.index(path)
+    links = [f'<a href="{relative(out / "index.html", start)}">index</a>']
+    if place > 0:
+        links.insert(0, f'<a href="{relative(pages[shelf[place - 1]], start)}">← previous</a>')
+    if place + 1 < len(shelf):
+        links.append(f'<a href="{relative(pages[shelf[place + 1]], start)}">next →</a>')
+    failed = " · ✗ failed" if run.error else ""
+    return f'<nav class="course">{" · ".join(links)}<span>{run.what}{failed}</span></nav>'
+
+
+# --- the index ------------------------------------------------------------------------------------
+
+
+def index(folder, pages, runs, out):
+    """The page that lists the course's notebooks, as HTML."""
+    notebooks = course(folder)
+    body = ""
+    for heading, parent in (("Notebooks", folder), ("Solutions", folder / "solutions")):
+        rows = [row(path, pages, runs, out) for path in notebooks if path.parent == parent]
+        if rows:
+            body += f"<h2>{heading}</h2>\n<ol>\n{''.join(rows)}</ol>\n"
+    return INDEX.replace("STYLE", INDEX_STYLE).replace("TITLE", COURSE).replace("BODY", body)
+
+
+def row(path, pages, runs, out):
+    title, goal = map(escape, title_and_goal(read(path), path))
+    if path in pages:
+        title = f'<a href="{relative(pages[path], out)}">{title}</a>'
+    state = "not run this time"
+    if path in runs:
+        error = runs[path].error
+        passed = (
+            f'<b class="failed">✗ failed</b> in {escape(error)}' if error else "<b>✓ passed</b>"
+        )
+        state = f"{passed} · {runs[path].what}"
+    for other in pages:  # the solutions to 03_name.ipynb are solutions/03_….ipynb
+        if other.parent == path.parent / "solutions" and other.name[:3] == path.name[:3]:
+            state += f' · <a href="{relative(pages[other], out)}">solutions</a>'
+    return f'<li><h3>{title}</h3>\n<p>{goal}</p>\n<p class="run">{state}</p></li>\n'
+
+
+PAGE_STYLE = """
+main { max-width: 64rem; margin: 0 auto; }
+nav.course { display: flex; flex-wrap: wrap; gap: .2rem .6rem; max-width: 62rem;
+  margin: .5rem auto; padding: .5rem 1rem; font: 15px system-ui, sans-serif; color: #555; }
+nav.course a { color: #0b57a4; }
+nav.course span { margin-left: auto; }
+.jp-RenderedHTMLCommon pre, .jp-InputArea-editor, .jp-OutputArea-output { overflow-x: auto; }
+"""
+
+INDEX_STYLE = """
+:root { color-scheme: light dark; --text: #1c1e21; --soft: #5c6370; --line: #dde1e6;
+  --paper: #fff; --link: #0b57a4; --good: #1a7f37; --bad: #c0262d; }
+@media (prefers-color-scheme: dark) { :root { --text: #e3e6ea; --soft: #9aa3af; --line: #343a42;
+  --paper: #16191d; --link: #7ab8ff; --good: #56d364; --bad: #ff7b72; } }
+body { max-width: 46rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; color: var(--text);
+  background: var(--paper); font: 17px/1.5 system-ui, sans-serif; }
+h1 { margin-bottom: .3rem; line-height: 1.2; }
+h2 { margin: 2rem 0 0; font-size: 1.05rem; color: var(--soft); }
+h3, li p { margin: 0; overflow-wrap: anywhere; }
+h3 { font-size: 1.1rem; }
+a { color: var(--link); }
+ol { list-style: none; margin: .5rem 0; padding: 0; }
+li { padding: .9rem 0; border-top: 1px solid var(--line); }
+.run { margin-top: .25rem; font-size: .88rem; color: var(--soft); }
+b { color: var(--good); font-weight: 600; }
+b.failed { color: var(--bad); }
+"""
+
+INDEX = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>TITLE</title>
+<style>STYLE</style>
+</head>
+<body>
+<h1>TITLE</h1>
+<p>From the pictures to a trained network that you can explain: each notebook as it ran, top to
+bottom, with its outputs.</p>
+BODY</body>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
