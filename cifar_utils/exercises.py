@@ -15,12 +15,17 @@ from cifar_utils.device import generator
 
 
 def check(name, answer):
-    """Print, line by line, whether the answer to exercise `name` is right; True if all of it is.
+    """Print, line by line, what the answer to exercise `name` gives beside what it should give.
 
     answer: a value or a function, as the exercise asks. One still left as `...`, or a function that
     returns None, is not yet an answer. Mistakes inside it are shown in one line. Raises ValueError
     for an unknown name.
     """
+    is_right(name, answer)  # a notebook would show what check returned
+
+
+def is_right(name, answer):
+    """As `check`; True if every line is right."""
     if name not in EXERCISES:
         raise ValueError(f"unknown exercise {name!r}; choose one of {', '.join(EXERCISES)}")
     if answer is ...:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_utils.exercises import EXERCISES, check
+from cifar_utils.exercises import EXERCISES, check, is_right
 
 FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d"}
 
@@ -15,7 +15,7 @@ FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d
 @pytest.mark.parametrize("name", EXERCISES)
 def test_an_open_exercise_is_not_answered_yet(name, capsys):
     left_open = (lambda *_: None) if name in FUNCTIONS else ...
-    assert check(name, left_open) is False
+    assert is_right(name, left_open) is False
     assert capsys.readouterr().out == f"{name}: not answered yet\n"
 
 
@@ -24,7 +24,7 @@ def test_a_broken_answer_is_told_in_one_line(name, capsys):
     def broken(*_):
         raise KeyError("mine")
 
-    assert check(name, broken if name in FUNCTIONS else object()) is False
+    assert is_right(name, broken if name in FUNCTIONS else object()) is False
     assert "✗" in capsys.readouterr().out
 
 
@@ -39,9 +39,9 @@ def test_a_broken_answer_is_told_in_one_line(name, capsys):
     ],
 )
 def test_values_show_got_beside_expected(name, right, wrong, capsys):
-    assert check(name, right) is True
+    assert is_right(name, right) is True
     assert capsys.readouterr().out.startswith("✓")
-    assert check(name, wrong) is False
+    assert is_right(name, wrong) is False
     printed = capsys.readouterr().out
     assert printed.startswith("✗") and f"got {wrong}, expected {right}" in printed
 
@@ -62,7 +62,7 @@ WRONG = {
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_plausible_but_wrong_function_fails(name, capsys):
-    assert check(name, WRONG[name]) is False
+    assert is_right(name, WRONG[name]) is False
     assert "✗" in capsys.readouterr().out
 
 
@@ -73,7 +73,7 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
         grey = images.float().mean(1, keepdim=True).byte().expand_as(images)
         return grey if torch.rand((), generator=generator) < 0.2 else images
 
-    assert check("02c", all_or_none) is False
+    assert is_right("02c", all_or_none) is False
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
     ],
 )
 def test_tempting_answers_fail(name, tempting, capsys):
-    assert check(name, tempting) is False
+    assert is_right(name, tempting) is False
 
 
 def same(images, key):
@@ -119,14 +119,19 @@ def mixed_with_places(images, partner, share):
 def test_a_network_may_be_too_large_or_see_too_little(capsys):
     from cifar_utils.models import ConvNet, average_head, create_model
 
-    assert check("03d", create_model("compact")) is False
+    assert is_right("03d", create_model("compact")) is False
     printed = capsys.readouterr().out
     assert "✗ parameters: got 399274, expected at most 99,999" in printed
     one_pooling = nn.Sequential(nn.MaxPool2d(40, 1, 20))
-    assert check("03d", ConvNet(one_pooling, average_head(3, 10))) is False
+    assert is_right("03d", ConvNet(one_pooling, average_head(3, 10))) is False
     assert "✗ convolutions: got 0, expected at least 3" in capsys.readouterr().out
 
 
 def test_an_unknown_exercise_names_the_known():
     with pytest.raises(ValueError, match="01a"):
         check("09z", 1)
+
+
+def test_check_prints_and_returns_nothing_to_show(capsys):
+    assert check("01a", 12288) is None
+    assert capsys.readouterr().out.startswith("✓")

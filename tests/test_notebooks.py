@@ -228,6 +228,8 @@ def right_tags(notebook, path):
             outputs = cell.get("outputs", [])
             if not outputs:
                 yield f"{place}: checked, but without output"
+            if cell.source.endswith(";"):
+                yield f"{place}: checked, but ends in a semicolon, which nbval ignores"
             if not all(map(is_plain, outputs)):
                 yield f"{place}: checked, but its output is not all plain text"
     if is_main(path) and checked < 3:
@@ -510,6 +512,7 @@ PLANTS = {
         "a checked result": shows(shown("text/html", "2", "execute_result"), name="two"),
         "a checked display": shows(shown("text/plain", "2"), name="two"),
         "two checked cells": tagged("two", "nbval-skip"),
+        "checked, its result hidden": source("two", "print(2);"),
     },
     live_links: {
         "a dead link": says("[No](../README.md)"),
