@@ -8,6 +8,7 @@ Nothing but the standard library is imported above the functions: `setup` may ha
 rest first.
 """
 
+import base64
 import importlib.metadata
 import importlib.util
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from html import escape
 from pathlib import Path
 
 CLONE = Path(__file__).resolve().parents[1]
@@ -406,8 +408,11 @@ def describe(figure, *, longest=400):
 
 
 def show_gif(path, alt):
-    """Show an animated picture file in the notebook, with its alternative text."""
-    from IPython.display import Image, display
+    """Show an animated picture file in the notebook, with its alternative text.
 
-    image = Image(filename=path, format="gif", alt=alt)
-    display(image, metadata={"image/gif": {"alt": alt}})
+    As HTML: pages made of notebooks know no animated pictures among their outputs.
+    """
+    from IPython.display import HTML, display
+
+    encoded = base64.b64encode(Path(path).read_bytes()).decode()
+    display(HTML(f'<img src="data:image/gif;base64,{encoded}" alt="{escape(alt)}">'))

@@ -220,10 +220,9 @@ def page(notebook, path, pages, run, out):
             script["async"] = ""  # the page reads well before formulas are set, or without them
         else:
             script.decompose()  # require.js, which only widgets need
-    # nbconvert leaves out the alternative texts of pictures in outputs; both come in one order.
-    for picture, alt in zip(
-        soup.select(".jp-OutputArea img"), alternative_texts(notebook), strict=True
-    ):
+    # nbconvert leaves out the alternative texts of output pictures; both come in one order.
+    drawn = soup.select(".jp-RenderedImage img")
+    for picture, alt in zip(drawn, alternative_texts(notebook), strict=True):
         picture["alt"] = alt or picture["alt"]
     for picture in soup.select("img[src]"):
         picture["src"] = embedded(picture["src"], path.parent)
@@ -237,10 +236,10 @@ def page(notebook, path, pages, run, out):
 
 
 def alternative_texts(notebook):
-    """The alternative text, or an empty string, of every picture in the outputs."""
+    """The alternative text, or an empty string, of every picture among the outputs."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            for kind in ("image/png", "image/gif", "image/jpeg"):
+            for kind in ("image/png", "image/jpeg"):
                 if kind in output.get("data", {}):
                     yield output.metadata.get(kind, {}).get("alt", "")
 

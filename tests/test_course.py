@@ -314,3 +314,13 @@ def test_a_figure_is_described_by_its_own_words():
     assert course.describe(figure).startswith("Two panels; Accuracy")
     assert len(course.describe(figure, longest=20)) == 20
     plt.close(figure)
+
+
+def test_an_animation_is_embedded_with_its_text(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    (tmp_path / "a.gif").write_bytes(b"GIF89a")
+    course.show_gif(tmp_path / "a.gif", 'it grows, "slowly"')
+    html = shown[0].data
+    assert 'src="data:image/gif;base64,R0lGODlh"' in html
+    assert 'alt="it grows, &quot;slowly&quot;"' in html

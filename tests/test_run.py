@@ -44,10 +44,11 @@ print("draws", os.environ["MPLBACKEND"])
 """
 DRAWN = """
 %matplotlib inline
-from IPython.display import Image, display
+from IPython.display import HTML, Image, display
 print("one", flush=True)
 print("two", flush=True)
 alt = {"image/png": {"alt": "A dot that a cell shows"}}
+display(HTML('<img src="data:image/gif;base64,R0lGODlh" alt="An animation as HTML">'))
 display(Image(filename="../images/dot.png"), metadata=alt)
 """
 
@@ -181,6 +182,7 @@ def test_pages_need_no_network(ran):
     page = ran.soups["01_looking.html"]
     dot = base64.b64encode((ran.root / "images" / "dot.png").read_bytes()).decode()
     assert page.find(alt="A red dot")["src"] == f"data:image/png;base64,{dot}"
+    assert page.find(alt="An animation as HTML")
     assert page.find(alt="A dot that a cell shows")["src"].startswith("data:image/png;base64,")
     for name, soup in ran.soups.items():
         for script in soup.select("script[src]"):
@@ -231,7 +233,7 @@ def test_in_place_writes_clean_notebooks_but_no_failed_one(ran, tmp_path, monkey
     assert [cell.id for cell in notebook.cells] == [cell.id for cell in before.cells]
     assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
     assert notebook.cells[1].outputs[0].text.startswith("quick 0 ")
-    stream, picture = notebook.cells[2].outputs
+    stream, _, picture = notebook.cells[2].outputs
     assert stream.text == "one\ntwo\n" and "image/png" in picture.data
     assert copy.read_text("utf-8").endswith("}\n") and copy.stat().st_mode & 0o444 == 0o444
 
