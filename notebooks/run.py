@@ -34,8 +34,14 @@ class Run:
     error: str
 
     @property
+    def took(self):
+        from cifar_utils.course import duration
+
+        return duration(self.seconds)
+
+    @property
     def what(self):
-        return f"{'quick' if self.quick else 'full'} run, {duration(self.seconds)}"
+        return f"{'quick' if self.quick else 'full'} run, {self.took}"
 
 
 def main(arguments=None, folder=Path(__file__).parent):
@@ -113,7 +119,7 @@ def run_all(chosen, folder, out, quick, in_place):
         if in_place and not error:
             write(path, as_text(notebook))
         name = name_of(path, folder)
-        print(f"{name:{width}}  {duration(run.seconds)}  {'failed' if error else 'ok'}", flush=True)
+        print(f"{name:{width}}  {run.took}  {'failed' if error else 'ok'}", flush=True)
         if error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
     if out:
@@ -125,11 +131,6 @@ def pages_of(chosen, folder, out):
     """{notebook: its page} for those that run now and those with a page from an earlier run."""
     pages = {path: out / f"{name_of(path, folder)}.html" for path in course(folder)}
     return {path: page for path, page in pages.items() if path in chosen or page.exists()}
-
-
-def duration(seconds):
-    seconds = round(seconds)
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min {seconds % 60} s"
 
 
 def write(path, text):

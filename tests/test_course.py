@@ -167,6 +167,7 @@ def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
     short = course.recipe("compact", lr=0.3)
     assert short.epochs == course.QUICK_EPOCHS and short.lr == 0.3
+    assert short.batch_size == 128 < get_recipe("compact").batch_size  # else too few steps
     assert course.recipe("compact", epochs=1).epochs == 1
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
     assert course.recipe("compact") == get_recipe("compact")

@@ -310,11 +310,3 @@ def test_ctrl_c_ends_quietly(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "execute", execute)
     save(tmp_path / "01_a.ipynb", markdown("# A"))
     assert call(tmp_path, "--out", os.devnull) == (130, "", "")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (119.4, "119 s"), (119.9, "2 min 0 s"), (3723, "62 min 3 s")],
-)
-def test_duration(seconds, text):
-    assert run.duration(seconds) == text
