@@ -172,7 +172,10 @@ def batch_file(cifar):
 
 
 def recipe(name, **changes):
-    """The recipe of that name with some fields changed; in quick mode two epochs at most."""
+    """The recipe of that name with some fields changed.
+
+    In quick mode at most two epochs, and batches of at most 128 images: else too few steps.
+    """
     from cifar_utils.recipes import get_recipe
 
     changed = get_recipe(name).changed(**changes)
@@ -273,15 +276,15 @@ class Watch:
     """
 
     def __init__(self):
-        self.history = None
+        self.run = None
 
     def __call__(self, run):
         """What fit calls before the first epoch and after each."""
         from IPython.display import display
 
-        begins = self.history is None or len(run.history.epochs) != len(self.history.epochs) + 1
         self.history = run.history
-        if begins:
+        if run is not self.run:
+            self.run = run
             self.began, self.first = time.perf_counter(), len(run.history.epochs)
             self.places = [display(_Text(""), display_id=True) for _ in range(3)]
         status, curves, table = self.places
@@ -294,7 +297,8 @@ class Watch:
         renewed = time.perf_counter()
         for number, batch in enumerate(batches):
             yield batch
-            if time.perf_counter() - renewed > 0.5:
+            # A resumed run is first seen, and so first shown, at the end of an epoch.
+            if self.run and time.perf_counter() - renewed > 0.5:
                 renewed = time.perf_counter()
                 self.places[0].update(_Text(self._status(within=(number + 1) / len(batches))))
 

@@ -277,6 +277,29 @@ def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
     assert np.allclose(lines[0].get_ydata(), [row.train_loss for row in history.epochs])
 
 
+def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, monkeypatch):
+    ticks = iter(range(10_000))
+    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))  # always renew
+    recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
+    states = []
+
+    def train(watch, resume=None):
+        def log(run):
+            watch(run)
+            states.append(run.state())
+
+        fit(course_model(), random_split(16), None, recipe, log=log, progress=watch.progress,
+            resume=resume, device="cpu", precision="fp32")  # fmt: skip
+
+    watch = course.Watch()
+    train(watch)
+    train(watch, resume=states[1])
+    train(course.Watch(), resume=states[1])
+    assert len(places) == 9  # three for each run
+    for status in (places[3], places[6]):
+        assert "3 epochs" in repr(status.shown[-1])
+
+
 def course_model():
     from cifar_utils.models import create_model
 
