@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_utils import models
-from cifar_utils.models import MODELS, create_model
+from cifar_utils.models import MODELS, Dropout, create_model
 
 PARAMETERS = {
     "vgg": 34_749_002,
@@ -101,6 +101,45 @@ def test_resnet_dropout_is_used():
             m.p for m in MODELS["resnet18"](dropout=rate).modules() if isinstance(m, nn.Dropout)
         }
         assert found == {rate}
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("shape", [(7, 33), (3, 5, 7, 9), (64, 32, 16, 16)])
+def test_dropout_drops_the_share_it_says_and_scales_the_rest(rate, shape):
+    torch.manual_seed(0)
+    maps = torch.ones(shape, requires_grad=True)
+    seen = Dropout(rate)(maps)
+    assert seen.shape == maps.shape
+    survivors = 1 / (1 - rate) if rate < 1 else 0.0
+    assert set(seen.unique().tolist()) <= {0.0, torch.tensor(survivors).item()}
+    spread = 5 * math.sqrt(rate * (1 - rate) / maps.numel())  # five standard deviations
+    assert abs((seen == 0).double().mean().item() - rate) <= spread
+    seen.sum().backward()
+    assert torch.equal(maps.grad, seen)  # the gradient takes the same way
+    assert torch.equal(Dropout(rate).eval()(maps), maps)
+
+
+def test_dropout_coins_are_independent():
+    """Four elements share one random number: neither neighbours nor calls may be correlated."""
+    torch.manual_seed(0)
+    drop = Dropout(0.3)
+    kept = drop(torch.ones(1000, 400)) != 0
+    again = drop(torch.ones(1000, 400)) != 0
+    for other in [again, *(kept.roll(shift, 1) for shift in (1, 2, 3, 4, 5))]:
+        both = (kept & other).double().mean().item()
+        assert abs(both - 0.7**2) < 0.005  # 6 standard deviations
+    torch.manual_seed(0)
+    assert torch.equal(drop(torch.ones(1000, 400)) != 0, kept)
+
+
+def test_dropout_keeps_the_layout_and_the_type():
+    maps = torch.randn(2, 8, 6, 6).to(torch.bfloat16, memory_format=torch.channels_last)
+    seen = Dropout(0.5)(maps)
+    assert seen.dtype == maps.dtype
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    sliced = torch.arange(1.0, 401).view(20, 20)[::2, 1::3]  # not dense in memory
+    dropped = Dropout(0.5)(sliced)
+    assert torch.equal(dropped[dropped != 0], 2 * sliced[dropped != 0])
 
 
 def test_a_seed_gives_the_same_weights_and_spares_the_global_generator():
