@@ -88,9 +88,16 @@ def orthogonalize(matrix, *, steps=5):
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)  # singular values at most 1
+    # Each step is x ← p x with p = a + b x xᵀ + c (x xᵀ)². Kernels make wide matrices, so we follow
+    # the small square x xᵀ and the product of all p, and touch x only at the ends.
+    gram = x @ x.T
+    identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = identity
     for _ in range(steps):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        p = a * identity + b * gram + c * gram @ gram
+        product = p @ product
+        gram = p @ gram @ p
+    x = product @ x
     return x.T if tall else x
 
 

@@ -91,6 +91,23 @@ def test_orthogonalize_moves_singular_values_to_1_and_keeps_the_directions(shape
     assert got.diagonal()[kept].min() > 0.6 and got.diagonal().max() < 1.3
 
 
+@pytest.mark.parametrize("rank", [1, 5, 64])
+@pytest.mark.parametrize("decades", [0, 3, 6])
+def test_orthogonalize_in_fp32_follows_the_plain_iteration(rank, decades):
+    """Working on the small square must not cost accuracy, nor blow up directions of rank zero."""
+    generator = torch.Generator().manual_seed(rank)
+    factors = [
+        torch.randn(size, generator=generator).double() for size in ((64, rank), (rank, 576))
+    ]
+    matrix = factors[0] * 10 ** -torch.linspace(0, decades, rank).double() @ factors[1]
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    error = optim.orthogonalize(matrix.float()).double() - x
+    assert error.abs().max() < 2e-3 * x.abs().max()
+
+
 def test_muon_without_orthogonalization_is_nesterov_sgd():
     twins = [create_model("compact", seed=0) for _ in range(2)]
     ours = optim.Muon([{"params": list(twins[0].parameters()), "orthogonal": False}], lr=0.1,
