@@ -57,6 +57,8 @@ def make_parser():
         _add_summary,
         _add_recipes,
         _add_lr_find,
+        _add_report,
+        _add_ship,
     ):
         add(subparsers)
     return parser
@@ -91,6 +93,12 @@ def _add_train(subparsers):
     add("--overwrite", action="store_true", help="replace the run that DIR holds")
     add(
         "--cam", action="store_true", help="also make Grad-CAM GIFs of five classes over the epochs"
+    )
+    add(
+        "--test",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="evaluate on the test images at the end; --no-test for runs that only help to choose",
     )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument(
@@ -255,10 +263,54 @@ def _add_lr_find(subparsers):
     _add_recipe_fields(parser)
 
 
+def _add_report(subparsers):
+    parser = _command(
+        subparsers,
+        "report",
+        "print the results of the shipped networks as a Markdown table",
+        commands.report_command,
+        example="cifar report --write README.md",
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put the table into FILE, between its two comments that begin with <!-- results and "
+        "<!-- end of the results",
+    )
+
+
+def _add_ship(subparsers):
+    parser = _command(
+        subparsers,
+        "ship",
+        "put finished runs among the networks that ship with the package",
+        commands.ship_command,
+        example="cifar ship runs/compact runs/compact-seed1",
+    )
+    add = parser.add_argument
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder; with seed 0 its weights ship, with another seed its history alone",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=PRETRAINED,
+        metavar="DIR",
+        help="folder for NAME.json and NAME.safetensors (default: the package's own)",
+    )
+    _add_data(parser, validation=False, limit=False)
+
+
 # --- shared parts ---------------------------------------------------------------------------------
 
 _ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
 _SOURCE_HELP = "auto, cifar10, folder, npy or synthetic (default: auto)"
+PRETRAINED = Path(__file__).parent / "pretrained"  # as in checkpoints.py, which imports torch
 _WEIGHTS_HELP = "weights file, a run's folder, or a shipped network's name"
 
 
@@ -285,16 +337,17 @@ def _add_recipe_fields(parser):
             group.add_argument(flag, type=field.type, metavar=letter, **options)
 
 
-def _add_data(parser, *, validation=True):
+def _add_data(parser, *, validation=True, limit=True):
     group = parser.add_argument_group("data")
     group.add_argument("--data", type=Path, metavar="ROOT", help=_ROOT_HELP)
     group.add_argument("--source", default="auto", metavar="S", help=_SOURCE_HELP)
-    group.add_argument(
-        "--limit",
-        type=_positive,
-        metavar="N",
-        help="use at most N images of each split, for a quick trial",
-    )
+    if limit:
+        group.add_argument(
+            "--limit",
+            type=_positive,
+            metavar="N",
+            help="use at most N images of each split, for a quick trial",
+        )
     if validation:
         group.add_argument(
             "--validation",

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from cifar_utils.files import write_whole
 from cifar_utils.recipes import RECIPES, get_recipe
 
 
@@ -17,7 +18,7 @@ def train_command(options):
 
     from tqdm import tqdm
 
-    from cifar_utils import evaluate, plots
+    from cifar_utils import plots
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
@@ -56,20 +57,26 @@ def train_command(options):
     except KeyboardInterrupt:
         print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
         raise
-    logits = evaluate.predict(model, cifar.test.images)
-    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
-    history = history.with_test(figures)
-    history.save(out / "history.json")
     plots.save(plots.show_history(history), out / "curves.png")
     if recorder:
         say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
+    if options.test:
+        _test_run(model, history, cifar, out, verbose=options.verbose)
+    say(f"written to {out}")
+
+
+def _test_run(model, history, cifar, out, *, verbose):
+    from cifar_utils import evaluate
+
+    logits = evaluate.predict(model, cifar.test.images)
+    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    history.with_test(figures).save(out / "history.json")
     print(
         f"test: {figures['top1']:.2%} of {figures['n']:,} images ({cifar.source}), "
         f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
     )
-    if options.verbose:
+    if verbose:
         _print_per_class(figures)
-    say(f"written to {out}")
 
 
 def _checked_recipe(options):
@@ -409,6 +416,76 @@ def lr_find_command(options):
     print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
 
 
+def report_command(options):
+    from cifar_utils import report
+
+    table = report.table(report.shipped_results())
+    if not options.write:
+        print(table)
+        return
+    page = options.write.read_text()
+    before, start, rest = page.partition(report.START)
+    _, end, after = rest.partition(report.END)
+    if not end:
+        raise ValueError(f"{options.write} lacks the lines {report.START} and {report.END}")
+    replaced = f"{before}{start}\n{table}\n{end}{after}"
+    write_whole(options.write, lambda temporary: temporary.write_text(replaced))
+    print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")
+
+
+def ship_command(options):
+    import hashlib
+    from dataclasses import replace
+
+    from cifar_utils.history import History
+
+    runs = {run: History.load(run / "history.json") for run in options.runs}
+    for run, history in runs.items():
+        if not history.test:
+            raise ValueError(f"the run in {run} has no test figures; finish it first")
+    _writable(options.out).mkdir(parents=True, exist_ok=True)
+    cifar = _load(options)
+    for run, history in runs.items():
+        recipe = history.recipe
+        if history.source != cifar.source:
+            raise ValueError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
+        name, words = f"{recipe.name}-seed{recipe.seed}", "its history"
+        if recipe.seed == 0:  # one run of each recipe ships its weights: the first, not the best
+            name = recipe.name
+            weights = options.out / f"{name}.safetensors"
+            words = _ship_weights(run, weights, cifar.test)
+            if weights.exists():
+                digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+                history = replace(history, sha256=digest)
+        history.save(options.out / f"{name}.json")
+        print(f"{name}: {history.test['top1']:.2%} of the test images; {words}")
+
+
+def _ship_weights(run, path, test, *, limit=45e6):
+    """Write the run's weights to `path`, if all there stay within `limit` bytes; what was done.
+
+    In half precision, where the test accuracy changes by 0.05 points at most.
+    """
+    import copy
+
+    from cifar_utils import checkpoints, evaluate
+
+    model, info = checkpoints.load_weights(run)
+    half = copy.deepcopy(model).half()
+    single, rounded = (
+        evaluate.accuracy(evaluate.predict(network, test.images), test.labels)
+        for network in (model, copy.deepcopy(half).float())
+    )
+    fits = abs(single - rounded) <= 5e-4
+    checkpoints.save_weights(path, half if fits else model, info)
+    size = path.stat().st_size
+    if sum(file.stat().st_size for file in path.parent.glob("*.safetensors")) > limit:
+        path.unlink()
+        return f"its history; {size / 1e6:.0f} MB of weights are more than the limit leaves"
+    precision = "half" if fits else "single"
+    return f"its history and its weights, {size / 1e6:.1f} MB in {precision} precision"
+
+
 def _writable(out):
     """The folder `out`, refused before any work where nothing could be written to it."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
@@ -433,7 +510,8 @@ def _load(options):
     from cifar_utils import data
 
     cifar = data.load(options.data, source=options.source, validation=0)
-    if options.command != "test":
+    if hasattr(options, "validation"):
         smaller = min(5000, len(cifar.train) // 10)
         cifar = cifar.hold_out(smaller if options.validation is None else options.validation)
-    return cifar.limit(options.limit) if options.limit else cifar
+    limit = getattr(options, "limit", None)
+    return cifar.limit(limit) if limit else cifar

@@ -42,7 +42,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """A run: its recipe, the data's source, where it ran, its epochs, its test figures."""
+    """A run: its recipe, the data's source, where it ran, its epochs, its test figures.
+
+    sha256: of the weights file that belongs to it, for a run that ships with the package.
+    """
 
     recipe: Recipe
     source: str
@@ -53,6 +56,7 @@ class History:
     precision: str = ""
     torch: str = ""
     test: dict | None = None
+    sha256: str = ""
 
     def with_epoch(self, epoch):
         return replace(self, epochs=(*self.epochs, epoch))

@@ -206,25 +206,38 @@ def plot_history(history, *, metric="accuracy", ax=None):
 def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
 
-    histories: dict from name to History. metric: "accuracy" or "loss". The horizontal axis is the
-    share of the training, so that runs of different lengths can be compared.
+    histories: dict from name to History; a star marks the test figure of one that has it. metric:
+    "accuracy" or "loss". The horizontal axis is the share of the training, so that runs of
+    different lengths can be compared.
     """
     ax = _axes(ax, (8, 4))
+    meaning = {"val": "solid: validation", "train": "dashed: training", "test": "★: test"}
+    drawn = set()
     for (name, history), color, sign in zip(
         histories.items(), COLORS * len(histories), SIGNS * len(histories), strict=False
     ):
         done = [row.epoch / history.recipe.epochs for row in history.epochs]
-        for part, style in (("train", "--"), ("val", "-")):
+        look = {"color": color, "markersize": 4, "markevery": max(1, len(done) // 12)}
+        for part, style in (("val", "-"), ("train", "--")):
             values = [getattr(row, f"{part}_{metric}") for row in history.epochs]
             if None not in values:
-                label = name if part == "val" else None
-                ax.plot(done, values, style + sign, color=color, markersize=4, label=label)
+                ax.plot(done, values, style + sign, **look, label=name)
+                drawn.add(part)
+                name = None  # a label for the first of its lines is enough
+        if history.test:
+            value = history.test["top1" if metric == "accuracy" else "loss"]
+            ax.plot(done[-1:], [value], "*", color=color, markersize=14, markeredgecolor="white")
+            drawn.add("test")
     ax.set(title=title, xlabel="share of the training", ylabel=metric)
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
     ax.xaxis.set_major_formatter("{x:.0%}")
     ax.grid(color=FAINT)
-    ax.legend(frameon=False, fontsize=8, title="solid: validation, dashed: training")
+    ax.legend(
+        frameon=False,
+        fontsize=8,
+        title=", ".join(meaning[part] for part in meaning if part in drawn),
+    )
     return ax
 
 

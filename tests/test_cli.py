@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from cifar_utils import checkpoints, data
+from cifar_utils import checkpoints, commands, data, evaluate, report
 from cifar_utils.__main__ import main
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -116,6 +118,73 @@ def test_limit_makes_every_split_small(arrays):
     assert (history.train_images, history.val_images, history.test["n"]) == (30, 30, 30)
 
 
+def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "metrics", None)
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--no-test"])
+    assert "test: " not in capsys.readouterr().out
+    assert History.load("run/history.json").test is None and Path("run/curves.png").exists()
+    assert "finish it first" in refused(capsys, "ship", "run", "--out", "shipped")
+
+
+def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
+    arrays, capsys, monkeypatch, tmp_path
+):
+    data = arrays[:4]
+    for seed in ("0", "1"):
+        main(["train", "--recipe", "compact", *FAST, *arrays, "--out", seed, "--seed", seed, "-q"])
+    main(["ship", "0", "1", "--out", "shipped", *data])
+    assert "half precision" in capsys.readouterr().out
+    names = {"compact.json", "compact.safetensors", "compact-seed1.json"}
+    assert {path.name for path in Path("shipped").iterdir()} == names
+    run, shipped = History.load("0/history.json"), History.load("shipped/compact.json")
+    assert shipped == replace(run, sha256=shipped.sha256) and shipped.sha256
+    assert History.load("shipped/compact-seed1.json") == History.load("1/history.json")
+    monkeypatch.setattr(checkpoints, "PRETRAINED", tmp_path / "shipped")
+    model, info = checkpoints.load_pretrained("compact")
+    whole, _ = checkpoints.load_weights("0")
+    for ours, theirs in zip(model.state_dict().values(), whole.state_dict().values(), strict=True):
+        half = theirs.half().float() if theirs.is_floating_point() else theirs
+        assert torch.equal(ours, half)
+    assert info.recipe == run.recipe and info.source == "npy"
+
+
+def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, capsys):
+    """All rows of the last layer moved by 100: half precision cannot tell them apart any more."""
+    main(["train", "--recipe", "compact", *FAST, "--epochs", "6", *arrays, "--out", "run", "-q"])
+    model, info = checkpoints.load_weights("run")
+    with torch.no_grad():
+        model.classifier[-1].weight.add_(100)
+    checkpoints.save_weights("run/weights.safetensors", model, info)
+    main(["ship", "run", "--out", "shipped", *arrays[:4]])
+    assert "single precision" in capsys.readouterr().out
+    kept = load_file("shipped/compact.safetensors")
+    assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}
+
+
+def test_ship_leaves_weights_out_that_do_not_fit(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(commands._ship_weights, "__kwdefaults__", {"limit": 1e5})
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
+    main(["ship", "run", "--out", "shipped", *arrays[:4]])
+    assert "1 MB of weights are more than the limit leaves" in capsys.readouterr().out
+    assert [path.name for path in Path("shipped").iterdir()] == ["compact.json"]
+    assert not History.load("shipped/compact.json").sha256
+
+
+def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):
+    main(["report"])
+    table = capsys.readouterr().out.strip()
+    page = Path("page.md")
+    page.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    for answer in ("up to date now", "as it was"):
+        main(["report", "--write", "page.md"])
+        assert answer in capsys.readouterr().out
+        assert page.read_text() == f"before\n{report.START}\n{table}\n{report.END}\nafter\n"
+    page.write_text("no marks")
+    assert "lacks the lines" in refused(capsys, "report", "--write", "page.md")
+    assert page.read_text() == "no marks"
+    assert "none.md" in refused(capsys, "report", "--write", "none.md")
+
+
 def test_cam_makes_a_gif_a_class(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"])
     gifs = sorted(Path("run/cam").glob("*.gif"))
@@ -214,7 +283,7 @@ def test_lr_find_draws_and_suggests(arrays, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
-                                     "lr-find"])  # fmt: skip
+                                     "lr-find", "report", "ship"])  # fmt: skip
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -14,7 +14,7 @@ LEVELS = [
     {"files", "synthetic", "augment", "models", "optim", "recipes", "device"},
     {"data"},
     {"evaluate", "history", "checkpoints"},
-    {"plots", "train", "explain"},
+    {"plots", "train", "explain", "report"},
     {"exercises"},
     {"course"},
     {"commands"},

@@ -64,18 +64,24 @@ def test_an_unaugmented_training_is_not_called_augmented():
 
 def test_compared_histories_share_an_axis_whatever_their_length():
     longer = HISTORY.with_epoch(Epoch(4, 0.1, 1.0, 0.4, None, None, 1.0, 5.0))
+    longer = longer.with_test({"top1": 0.7, "loss": 0.9})
     histories = {"short": HISTORY, "without validation": longer}
     ax = plots.compare_histories(histories, metric="loss")
     curves = [(line.get_linestyle(), line.get_ydata().tolist()) for line in ax.get_lines()]
     rows = HISTORY.epochs
     assert curves == [
-        ("--", [row.train_loss for row in rows]),
         ("-", [row.val_loss for row in rows]),
+        ("--", [row.train_loss for row in rows]),
         ("--", [row.train_loss for row in longer.epochs]),
+        ("None", [0.9]),
     ]
     shares = ax.get_lines()[0].get_xdata()
     assert np.allclose(shares, np.arange(4) / HISTORY.recipe.epochs)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["short"]
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == list(histories)
+    assert legend.get_title().get_text() == "solid: validation, dashed: training, ★: test"
+    star = plots.compare_histories({"tested": longer}).get_lines()[-1]
+    assert star.get_ydata() == [0.7] and star.get_marker() == "*"
 
 
 def test_pixels_are_written_into_their_places():

@@ -1,0 +1,109 @@
+"""The results: what the shipped runs reached, beside what the networks' authors did."""
+
+import statistics
+from dataclasses import dataclass
+
+from cifar_utils.checkpoints import PRETRAINED
+from cifar_utils.history import History
+from cifar_utils.models import create_model, mult_adds, parameter_count
+
+# Test accuracy and epochs of the five systems: the best that their own logs show.
+PUBLISHED = {
+    "vgg": (0.811, 15),
+    "conv5": (0.8760, 400),
+    "compact": (0.8931, 100),
+    "separable": (0.8474, 80),
+    "resnet18": (0.9298, 25),
+}
+START, END = "<!-- results: cifar report --write README.md -->", "<!-- end of the results -->"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The runs of one recipe that differ in the seed alone; the first run's weights ship."""
+
+    name: str
+    runs: tuple[History, ...]
+
+    @property
+    def accuracy(self):
+        """Mean test accuracy after the last epoch, in [0, 1]."""
+        return statistics.mean(run.test["top1"] for run in self.runs)
+
+    @property
+    def spread(self):
+        """Standard deviation of the runs' test accuracies; None for a single run."""
+        accuracies = [run.test["top1"] for run in self.runs]
+        return statistics.stdev(accuracies) if len(accuracies) > 1 else None
+
+    @property
+    def minutes(self):
+        """Training time of one run: its epochs times their median, so that a pause hardly counts"""
+        epochs = [row.seconds for run in self.runs for row in run.epochs if row.epoch]
+        return statistics.median(epochs) * self.runs[0].recipe.epochs / 60
+
+    @property
+    def device(self):
+        """Where it was trained, and in which precision."""
+        return f"{self.runs[0].device}, {self.runs[0].precision}"
+
+    def __str__(self):
+        """What the recipe can claim, in a line."""
+        runs = f", {len(self.runs)} seeds" if len(self.runs) > 1 else ", one seed"
+        return f"{_percent(self)}{runs}; {self.minutes:.0f} min on {self.device}"
+
+
+def shipped_results(folder=PRETRAINED):
+    """dict from recipe to Result, of the histories in `folder`, in the order of PUBLISHED.
+
+    Used in notebook 04.
+    """
+    runs = {}
+    for path in folder.glob("*.json"):
+        history = History.load(path)
+        runs.setdefault(history.recipe.name, []).append(history)
+    names = [name for name in PUBLISHED if name in runs]
+    names += sorted(set(runs) - set(names))
+    return {
+        name: Result(name, tuple(sorted(runs[name], key=lambda run: run.recipe.seed)))
+        for name in names
+    }
+
+
+COLUMNS = (
+    "network", "published", "ours", "epochs: published, ours", "parameters", "mult-adds",
+    "training", "on",
+)  # fmt: skip
+CAPTION = (
+    "Ours is the test accuracy after the last epoch, of one view of each image; ± is the standard "
+    "deviation over seeds, and the weights of seed 0 ship. Published is the best of the authors' "
+    "own logs."
+)
+
+
+def table(results):
+    """The results as a Markdown table, one row a recipe, and below it what the columns mean."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_row, results.values())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{CAPTION}"
+
+
+def _row(result):
+    recipe = result.runs[0].recipe
+    published, epochs = PUBLISHED.get(recipe.model, (None, "–"))
+    model = create_model(recipe.model)
+    return (
+        f"`{result.name}`",
+        "–" if published is None else f"{published:.2%}",
+        f"**{_percent(result)}**",
+        f"{epochs}, {recipe.epochs}",
+        f"{parameter_count(model):,}",
+        f"{mult_adds(model) / 1e6:.1f} M",
+        f"{result.minutes:.0f} min",
+        result.device,
+    )
+
+
+def _percent(result):
+    if result.spread is None:
+        return f"{result.accuracy:.2%}"
+    return f"{100 * result.accuracy:.2f} ± {100 * result.spread:.2f}%"
