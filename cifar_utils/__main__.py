@@ -58,6 +58,7 @@ def make_parser():
         _add_recipes,
         _add_lr_find,
         _add_report,
+        _add_figures,
         _add_ship,
     ):
         add(subparsers)
@@ -278,6 +279,20 @@ def _add_report(subparsers):
         help="put the table into FILE, between its two comments that begin with <!-- results and "
         "<!-- end of the results",
     )
+
+
+def _add_figures(subparsers):
+    parser = _command(
+        subparsers,
+        "figures",
+        "draw the pictures of the README from the shipped networks and CIFAR-10",
+        commands.figures_command,
+        example="cifar figures curves.png cost.png --out images",
+    )
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help="picture to draw (default: all of them)")
+    add("--out", type=Path, default=Path("images"), metavar="DIR", help="folder (default: images)")
+    _add_data(parser, validation=False, limit=False)
 
 
 def _add_ship(subparsers):

@@ -165,14 +165,11 @@ def _save_run(run, out, cifar):
 
 
 def _cam_recorder(cifar, out):
-    """Grad-CAM of one held-out image of each of the first five classes."""
-    import torch
-
+    """Grad-CAM of one image of each of the first five classes, held out where any are."""
     from cifar_utils.explain import CamRecorder
 
     split = cifar.val if len(cifar.val) else cifar.train
-    firsts = [int((split.labels == label).nonzero()[0]) for label in split.labels.unique()[:5]]
-    return CamRecorder(out / "cam", split[torch.tensor(firsts)])
+    return CamRecorder(out / "cam", split.first_of_each(5))
 
 
 def test_command(options):
@@ -433,57 +430,30 @@ def report_command(options):
     print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")
 
 
-def ship_command(options):
-    import hashlib
-    from dataclasses import replace
+def figures_command(options):
+    from cifar_utils import figures
 
-    from cifar_utils.history import History
-
-    runs = {run: History.load(run / "history.json") for run in options.runs}
-    for run, history in runs.items():
-        if not history.test:
-            raise ValueError(f"the run in {run} has no test figures; finish it first")
-    _writable(options.out).mkdir(parents=True, exist_ok=True)
+    for name in options.names:
+        if name not in figures.PICTURES:
+            choices = ", ".join(figures.PICTURES)
+            raise ValueError(f"unknown picture {name!r}; choose one of {choices}")
+    out = _writable(options.out)
     cifar = _load(options)
-    for run, history in runs.items():
-        recipe = history.recipe
-        if history.source != cifar.source:
-            raise ValueError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
-        name, words = f"{recipe.name}-seed{recipe.seed}", "its history"
-        if recipe.seed == 0:  # one run of each recipe ships its weights: the first, not the best
-            name = recipe.name
-            weights = options.out / f"{name}.safetensors"
-            words = _ship_weights(run, weights, cifar.test)
-            if weights.exists():
-                digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-                history = replace(history, sha256=digest)
-        history.save(options.out / f"{name}.json")
-        print(f"{name}: {history.test['top1']:.2%} of the test images; {words}")
+    if cifar.source != "cifar10":
+        raise ValueError(f"the pictures show CIFAR-10, and this is {cifar.source}")
+    for path in figures.draw(options.names or figures.PICTURES, out, cifar):
+        print(f"written: {path}")
 
 
-def _ship_weights(run, path, test, *, limit=45e6):
-    """Write the run's weights to `path`, if all there stay within `limit` bytes; what was done.
+def ship_command(options):
+    from cifar_utils.ship import check, ship
 
-    In half precision, where the test accuracy changes by 0.05 points at most.
-    """
-    import copy
-
-    from cifar_utils import checkpoints, evaluate
-
-    model, info = checkpoints.load_weights(run)
-    half = copy.deepcopy(model).half()
-    single, rounded = (
-        evaluate.accuracy(evaluate.predict(network, test.images), test.labels)
-        for network in (model, copy.deepcopy(half).float())
-    )
-    fits = abs(single - rounded) <= 5e-4
-    checkpoints.save_weights(path, half if fits else model, info)
-    size = path.stat().st_size
-    if sum(file.stat().st_size for file in path.parent.glob("*.safetensors")) > limit:
-        path.unlink()
-        return f"its history; {size / 1e6:.0f} MB of weights are more than the limit leaves"
-    precision = "half" if fits else "single"
-    return f"its history and its weights, {size / 1e6:.1f} MB in {precision} precision"
+    for run in options.runs:
+        check(run)
+    _writable(options.out)
+    cifar = _load(options)
+    for run in options.runs:
+        print(ship(run, options.out, cifar))
 
 
 def _writable(out):

@@ -71,7 +71,7 @@ def setup():
     if is_quick():
         print(f"Quick mode: {QUICK_IMAGES:,} images, {QUICK_EPOCHS} epochs; figures mean nothing.")
     torch.manual_seed(0)
-    _describe_figures()
+    _prepare_figures()
 
 
 def where():
@@ -200,6 +200,23 @@ def scratch(name):
     folder = ROOT / "build" / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
+
+
+def upload():
+    """Ask the reader for a file, on Colab; its path. On a phone the dialogue offers the camera.
+
+    Raises ValueError elsewhere, and where no file was chosen. Used in notebook 05.
+    """
+    try:
+        from google.colab import files
+    except ImportError:
+        raise ValueError(
+            "only Colab can ask for a file; put yours beside the notebook and write its name"
+        ) from None
+    names = list(files.upload())
+    if not names:
+        raise ValueError("no file was chosen; run the cell again")
+    return Path(names[0])
 
 
 # --- expected bands and time ----------------------------------------------------------------------
@@ -372,8 +389,9 @@ def _curves(history):
 # --- figures that say what they show --------------------------------------------------------------
 
 
-def _describe_figures():
-    """Give every figure of the notebook an alternative text, made from the figure's own words."""
+def _prepare_figures():
+    """Give every figure of the notebook the course's style, and an alternative text made from the
+    figure's own words."""
     try:
         from IPython import get_ipython
 
@@ -383,6 +401,10 @@ def _describe_figures():
     import matplotlib.pyplot as plt
     from IPython.core.pylabtools import print_figure
     from matplotlib.figure import Figure
+
+    from cifar_utils.plots import STYLE
+
+    plt.rcParams.update(STYLE)
 
     def draw(figure):
         data = print_figure(figure, "png", base64=True, dpi=90)

@@ -283,6 +283,97 @@ def _triangle(answer):
         yield f"factor at progress {progress}", answer(progress, 0.2), expected
 
 
+# --- 05 Evaluation --------------------------------------------------------------------------------
+
+
+def _images_needed(answer):
+    # 1.96² · 0.95 · 0.05 / 0.001²: about 182,476
+    yield "test images for ± 0.1 points at 95%", answer, Near(182_476, 1_000)
+
+
+def _macro_f1(answer):
+    for rows in (
+        [[8, 2, 0], [1, 6, 3], [0, 0, 10]],
+        [[0, 5], [0, 5]],  # nothing was called the first class
+    ):
+        matrix = torch.tensor(rows)
+        right = matrix.diagonal().double()
+        # The same as 2 · precision · recall / (precision + recall), without a division by zero.
+        f1 = 2 * right / (matrix.sum(0) + matrix.sum(1))
+        yield f"macro F1 of {rows}", float(answer(matrix)), f1.mean().item()
+
+
+def _calibration_error(answer):
+    confidences = torch.rand(500, generator=generator(5)) * 0.9 + 0.1
+    right = torch.rand(500, generator=generator(6)) < confidences**2
+    for bins in (1, 10, 15):
+        expected = 0.0
+        for place in range(bins):
+            chosen = (confidences * bins).long().clamp(max=bins - 1) == place
+            if chosen.any():
+                gap = confidences[chosen].double().mean() - right[chosen].double().mean()
+                expected += abs(gap.item()) * chosen.double().mean().item()
+        yield f"error in {bins} groups", float(answer(confidences, right, bins)), expected
+
+
+def _bootstrap(answer):
+    right = torch.rand(2000, generator=generator(8)) < 0.9
+    low, high = answer(right, 2000, generator(9))
+    share = right.double().mean().item()
+    half = 1.96 * (share * (1 - share) / len(right)) ** 0.5
+    room = 0.15 * half
+    yield "lower end", float(low), Near(round(share - half, 4), round(room, 4))
+    yield "upper end", float(high), Near(round(share + half, 4), round(room, 4))
+
+
+# --- 06 Grad-CAM ----------------------------------------------------------------------------------
+
+
+def _alpha(answer):
+    pooled = torch.rand(1, 1, 4, 4, requires_grad=True)
+    for w in (1.0, -0.5):
+        (w * pooled.mean()).backward()
+        yield f"α for a weight of {w}", float(answer(w)), pooled.grad.mean().item()
+        pooled.grad = None
+
+
+def _maps(number):
+    draw = generator(number)
+    maps, gradients = (torch.randn(4, 6, 5, 5, generator=draw) for _ in range(2))
+    maps[3], gradients[3] = 1, -1  # nothing speaks for the class
+    return maps.relu(), gradients
+
+
+def _largest_1(heat):
+    heat = heat.clamp(min=0)
+    return heat / heat.flatten(1).amax(1).clamp(min=1e-12)[:, None, None]
+
+
+def _heatmap(answer):
+    maps, gradients = _maps(10)
+    heat = torch.stack(
+        [
+            sum(g.mean() * m for m, g in zip(*pair, strict=True))
+            for pair in zip(maps, gradients, strict=True)
+        ]
+    )
+    yield "heatmaps", answer(maps, gradients), _largest_1(heat)
+
+
+def _hires(answer):
+    maps, gradients = _maps(11)
+    yield "heatmaps", answer(maps, gradients), _largest_1((maps * gradients).sum(1))
+
+
+def _pointing(answer):
+    heatmaps = torch.zeros(4, 8, 8)
+    for place, (row, column) in enumerate([(2, 3), (5, 6), (7, 7), (0, 0)]):
+        heatmaps[place, row, column] = 1
+    boxes = torch.tensor([[2, 3, 4, 5], [0, 0, 5, 7], [4, 4, 8, 8], [0, 1, 8, 8]])
+    yield "hits of four", float(answer(heatmaps, boxes)), 0.5
+    yield "hits of the first", float(answer(heatmaps[:1], boxes[:1])), 1.0
+
+
 EXERCISES = {
     "01a": _bytes,
     "01b": _position,
@@ -300,4 +391,12 @@ EXERCISES = {
     "04b": _triangle,
     "04c": _momentum,
     "04d": _cross_entropy,
+    "05a": _images_needed,
+    "05b": _macro_f1,
+    "05c": _calibration_error,
+    "05d": _bootstrap,
+    "06a": _alpha,
+    "06b": _heatmap,
+    "06c": _hires,
+    "06d": _pointing,
 }

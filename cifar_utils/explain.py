@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_utils.data import normalize
-from cifar_utils.files import write_whole
+from cifar_utils.files import save_array, write_whole
 from cifar_utils.models import stage_shapes
 
 # Our names for pytorch-grad-cam's classes.
@@ -98,26 +98,27 @@ class CamRecorder:
 
     def __call__(self, run):
         heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options).numpy()
-        path = self._path(run.history.epochs[-1].epoch)
-        write_whole(path, lambda temporary: _save_array(temporary, heatmaps))
+        save_array(_heatmaps_of(self.folder, run.history.epochs[-1].epoch), heatmaps)
 
     def save_gifs(self, epochs):
         """Write folder/cam-PLACE-CLASS.gif for each image, over epochs 0 to `epochs`; the paths."""
-        known = [epoch for epoch in range(epochs + 1) if self._path(epoch).is_file()]
-        heatmaps = torch.from_numpy(np.stack([np.load(self._path(epoch)) for epoch in known]))
+        known, heatmaps = read_heatmaps(self.folder, epochs)
         paths = []
         for place, name in enumerate(self.split.names):
             paths.append(self.folder / f"cam-{place}-{name}.gif")
             save_cam_gif(paths[-1], self.split.images[place], heatmaps[:, place], epochs=known)
         return paths
 
-    def _path(self, epoch):
-        return self.folder / f"heatmaps-{epoch:03d}.npy"
+
+def read_heatmaps(folder, epochs):
+    """What a CamRecorder kept in `folder`: its E epochs, and their maps, float32 (E, N, 32, 32)."""
+    known = [epoch for epoch in range(epochs + 1) if _heatmaps_of(folder, epoch).is_file()]
+    heatmaps = np.stack([np.load(_heatmaps_of(folder, epoch)) for epoch in known])
+    return known, torch.from_numpy(heatmaps)
 
 
-def _save_array(path, array):
-    with path.open("wb") as file:  # given a path, np.save would add a suffix
-        np.save(file, array)
+def _heatmaps_of(folder, epoch):
+    return folder / f"heatmaps-{epoch:03d}.npy"
 
 
 def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=500):

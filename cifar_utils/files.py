@@ -31,6 +31,17 @@ def write_whole(path, write):
         temporary.unlink(missing_ok=True)
 
 
+def save_array(path, array):
+    """Write a NumPy array as .npy, in one piece."""
+    import numpy as np
+
+    def write(temporary):
+        with temporary.open("wb") as file:  # given a path, np.save would add a suffix
+            np.save(file, array)
+
+    write_whole(path, write)
+
+
 def download(target, urls, digest):
     """Download to `target` from the first of `urls` that delivers bytes with MD5 `digest`.
 

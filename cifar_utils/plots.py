@@ -1,5 +1,7 @@
 """Figures: data in, Axes (one panel) or Figure (a gallery) out. Nothing here runs a network."""
 
+import functools
+
 import numpy as np
 
 from cifar_utils.data import CLASSES
@@ -9,7 +11,36 @@ RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion that colour-blind rea
 BLUE, ORANGE = "#0072b2", "#d55e00"
 COLORS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito's
 SIGNS = ("o", "s", "^", "D", "v", "P")
+# One colour a class, the same in every figure: Petroff's ten (arXiv 2107.02270).
+CLASS_COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
 INK, FAINT = "#333333", "#dddddd"
+
+# The one style sheet. Backgrounds are white, not transparent: dark pages show figures as they are.
+STYLE = {
+    "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white",
+    "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlepad": 8,
+    "figure.titlesize": 13, "figure.titleweight": "bold",
+    "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#999999",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True,
+    "grid.color": FAINT, "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 9,
+}  # fmt: skip
+
+
+def styled(draw):
+    """Give what `draw` draws the style above, and leave the reader's own settings alone."""
+
+    @functools.wraps(draw)
+    def in_style(*arguments, **options):
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return in_style
 
 
 def _axes(ax, size=(6, 4)):
@@ -17,7 +48,7 @@ def _axes(ax, size=(6, 4)):
 
     if ax is None:
         _, ax = plt.subplots(figsize=size, layout="constrained")
-    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["top", "right"]].set_visible(False)  # of the caller's own Axes, too
     return ax
 
 
@@ -41,6 +72,10 @@ def _grid(count, columns, size, title):
     return figure, axes.flat[:count]
 
 
+def _class_colors(count):
+    return (CLASS_COLORS * count)[:count]
+
+
 def _as_picture(image):
     return image.permute(1, 2, 0).cpu().numpy()
 
@@ -57,6 +92,7 @@ def save(figure_or_axes, path, *, dpi=120):
 # --- images ---------------------------------------------------------------------------------------
 
 
+@styled
 def show_image(image, *, title=None, ax=None):
     """One image, uint8 (3, H, W), enlarged, with pixel coordinates."""
     ax = _axes(ax, (4, 4))
@@ -65,6 +101,7 @@ def show_image(image, *, title=None, ax=None):
     return ax
 
 
+@styled
 def show_pixels(values, *, title=None, ax=None):
     """A few numbers of one channel, uint8 (H, W), each written into its pixel."""
     ax = _axes(ax, (4, 4))
@@ -77,6 +114,7 @@ def show_pixels(values, *, title=None, ax=None):
     return ax
 
 
+@styled
 def show_images(images, *, titles=None, columns=8, title=None):
     """A grid of images, uint8 (N, 3, H, W), each under its title."""
     figure, axes = _grid(len(images), columns, (1.2, 1.35 if titles else 1.2), title)
@@ -87,6 +125,7 @@ def show_images(images, *, titles=None, columns=8, title=None):
     return figure
 
 
+@styled
 def show_rows(rows, *, title=None):
     """Rows of images, each beside its name: one operation a row, or one class.
 
@@ -119,6 +158,7 @@ def save_montage(path, images, *, columns=32):
     write_whole(path, lambda temporary: sheet.save(temporary, "PNG"))
 
 
+@styled
 def show_predictions(images, labels, logits, *, classes=CLASSES, columns=8, title=None):
     """A grid of images with the predicted class: ✓ and green where right, ✗ and red where wrong."""
     confidences, predictions = logits.softmax(1).max(1)
@@ -128,6 +168,7 @@ def show_predictions(images, labels, logits, *, classes=CLASSES, columns=8, titl
     return figure
 
 
+@styled
 def show_mistakes(images, mistakes, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
     """A gallery of wrongly classified images: "✗ true → predicted, confidence".
 
@@ -137,6 +178,7 @@ def show_mistakes(images, mistakes, heatmaps=None, *, classes=CLASSES, columns=5
     return _gallery(images, mistakes, heatmaps, classes, columns, title)
 
 
+@styled
 def show_hits(images, hits, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
     """A gallery of rightly classified images: "✓ class, confidence"; as show_mistakes."""
     return _gallery(images, hits, heatmaps, classes, columns, title)
@@ -168,7 +210,7 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
         text, color = f"✓ {classes[label]}", RIGHT
     else:
         text, color = f"✗ {classes[label]} → {classes[prediction]}", WRONG
-    ax.set_title(f"{text}\n{confidence:.2f}", fontsize=8, color=color)
+    ax.set_title(f"{text}\n{confidence:.3f}", fontsize=8, color=color)
 
 
 def _lay_over(ax, heatmap, extent):
@@ -179,6 +221,7 @@ def _lay_over(ax, heatmap, extent):
 # --- numbers --------------------------------------------------------------------------------------
 
 
+@styled
 def plot_history(history, *, metric="accuracy", ax=None):
     """Training and validation curves of a History over its epochs.
 
@@ -198,11 +241,12 @@ def plot_history(history, *, metric="accuracy", ax=None):
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.grid(color=FAINT)
-    ax.legend(frameon=False)
+    ax.grid()
+    ax.legend()
     return ax
 
 
+@styled
 def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
 
@@ -232,15 +276,14 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
     ax.xaxis.set_major_formatter("{x:.0%}")
-    ax.grid(color=FAINT)
+    ax.grid()
     ax.legend(
-        frameon=False,
-        fontsize=8,
         title=", ".join(meaning[part] for part in meaning if part in drawn),
     )
     return ax
 
 
+@styled
 def show_history(history):
     """Accuracy and loss of a History, side by side."""
     import matplotlib.pyplot as plt
@@ -251,27 +294,34 @@ def show_history(history):
     return figure
 
 
+@styled
 def plot_confusion_matrix(matrix, *, classes=CLASSES, title="Confusion matrix", ax=None):
     """Counts, with colour by share of the true class (row); rows are true, columns predicted."""
+    from matplotlib.colors import PowerNorm
+
     ax = _axes(ax, (7, 6.4))
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    drawn = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the true class")
+    # The square root of the share: else the diagonal is all that one sees.
+    drawn = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+    ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
+    bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the true class", ticks=ticks)
+    bar.ax.yaxis.set_major_formatter("{x:.0%}")
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     ax.set_yticks(range(len(classes)), classes)
     ax.set(title=title, xlabel="predicted class", ylabel="true class")
     for (row, column), count in np.ndenumerate(matrix):
-        color = "white" if shares[row, column] > 0.5 else INK
+        color = "white" if shares[row, column] > 0.4 else INK
         ax.text(column, row, count, ha="center", va="center", fontsize=8, color=color)
     return ax
 
 
+@styled
 def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
     """Bars of accuracy, one a class. per_class: dict from name to fraction (None: no images)."""
     ax = _axes(ax, (6, max(4, 0.3 * len(per_class))))
     values = [value or 0 for value in per_class.values()]
-    bars = ax.barh(list(per_class), values, color=BLUE)
+    bars = ax.barh(list(per_class), values, color=_class_colors(len(values)))
     texts = ["no images" if value is None else f"{value:.1%}" for value in per_class.values()]
     ax.bar_label(bars, texts, padding=3, fontsize=8)
     ax.invert_yaxis()
@@ -280,11 +330,13 @@ def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
     return ax
 
 
+@styled
 def plot_probabilities(probabilities, *, title=None, ax=None):
     """Bars of class probabilities (dict from name to fraction), the likeliest in colour."""
     ax = _axes(ax, (6, max(4, 0.3 * len(probabilities))))
     best = max(probabilities, key=probabilities.get)
-    colors = [BLUE if name == best else FAINT for name in probabilities]
+    own = zip(probabilities, _class_colors(len(probabilities)), strict=True)
+    colors = [color if name == best else FAINT for name, color in own]
     bars = ax.barh(list(probabilities), list(probabilities.values()), color=colors)
     ax.bar_label(bars, fmt="{:.2f}", padding=3, fontsize=8)
     ax.invert_yaxis()
@@ -292,6 +344,7 @@ def plot_probabilities(probabilities, *, title=None, ax=None):
     return ax
 
 
+@styled
 def show_explanation(image, heatmap, probabilities, *, title=None):
     """What the network saw, where it looked, and what it made of it, side by side.
 
@@ -311,6 +364,7 @@ def show_explanation(image, heatmap, probabilities, *, title=None):
     return figure
 
 
+@styled
 def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
     """Smoothed loss against the rising learning rate, with the suggestion marked."""
     ax = _axes(ax)
@@ -322,21 +376,23 @@ def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
         label=f"steepest at {result.suggestion:.2g}",
     )
     ax.set(title=title, xlabel="learning rate", ylabel="training loss (smoothed)")
-    ax.grid(color=FAINT)
-    ax.legend(frameon=False)
+    ax.grid()
+    ax.legend()
     return ax
 
 
+@styled
 def plot_schedule(factor, *, title="Learning-rate schedule", ax=None):
     """A schedule, a function of progress, over the whole training."""
     ax = _axes(ax)
     progress = np.linspace(0, 1, 500)
     ax.plot(progress, [factor(float(at)) for at in progress], color=BLUE)
     ax.set(title=title, xlabel="progress", ylabel="factor on the learning rate")
-    ax.grid(color=FAINT)
+    ax.grid()
     return ax
 
 
+@styled
 def plot_stages(shapes, *, title=None, ax=None):
     """A network as boxes, input first: as high as its maps are, the wider the more channels.
 
@@ -360,6 +416,7 @@ def plot_stages(shapes, *, title=None, ax=None):
     return ax
 
 
+@styled
 def plot_calibration(calibration, *, title="Calibration", ax=None):
     """Accuracy against confidence, by bins; on the diagonal confidence can be believed.
 
@@ -376,5 +433,36 @@ def plot_calibration(calibration, *, title="Calibration", ax=None):
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    ax.grid(color=FAINT)
+    ax.grid()
+    return ax
+
+
+@styled
+def plot_cost(points, *, title="Accuracy against cost", ax=None):
+    """Test accuracy against mult-adds: an arrow from the published figure to ours, a network each.
+
+    points: dict from name to (mult-adds, published accuracy, our accuracy).
+    """
+    from matplotlib.ticker import EngFormatter, LogLocator, MultipleLocator, NullLocator
+
+    ax = _axes(ax, (7, 4.4))
+    arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 5, "shrinkB": 5}
+    for name, (cost, published, ours) in points.items():
+        ax.annotate("", (cost, ours), (cost, published), arrowprops=arrow)
+        ax.annotate(f"{name} {ours:.1%}", (cost, ours), (3, 7), textcoords="offset points",
+                    rotation=35, rotation_mode="anchor", fontsize=9)  # fmt: skip
+    costs, published, ours = zip(*points.values(), strict=True)
+    ax.plot(costs, published, "o", color=ORANGE, markerfacecolor="white", label="published")
+    ax.plot(costs, ours, "o", color=BLUE, markersize=8, label="this course")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(EngFormatter())
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(MultipleLocator(0.02))
+    ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.set(title=title, xlabel="multiply-adds for one image", ylabel="test accuracy")
+    ax.set_xlim(min(costs) / 1.5, max(costs) * 2.2)
+    ax.margins(y=0.15)
+    ax.grid()
+    ax.legend(loc="lower right")
     return ax

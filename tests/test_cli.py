@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cifar_utils import checkpoints, commands, data, evaluate, report
+from cifar_utils import checkpoints, data, evaluate, report, ship
 from cifar_utils.__main__ import main
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -123,16 +123,20 @@ def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, ca
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--no-test"])
     assert "test: " not in capsys.readouterr().out
     assert History.load("run/history.json").test is None and Path("run/curves.png").exists()
-    assert "finish it first" in refused(capsys, "ship", "run", "--out", "shipped")
+    history = History.load("run/history.json")
+    replace(history, val_images=0).save("run/history.json")
+    assert "was not tested" in refused(capsys, "ship", "run", "--out", "shipped")
+    replace(history, epochs=history.epochs[:-1]).save("run/history.json")
+    assert "not finished" in refused(capsys, "ship", "run", "--out", "shipped")
 
 
 def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     arrays, capsys, monkeypatch, tmp_path
 ):
-    data = arrays[:4]
+    final = ["train", "--recipe", "compact", *FAST, "--validation", "0", *arrays, "-q"]
     for seed in ("0", "1"):
-        main(["train", "--recipe", "compact", *FAST, *arrays, "--out", seed, "--seed", seed, "-q"])
-    main(["ship", "0", "1", "--out", "shipped", *data])
+        main([*final, "--out", seed, "--seed", seed])
+    main(["ship", "0", "1", "--out", "shipped", *arrays[:4]])
     assert "half precision" in capsys.readouterr().out
     names = {"compact.json", "compact.safetensors", "compact-seed1.json"}
     assert {path.name for path in Path("shipped").iterdir()} == names
@@ -148,6 +152,18 @@ def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     assert info.recipe == run.recipe and info.source == "npy"
 
 
+def test_ship_takes_runs_that_held_images_out_under_their_own_name_and_their_heatmaps(arrays):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam", "--no-test"])
+    main(["ship", "run", "--out", "shipped", *arrays[:4]])
+    names = {"compact-val.json", "compact-val.safetensors", "compact-val-cam.npy"}
+    assert {path.name for path in Path("shipped").iterdir()} == names
+    shipped = np.load("shipped/compact-val-cam.npy")
+    assert shipped.shape == (3, 5, 32, 32) and shipped.dtype == np.uint8
+    for epoch, bytes_ in enumerate(shipped):
+        kept = np.load(f"run/cam/heatmaps-{epoch:03}.npy")
+        assert np.abs(bytes_ / 255 - kept).max() <= 0.5 / 255 + 1e-6
+
+
 def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, capsys):
     """All rows of the last layer moved by 100: half precision cannot tell them apart any more."""
     main(["train", "--recipe", "compact", *FAST, "--epochs", "6", *arrays, "--out", "run", "-q"])
@@ -157,17 +173,17 @@ def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, caps
     checkpoints.save_weights("run/weights.safetensors", model, info)
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
     assert "single precision" in capsys.readouterr().out
-    kept = load_file("shipped/compact.safetensors")
+    kept = load_file("shipped/compact-val.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}
 
 
 def test_ship_leaves_weights_out_that_do_not_fit(arrays, capsys, monkeypatch):
-    monkeypatch.setattr(commands._ship_weights, "__kwdefaults__", {"limit": 1e5})
+    monkeypatch.setattr(ship, "LIMIT", 1e5)
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
-    assert "1 MB of weights are more than the limit leaves" in capsys.readouterr().out
-    assert [path.name for path in Path("shipped").iterdir()] == ["compact.json"]
-    assert not History.load("shipped/compact.json").sha256
+    assert "1 MB are more than the limit leaves" in capsys.readouterr().out
+    assert [path.name for path in Path("shipped").iterdir()] == ["compact-val.json"]
+    assert not History.load("shipped/compact-val.json").sha256
 
 
 def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):
@@ -283,7 +299,8 @@ def test_lr_find_draws_and_suggests(arrays, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
-                                     "lr-find", "report", "ship"])  # fmt: skip
+                                     "lr-find", "report", "figures",
+                                     "ship"])  # fmt: skip
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -171,6 +172,19 @@ def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
     assert course.recipe("compact", epochs=1).epochs == 1
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
     assert course.recipe("compact") == get_recipe("compact")
+
+
+def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch):
+    with pytest.raises(ValueError, match="only Colab can ask for a file; put yours beside"):
+        course.upload()
+    chosen = {}
+    files = types.SimpleNamespace(upload=lambda: chosen)
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    with pytest.raises(ValueError, match="no file was chosen"):
+        course.upload()
+    chosen["my cat.jpg"] = b"..."
+    assert course.upload() == Path("my cat.jpg")
 
 
 def test_only_a_full_run_on_cifar10_writes_to_images(monkeypatch, tmp_path):

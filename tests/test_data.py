@@ -725,6 +725,14 @@ def test_names_are_the_classes_of_the_labels(split):
     assert split[:0].names == []
 
 
+def test_first_of_each_is_the_earliest_image_of_each_class_that_occurs(split):
+    odd = split[split.labels % 2 == 1]
+    firsts = odd.first_of_each(3)
+    assert firsts.labels.tolist() == [1, 3, 5]
+    for label, index in zip(firsts.labels.tolist(), firsts.indices.tolist(), strict=True):
+        assert index == min(i for i, other in enumerate(split.labels.tolist()) if other == label)
+
+
 def test_to_moves_every_tensor(split):
     moved = split.to("meta")
     assert {moved.images.device.type, moved.labels.device.type, moved.indices.device.type} == {

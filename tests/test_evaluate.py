@@ -96,6 +96,34 @@ def test_calibration_equals_a_loop(guesses):
     assert error == pytest.approx(wanted)
 
 
+@pytest.mark.parametrize("true_temperature", [0.3, 1.0, 4.0])
+def test_the_temperature_that_made_the_labels_is_found(true_temperature):
+    """Labels drawn from softmax(z), logits z · T: dividing by T makes them honest again."""
+    generator = torch.Generator().manual_seed(0)
+    honest = 2 * torch.randn(20_000, 10, generator=generator)
+    labels = torch.multinomial(honest.softmax(1), 1, generator=generator)[:, 0]
+    found = evaluate.fit_temperature(honest * true_temperature, labels)
+    assert found == pytest.approx(true_temperature, rel=0.03)
+
+
+def test_the_temperature_has_the_lowest_loss_of_a_dense_grid(guesses):
+    logits, labels = guesses
+    grid = np.geomspace(0.05, 20, 2000)
+    losses = [F.cross_entropy(logits.double() / t, labels).item() for t in grid]
+    assert evaluate.fit_temperature(logits, labels) == pytest.approx(
+        grid[np.argmin(losses)], rel=4e-3
+    )
+
+
+def test_most_confused_are_the_largest_cells_beside_the_diagonal():
+    matrix = [[50, 3, 0], [9, 40, 3], [0, 1, 60]]
+    assert evaluate.most_confused(matrix, "abc") == [
+        ("b", "a", 9), ("a", "b", 3), ("b", "c", 3), ("c", "b", 1)
+    ]  # fmt: skip
+    assert evaluate.most_confused(matrix, "abc", count=1) == [("b", "a", 9)]
+    assert evaluate.most_confused([[5, 0], [0, 5]], "ab") == []
+
+
 def test_predict_is_a_plain_forward_pass_in_any_batch_size(random_split):
     model = create_model("compact", seed=0).train()
     images = random_split(25).images

@@ -9,7 +9,8 @@ from torch import nn
 
 from cifar_utils.exercises import EXERCISES, check, is_right
 
-FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d"}
+FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d", "05b", "05c",
+             "05d", "06a", "06b", "06c", "06d"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -36,6 +37,7 @@ def test_a_broken_answer_is_told_in_one_line(name, capsys):
         ("02a", 162, 81),
         ("03c", 14, 10),
         ("04a", 5280, 5273),
+        ("05a", 182476, 10000),
     ],
 )
 def test_values_show_got_beside_expected(name, right, wrong, capsys):
@@ -57,6 +59,13 @@ WRONG = {
     "04b": lambda progress, peak: 1 - progress,
     "04c": lambda weights, velocity, gradient, lr, momentum: (weights - lr * gradient, velocity),
     "04d": lambda logits, labels, smoothing: -logits.log_softmax(1)[range(8), labels].mean(),
+    "05b": lambda matrix: (matrix.diagonal() / matrix.sum(1)).mean().item(),
+    "05c": lambda confidences, right, bins: abs((confidences - right.float()).mean().item()),
+    "05d": lambda right, repeats, generator: (0.0, 1.0),
+    "06a": lambda w: w,
+    "06b": lambda maps, gradients: (maps * gradients).sum(1).clamp(min=0),
+    "06c": lambda maps, gradients: (maps * gradients.mean((2, 3), keepdim=True)).sum(1),
+    "06d": lambda heatmaps, boxes: 1.0,
 }
 
 

@@ -15,7 +15,7 @@ LEVELS = [
     {"data"},
     {"evaluate", "history", "checkpoints"},
     {"plots", "train", "explain", "report"},
-    {"exercises"},
+    {"exercises", "figures", "ship"},
     {"course"},
     {"commands"},
     {"__main__"},

@@ -1,5 +1,6 @@
 """Figures hold what they were given; what they look like was looked at."""
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar_utils import evaluate, plots
+from cifar_utils.data import CLASSES
 from cifar_utils.history import Epoch, History
 from cifar_utils.optim import cosine
 from cifar_utils.recipes import Recipe
@@ -186,6 +188,7 @@ def test_panels_draw_into_the_axes_they_are_given(judged, random_split):
         lambda ax: plots.plot_lr_range(LearningRateRange((0.1, 1.0), (2.0, 1.0), 0.1), ax=ax),
         lambda ax: plots.plot_schedule(cosine, ax=ax),
         lambda ax: plots.plot_calibration(evaluate.calibration(logits, split.labels), ax=ax),
+        lambda ax: plots.plot_cost({"net": (1e6, 0.5, 0.6)}, ax=ax),
         lambda ax: plots.show_image(random_split(1).images[0], ax=ax),
     ]
     for draw in panels:
@@ -207,3 +210,29 @@ def test_save_writes_a_png_and_closes_the_figure(tmp_path):
     for name in ("new/curves.png", "schedule.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG" and picture.width > 500
+
+
+def test_the_style_reaches_the_figure_and_leaves_the_readers_settings_alone():
+    with matplotlib.rc_context({"figure.facecolor": "black", "axes.spines.top": True}):
+        ax = plots.plot_schedule(cosine)
+        assert matplotlib.rcParams["figure.facecolor"] == "black"
+        assert matplotlib.rcParams["axes.spines.top"]
+    assert ax.figure.get_facecolor() == (1, 1, 1, 1)
+    assert not ax.spines["top"].get_visible() and ax.title.get_fontweight() == "bold"
+
+
+def test_a_class_has_one_colour_in_every_figure():
+    classes = dict.fromkeys(CLASSES, 0.1) | {"deer": 0.9}
+    bars = plots.plot_per_class(classes).patches
+    assert len({bar.get_facecolor() for bar in bars}) == 10
+    likeliest = plots.plot_probabilities(classes).patches[CLASSES.index("deer")]
+    assert likeliest.get_facecolor() == bars[CLASSES.index("deer")].get_facecolor()
+
+
+def test_cost_points_from_the_published_to_our_figure():
+    ax = plots.plot_cost({"small": (2e7, 0.85, 0.9), "large": (5e8, 0.93, 0.95)})
+    published, ours = ax.get_lines()
+    assert published.get_xydata().tolist() == [[2e7, 0.85], [5e8, 0.93]]
+    assert ours.get_xydata().tolist() == [[2e7, 0.9], [5e8, 0.95]]
+    texts = [text.get_text() for text in ax.texts if text.get_text()]
+    assert texts == ["small 90.0%", "large 95.0%"] and ax.get_xscale() == "log"

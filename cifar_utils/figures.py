@@ -1,0 +1,123 @@
+"""The pictures of images/, each drawn from what ships (weights, histories, heatmaps) and CIFAR-10.
+
+PICTURES names them all. On one machine the same files give the same bytes.
+"""
+
+import numpy as np
+import torch
+
+from cifar_utils import evaluate, plots
+from cifar_utils.augment import augment
+from cifar_utils.checkpoints import PRETRAINED, load_pretrained
+from cifar_utils.data import CLASSES
+from cifar_utils.device import generator
+from cifar_utils.explain import grad_cam, save_cam_gif
+from cifar_utils.models import create_model, mult_adds
+from cifar_utils.report import PUBLISHED, shipped_results
+
+NETWORK = "resnet18"  # the one whose answers are shown
+
+
+def draw(names, folder, cifar):
+    """Draw the pictures of these names into `folder`; yields each path when it is done."""
+    model, _ = load_pretrained(NETWORK)
+    logits = evaluate.predict(model, cifar.test.images)
+    for name in names:
+        PICTURES[name](folder / name, cifar=cifar, model=model, logits=logits)
+        yield folder / name
+
+
+def samples(path, *, cifar, **_):
+    """A row of training images for each class."""
+    rows = {
+        name: cifar.train.images[cifar.train.labels == label][:12]
+        for label, name in enumerate(cifar.classes)
+    }
+    plots.save(plots.show_rows(rows), path)
+
+
+def montage(path, *, cifar, **_):
+    """The first 1,024 training images, pixel for pixel."""
+    plots.save_montage(path, cifar.train.images[:1024])
+
+
+def augmentations(path, *, cifar, **_):
+    """One training image under several policies, ten draws each."""
+    policies = ("crop-flip", "translate-alternating", "crop-alternating-cutout", "crop-flip-color",
+                "conv5-published", "compact-published", "separable-published",
+                "resnet18-published")  # fmt: skip
+    image = cifar.train.images[cifar.train.labels == 7][:1]
+    rows = {"the image itself": image}
+    for policy in policies:
+        several = image.expand(12, -1, -1, -1).contiguous()
+        rows[policy] = augment(several, policy, generator=generator(0), epoch=1)
+    plots.save(plots.show_rows(rows), path)
+
+
+def curves(path, **_):
+    """Training and test accuracy of all shipped runs."""
+    first = {name: result.runs[0] for name, result in shipped_results().items()}
+    ax = plots.compare_histories(first, title="Five networks, each by its own recipe")
+    plots.save(ax, path)
+
+
+def confusion(path, *, cifar, logits, **_):
+    """Who is taken for whom."""
+    matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
+    right = evaluate.accuracy(logits, cifar.test.labels)
+    title = f"{NETWORK}: {right:.1%} of the test images right"
+    plots.save(plots.plot_confusion_matrix(matrix, classes=cifar.classes, title=title), path)
+
+
+def _gallery(find, show, heading, *, with_cam):
+    def draw_gallery(path, *, cifar, model, logits):
+        test = cifar.test
+        ranked = find(logits, test.labels, count=8 if with_cam else 15)
+        heatmaps = None
+        if with_cam:
+            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions)
+        figure = show(
+            test.images, ranked, heatmaps, classes=cifar.classes, columns=4 if with_cam else 5,
+            title=f"{NETWORK}: {heading}",
+        )  # fmt: skip
+        plots.save(figure, path)
+
+    return draw_gallery
+
+
+def _learning(place):
+    def draw_learning(path, *, cifar, **_):
+        """Grad-CAM of one validation image, epoch by epoch, while a network learned."""
+        heatmaps = torch.from_numpy(np.load(PRETRAINED / "compact-val-cam.npy")) / 255  # (E, 5, …)
+        shown = cifar.hold_out(5000).val.first_of_each(5)
+        save_cam_gif(path, shown.images[place], heatmaps[:, place])
+
+    return draw_learning
+
+
+def cost(path, **_):
+    """Accuracy against multiply-adds, published and ours."""
+    points = {}
+    for name, result in shipped_results().items():
+        model = create_model(result.runs[0].recipe.model)
+        published, _epochs = PUBLISHED[name]
+        points[name] = mult_adds(model), published, result.accuracy
+    plots.save(plots.plot_cost(points), path)
+
+
+_mistakes = evaluate.most_confident_mistakes, plots.show_mistakes, "its most confident mistakes"
+_hits = evaluate.most_confident_hits, plots.show_hits, "its most confident hits"
+
+PICTURES = {
+    "samples.png": samples,
+    "montage.png": montage,
+    "augmentations.png": augmentations,
+    "curves.png": curves,
+    "confusion.png": confusion,
+    "mistakes.png": _gallery(*_mistakes, with_cam=False),
+    "hits.png": _gallery(*_hits, with_cam=False),
+    "mistakes-cam.png": _gallery(*_mistakes, with_cam=True),
+    "hits-cam.png": _gallery(*_hits, with_cam=True),
+    **{f"cam-{name}.gif": _learning(place) for place, name in enumerate(CLASSES[:5])},
+    "cost.png": cost,
+}

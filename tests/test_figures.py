@@ -1,0 +1,67 @@
+"""The README's pictures: each name draws its file, and the same bytes every time."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar_utils import data, figures
+from cifar_utils.__main__ import main
+from cifar_utils.history import Epoch, History
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES
+from cifar_utils.report import Result
+
+
+@pytest.fixture
+def shipped(monkeypatch, tmp_path):
+    """A network, histories and heatmaps that cost nothing."""
+    model = create_model("compact", seed=0).eval()
+    monkeypatch.setattr(figures, "load_pretrained", lambda name: (model, None))
+    rows = tuple(Epoch(n, 0.1, 2.0 - n, 0.1 + n / 4, None, None, 1.0, 9.0) for n in range(3))
+    test = {"top1": 0.9, "loss": 0.5}
+    results = {
+        name: Result(name, (History(RECIPES[name].changed(epochs=2), "cifar10", rows, test=test),))
+        for name in ("compact", "separable")
+    }
+    monkeypatch.setattr(figures, "shipped_results", lambda: results)
+    monkeypatch.setattr(figures, "PRETRAINED", tmp_path)
+    heat = np.random.default_rng(0).integers(0, 256, (3, 5, 32, 32), dtype=np.uint8)
+    np.save(tmp_path / "compact-val-cam.npy", heat)
+
+
+@pytest.fixture
+def cifar(painted_split):
+    train, test = painted_split(6000), painted_split(60, seed=1)
+    return data.Cifar(train, train[:0], test)
+
+
+@pytest.mark.parametrize("name", figures.PICTURES)
+def test_each_picture_is_drawn_and_drawn_again_byte_for_byte(name, shipped, cifar, tmp_path):
+    twins = []
+    for folder in ("first", "second"):
+        torch.manual_seed(len(twins))  # nothing may hang on the reader's generator
+        (path,) = figures.draw([name], tmp_path / folder, cifar)
+        assert path == tmp_path / folder / name
+        twins.append(path.read_bytes())
+    assert twins[0] == twins[1]
+    with Image.open(path) as picture:
+        assert picture.width >= 250
+        if name.endswith(".gif"):
+            assert picture.n_frames == 4 and picture.info["loop"] == 0
+        else:
+            corner = picture.convert("RGBA").getpixel((0, 0))
+            assert name == "montage.png" or corner == (255, 255, 255, 255)  # also on dark pages
+
+
+def test_the_command_names_the_pictures_and_insists_on_cifar10(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
+    for arguments, words in (
+        (["poster.png"], "unknown picture 'poster.png'; choose one of samples.png, montage.png"),
+        (["--source", "synthetic"], "the pictures show CIFAR-10, and this is synthetic"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["figures", *arguments, "--out", str(tmp_path / "out")])
+        assert stopped.value.code == 2 and words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
