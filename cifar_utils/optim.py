@@ -106,13 +106,15 @@ class Muon(torch.optim.Optimizer):
 
     Every direction in a kernel's matrix (outputs × inputs·height·width) then moves equally far,
     where plain SGD moves few directions a lot. Groups with orthogonal=False take plain SGD steps.
-    Weight decay is decoupled: it shrinks the weights by lr · weight_decay. torch.optim.Muon knows
-    2-D parameters only. Source: https://kellerjordan.github.io/posts/muon/.
+    Weight decay is decoupled: it shrinks the weights by lr · weight_decay. With renormalize=True
+    each kernel is instead brought to the norm √outputs, which is also the update's, before each
+    step: lr is then the step in proportion to the kernel, whose size batch norm makes meaningless.
+    torch.optim.Muon knows 2-D parameters only. Source: https://kellerjordan.github.io/posts/muon/.
     """
 
-    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0):
+    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(groups, defaults | {"orthogonal": True})
+        super().__init__(groups, defaults | {"orthogonal": True, "renormalize": renormalize})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -134,7 +136,10 @@ class Muon(torch.optim.Optimizer):
                     matrix = update.flatten(1)
                     wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
                     update = orthogonalize(matrix).mul_(wider).view(update.shape)
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                if group["orthogonal"] and group["renormalize"]:
+                    parameter.mul_(len(parameter) ** 0.5 / (parameter.norm() + 1e-7))
+                else:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
         return loss
 
@@ -180,7 +185,7 @@ def make_optimizer(model, recipe):
     elif recipe.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, **shared, betas=betas)
     else:
-        optimizer = Muon(groups, **shared, momentum=recipe.momentum)
+        optimizer = Muon(groups, **shared, momentum=recipe.momentum, renormalize=recipe.renormalize)
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
     return optimizer

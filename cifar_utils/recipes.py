@@ -25,6 +25,7 @@ class Recipe:
     lr: float = knob(0.1, "highest learning rate")
     muon_lr: float = knob(0.05, "highest learning rate of convolution kernels under muon")
     muon_linear: bool = knob(False, "muon for linear layers too, but the last")
+    renormalize: bool = knob(False, "muon keeps each kernel's norm, instead of weight decay")
     momentum: float = knob(0.9, "momentum; Adam's first beta")
     beta2: float = knob(0.999, "Adam's second beta")
     nesterov: bool = knob(True, "Nesterov momentum, for sgd")

@@ -108,6 +108,17 @@ def test_orthogonalize_in_fp32_follows_the_plain_iteration(rank, decades):
     assert error.abs().max() < 2e-3 * x.abs().max()
 
 
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (64, 4, 1, 1), (5, 40, 3, 3)])
+def test_renormalized_kernels_move_by_lr_in_proportion_to_their_size(shape):
+    kernel = torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    muon = optim.Muon([kernel], lr=0.1, weight_decay=0.5, renormalize=True)
+    kernel.grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    before = kernel.detach() * shape[0] ** 0.5 / kernel.detach().norm()
+    muon.step()
+    step = (kernel.detach() - before).norm() / before.norm()
+    assert 0.7 * 0.1 < step < 1.2 * 0.1  # singular values of the update lie in [0.7, 1.2]
+
+
 def test_muon_without_orthogonalization_is_nesterov_sgd():
     twins = [create_model("compact", seed=0) for _ in range(2)]
     ours = optim.Muon([{"params": list(twins[0].parameters()), "orthogonal": False}], lr=0.1,
