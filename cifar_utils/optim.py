@@ -131,7 +131,7 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(gradient)
                 state["momentum"].mul_(group["momentum"]).add_(gradient)
-                update = gradient + group["momentum"] * state["momentum"]
+                update = torch.add(gradient, state["momentum"], alpha=group["momentum"])
                 if group["orthogonal"]:
                     matrix = update.flatten(1)
                     wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
