@@ -29,8 +29,7 @@ def train_command(options):
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
-    start = {"seed": recipe.seed, "initialization": recipe.initialization}
-    model = create_model(recipe.model, len(cifar.classes), **start)
+    model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
     if options.verbose:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
@@ -393,9 +392,7 @@ def lr_find_command(options):
     recipe = _checked_recipe(options)
     _writable(options.out)
     cifar = _load(options)
-    model = create_model(
-        recipe.model, len(cifar.classes), seed=recipe.seed, initialization=recipe.initialization
-    )
+    model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
     result = lr_range_test(
         model,
         cifar.train,

@@ -54,7 +54,7 @@ class Dropout(nn.Dropout):
     """
 
     def forward(self, maps):
-        if not self.training or maps.device.type != "cpu":
+        if not self.training or self.p == 0 or maps.device.type != "cpu":
             return super().forward(maps)
         draws = torch.empty(-(-maps.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         coins = draws.view(torch.int16)[: maps.numel()]
@@ -266,14 +266,14 @@ MODELS = {
 INITIALIZATIONS = ("default", "kaiming")
 
 
-def create_model(name, num_classes=10, *, seed=None, initialization="default"):
+def create_model(name, num_classes=10, *, seed=None, initialization="default", dropout=1.0):
     """A fresh network of MODELS, with random weights.
 
     seed: a whole number gives the same weights every time and leaves torch's own generator alone;
     None draws from torch's generator. initialization: "default" is torch's own; "kaiming" scales
     every kernel for the ReLU behind it (arXiv 1502.01852) and starts the last layer at zero, which
-    nets without batch norm need at high learning rates. Raises ValueError for an unknown name. Used
-    in notebook 03.
+    nets without batch norm need at high learning rates. dropout: a factor on the network's own
+    rates, in [0, 1]. Raises ValueError for an unknown name. Used in notebook 03.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
@@ -291,6 +291,9 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default"):
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
             nn.init.zeros_(layers[-1].weight)  # no ReLU behind it: start without a preference
+    for layer in model.modules():
+        if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
+            layer.p *= dropout
     return model
 
 

@@ -41,6 +41,7 @@ class Recipe:
     clip_norm: float = knob(0.0, "longest gradient, longer ones are shortened; 0 for no limit")
     augmentation: str = knob("crop-flip", "augmentation policy")
     initialization: str = knob("default", "default or kaiming")
+    dropout: float = knob(1.0, "factor on the network's own dropout rates")
     seed: int = knob(0, "seed of weights, order, augmentation and dropout")
 
     def __post_init__(self):
@@ -64,6 +65,7 @@ class Recipe:
             "step_factor": (0 < self.step_factor <= 1, "in (0, 1]"),
             "step_decay_factor": (0 <= self.step_decay_factor < float("inf"), "0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "dropout": (0 <= self.dropout <= 1, "in [0, 1]"),
             "clip_norm": (0 <= self.clip_norm < float("inf"), "0 or more"),
             "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
         }
@@ -78,6 +80,11 @@ class Recipe:
             if name not in names:
                 raise ValueError(f"a recipe has no field {name!r}; it has {', '.join(names)}")
         return replace(self, **changes)
+
+    def initial(self):
+        """The fields that create_model takes: create_model(recipe.model, **recipe.initial())."""
+        names = ("seed", "initialization", "dropout")
+        return {name: getattr(self, name) for name in names}
 
     def as_dict(self):
         """Plain values by field name, for JSON; Recipe(**…) is the way back."""

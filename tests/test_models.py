@@ -142,6 +142,21 @@ def test_dropout_keeps_the_layout_and_the_type():
     assert torch.equal(dropped[dropped != 0], 2 * sliced[dropped != 0])
 
 
+@pytest.mark.parametrize("name", ["vgg", "conv5", "separable", "resnet18"])
+def test_a_factor_on_dropout_reaches_every_layer_and_changes_nothing_else(name):
+    kinds = (nn.Dropout, nn.Dropout2d)
+    own, none, part = (create_model(name, seed=0, dropout=factor) for factor in (1.0, 0.0, 0.4))
+    rates = [
+        [layer.p for layer in net.modules() if isinstance(layer, kinds)]
+        for net in (own, none, part)
+    ]
+    assert rates[0] and min(rates[0]) > 0 and set(rates[1]) == {0.0}
+    assert rates[2] == pytest.approx([0.4 * rate for rate in rates[0]])
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(own.eval()(images), part.eval()(images))
+    assert torch.equal(none.train().features[0](images), none.train().features[0](images))
+
+
 def test_a_seed_gives_the_same_weights_and_spares_the_global_generator():
     torch.manual_seed(1)
     before = torch.get_rng_state()
