@@ -276,8 +276,7 @@ def _add_report(subparsers):
         "--write",
         type=Path,
         metavar="FILE",
-        help="put the table into FILE, between its two comments that begin with <!-- results and "
-        "<!-- end of the results",
+        help="put the table into FILE, between the two comments that the README has around it",
     )
 
 
@@ -292,7 +291,7 @@ def _add_figures(subparsers):
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="picture to draw (default: all of them)")
     add("--out", type=Path, default=Path("images"), metavar="DIR", help="folder (default: images)")
-    _add_data(parser, validation=False, limit=False)
+    add("--data", type=Path, metavar="ROOT", help=_ROOT_HELP)
 
 
 def _add_ship(subparsers):
@@ -301,7 +300,7 @@ def _add_ship(subparsers):
         "ship",
         "put finished runs among the networks that ship with the package",
         commands.ship_command,
-        example="cifar ship runs/compact runs/compact-seed1",
+        example="cifar ship runs/final-0 runs/final-1",
     )
     add = parser.add_argument
     add(
@@ -309,15 +308,18 @@ def _add_ship(subparsers):
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run's folder; with seed 0 its weights ship, with another seed its history alone",
+        help="a run's folder: a final run (--validation 0), or one that helped to choose "
+        "(--no-test), which ships as NAME-val; with seed 0 its weights ship, with another seed its "
+        "history alone, as NAME-seedK",
     )
     add(
         "--out",
         type=Path,
-        default=PRETRAINED,
         metavar="DIR",
-        help="folder for NAME.json and NAME.safetensors (default: the package's own)",
+        help="folder for NAME.json and NAME.safetensors (default: the package's own, which takes "
+        "unchanged recipes only)",
     )
+    add("--overwrite", action="store_true", help="replace what is there under the same name")
     _add_data(parser, validation=False, limit=False)
 
 
@@ -325,7 +327,6 @@ def _add_ship(subparsers):
 
 _ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
 _SOURCE_HELP = "auto, cifar10, folder, npy or synthetic (default: auto)"
-PRETRAINED = Path(__file__).parent / "pretrained"  # as in checkpoints.py, which imports torch
 _WEIGHTS_HELP = "weights file, a run's folder, or a shipped network's name"
 
 

@@ -428,29 +428,36 @@ def report_command(options):
 
 
 def figures_command(options):
-    from cifar_utils import figures
+    from cifar_utils import data, figures
 
     for name in options.names:
         if name not in figures.PICTURES:
             choices = ", ".join(figures.PICTURES)
             raise ValueError(f"unknown picture {name!r}; choose one of {choices}")
     out = _writable(options.out)
-    cifar = _load(options)
-    if cifar.source != "cifar10":
-        raise ValueError(f"the pictures show CIFAR-10, and this is {cifar.source}")
+    cifar = data.load(options.data, source="cifar10", validation=0)
     for path in figures.draw(options.names or figures.PICTURES, out, cifar):
         print(f"written: {path}")
 
 
 def ship_command(options):
-    from cifar_utils.ship import check, ship
+    from cifar_utils.checkpoints import PRETRAINED
+    from cifar_utils.ship import check, name_of, ship
 
-    for run in options.runs:
-        check(run)
-    _writable(options.out)
+    out = _writable(options.out or PRETRAINED)
     cifar = _load(options)
-    for run in options.runs:
-        print(ship(run, options.out, cifar))
+    histories = {}
+    for run in options.runs:  # all are checked before any is written
+        history = check(run, cifar, own=options.out is None)
+        there = out / f"{name_of(history)}.json"
+        if there.exists() and not options.overwrite:
+            raise ValueError(f"{there} is there already; add --overwrite to replace it")
+        histories[run] = history
+    if len({name_of(history) for history in histories.values()}) < len(histories):
+        raise ValueError("two of the runs would ship under one name")
+    out.mkdir(parents=True, exist_ok=True)
+    for run, history in histories.items():
+        print(ship(run, history, out, cifar.train))
 
 
 def _writable(out):

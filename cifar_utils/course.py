@@ -213,10 +213,12 @@ def upload():
         raise ValueError(
             "only Colab can ask for a file; put yours beside the notebook and write its name"
         ) from None
-    names = list(files.upload())
-    if not names:
-        raise ValueError("no file was chosen; run the cell again")
-    return Path(names[0])
+    for name, content in files.upload().items():
+        # Colab itself keeps a second file of one name under another name: so keep it ourselves.
+        path = scratch(Path(name).name)
+        path.write_bytes(content)
+        return path
+    raise ValueError("no file was chosen; run the cell again")
 
 
 # --- expected bands and time ----------------------------------------------------------------------

@@ -93,10 +93,10 @@ class Split:
         """The class name of every image, a list of N strings."""
         return [self.classes[label] for label in self.labels.tolist()]
 
-    def first_of_each(self, classes):
-        """The first image of each of the first `classes` classes that occur, as a Split."""
-        few = self.labels.unique()[:classes]
-        return self[torch.stack([(self.labels == label).nonzero()[0, 0] for label in few])]
+    def first_of_each(self, count):
+        """The first image of each of the first `count` classes that occur, as a Split."""
+        few = self.labels.unique()[:count]
+        return self[[(self.labels == label).nonzero()[0, 0].item() for label in few]]
 
     def to(self, device):
         """The same split with its tensors on `device`."""

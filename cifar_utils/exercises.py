@@ -288,7 +288,7 @@ def _triangle(answer):
 
 def _images_needed(answer):
     # 1.96² · 0.95 · 0.05 / 0.001²: about 182,476
-    yield "test images for ± 0.1 points at 95%", answer, Near(182_476, 1_000)
+    yield "test images for ± 0.1 points around an accuracy of 95%", answer, Near(182_476, 1_000)
 
 
 def _macro_f1(answer):
@@ -321,7 +321,7 @@ def _bootstrap(answer):
     low, high = answer(right, 2000, generator(9))
     share = right.double().mean().item()
     half = 1.96 * (share * (1 - share) / len(right)) ** 0.5
-    room = 0.15 * half
+    room = 0.1 * half  # the quantiles of 2,000 draws scatter by 0.03 · half
     yield "lower end", float(low), Near(round(share - half, 4), round(room, 4))
     yield "upper end", float(high), Near(round(share + half, 4), round(room, 4))
 
@@ -330,11 +330,10 @@ def _bootstrap(answer):
 
 
 def _alpha(answer):
-    pooled = torch.rand(1, 1, 4, 4, requires_grad=True)
     for w in (1.0, -0.5):
-        (w * pooled.mean()).backward()
-        yield f"α for a weight of {w}", float(answer(w)), pooled.grad.mean().item()
-        pooled.grad = None
+        one_map = torch.zeros(4, 4, requires_grad=True)
+        (w * one_map.mean()).backward()
+        yield f"α for a weight of {w}", float(answer(w)), one_map.grad.mean().item()
 
 
 def _maps(number):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_utils.data import normalize
-from cifar_utils.files import save_array, write_whole
+from cifar_utils.files import save_arrays, write_whole
 from cifar_utils.models import stage_shapes
 
 # Our names for pytorch-grad-cam's classes.
@@ -97,12 +97,18 @@ class CamRecorder:
         self.folder, self.split, self.options = folder, split, options
 
     def __call__(self, run):
-        heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options).numpy()
-        save_array(_heatmaps_of(self.folder, run.history.epochs[-1].epoch), heatmaps)
+        epoch = run.history.epochs[-1].epoch
+        if epoch == 0:  # another run's maps are not to be mixed with this one's
+            for old in self.folder.glob("heatmaps-*.npz"):
+                old.unlink()
+        heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options)
+        save_arrays(
+            _kept(self.folder, epoch), heatmaps=heatmaps.numpy(), indices=self.split.indices.numpy()
+        )
 
     def save_gifs(self, epochs):
         """Write folder/cam-PLACE-CLASS.gif for each image, over epochs 0 to `epochs`; the paths."""
-        known, heatmaps = read_heatmaps(self.folder, epochs)
+        known, heatmaps, _ = read_heatmaps(self.folder, epochs)
         paths = []
         for place, name in enumerate(self.split.names):
             paths.append(self.folder / f"cam-{place}-{name}.gif")
@@ -111,14 +117,21 @@ class CamRecorder:
 
 
 def read_heatmaps(folder, epochs):
-    """What a CamRecorder kept in `folder`: its E epochs, and their maps, float32 (E, N, 32, 32)."""
-    known = [epoch for epoch in range(epochs + 1) if _heatmaps_of(folder, epoch).is_file()]
-    heatmaps = np.stack([np.load(_heatmaps_of(folder, epoch)) for epoch in known])
-    return known, torch.from_numpy(heatmaps)
+    """What a CamRecorder kept in `folder` up to epoch `epochs`.
+
+    Returns (the E epochs that are there, their maps as float32 (E, N, 32, 32), the images' indices
+    int64 (N,) in their source). Raises ValueError where there are none.
+    """
+    known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
+    if not known:
+        raise ValueError(f"there are no heatmaps in {folder}")
+    files = [np.load(_kept(folder, epoch)) for epoch in known]
+    heatmaps = torch.from_numpy(np.stack([file["heatmaps"] for file in files]))
+    return known, heatmaps, files[0]["indices"]
 
 
-def _heatmaps_of(folder, epoch):
-    return folder / f"heatmaps-{epoch:03d}.npy"
+def _kept(folder, epoch):
+    return folder / f"heatmaps-{epoch:03d}.npz"
 
 
 def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=500):

@@ -3,6 +3,8 @@
 PICTURES names them all. On one machine the same files give the same bytes.
 """
 
+import functools
+
 import numpy as np
 import torch
 
@@ -20,14 +22,19 @@ NETWORK = "resnet18"  # the one whose answers are shown
 
 def draw(names, folder, cifar):
     """Draw the pictures of these names into `folder`; yields each path when it is done."""
-    model, _ = load_pretrained(NETWORK)
-    logits = evaluate.predict(model, cifar.test.images)
     for name in names:
-        PICTURES[name](folder / name, cifar=cifar, model=model, logits=logits)
+        PICTURES[name](folder / name, cifar)
         yield folder / name
 
 
-def samples(path, *, cifar, **_):
+@functools.cache
+def _answers(cifar):
+    """The network whose answers are shown, and its logits of all test images."""
+    model, _ = load_pretrained(NETWORK)
+    return model, evaluate.predict(model, cifar.test.images)
+
+
+def samples(path, cifar):
     """A row of training images for each class."""
     rows = {
         name: cifar.train.images[cifar.train.labels == label][:12]
@@ -36,17 +43,17 @@ def samples(path, *, cifar, **_):
     plots.save(plots.show_rows(rows), path)
 
 
-def montage(path, *, cifar, **_):
+def montage(path, cifar):
     """The first 1,024 training images, pixel for pixel."""
     plots.save_montage(path, cifar.train.images[:1024])
 
 
-def augmentations(path, *, cifar, **_):
-    """One training image under several policies, ten draws each."""
+def augmentations(path, cifar):
+    """One training image under several policies, twelve draws each."""
     policies = ("crop-flip", "translate-alternating", "crop-alternating-cutout", "crop-flip-color",
                 "conv5-published", "compact-published", "separable-published",
                 "resnet18-published")  # fmt: skip
-    image = cifar.train.images[cifar.train.labels == 7][:1]
+    image = cifar.train.images[cifar.train.labels == CLASSES.index("horse")][:1]
     rows = {"the image itself": image}
     for policy in policies:
         several = image.expand(12, -1, -1, -1).contiguous()
@@ -54,15 +61,15 @@ def augmentations(path, *, cifar, **_):
     plots.save(plots.show_rows(rows), path)
 
 
-def curves(path, **_):
-    """Training and test accuracy of all shipped runs."""
+def curves(path, cifar):
+    """Training and test accuracy of the first shipped run of each recipe."""
     first = {name: result.runs[0] for name, result in shipped_results().items()}
-    ax = plots.compare_histories(first, title="Five networks, each by its own recipe")
-    plots.save(ax, path)
+    plots.save(plots.compare_histories(first, title="Each network by its own recipe"), path)
 
 
-def confusion(path, *, cifar, logits, **_):
+def confusion(path, cifar):
     """Who is taken for whom."""
+    _, logits = _answers(cifar)
     matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
     right = evaluate.accuracy(logits, cifar.test.labels)
     title = f"{NETWORK}: {right:.1%} of the test images right"
@@ -70,7 +77,8 @@ def confusion(path, *, cifar, logits, **_):
 
 
 def _gallery(find, show, heading, *, with_cam):
-    def draw_gallery(path, *, cifar, model, logits):
+    def draw_gallery(path, cifar):
+        model, logits = _answers(cifar)
         test = cifar.test
         ranked = find(logits, test.labels, count=8 if with_cam else 15)
         heatmaps = None
@@ -86,22 +94,24 @@ def _gallery(find, show, heading, *, with_cam):
 
 
 def _learning(place):
-    def draw_learning(path, *, cifar, **_):
-        """Grad-CAM of one validation image, epoch by epoch, while a network learned."""
-        heatmaps = torch.from_numpy(np.load(PRETRAINED / "compact-val-cam.npy")) / 255  # (E, 5, …)
-        shown = cifar.hold_out(5000).val.first_of_each(5)
-        save_cam_gif(path, shown.images[place], heatmaps[:, place])
+    def draw_learning(path, cifar):
+        """Grad-CAM of one image, epoch by epoch, while a network learned."""
+        kept = np.load(PRETRAINED / "compact-val-cam.npz")
+        heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
+        (where,) = (cifar.train.indices == int(kept["indices"][place])).nonzero()
+        save_cam_gif(path, cifar.train.images[where[0]], heatmaps[:, place])
 
     return draw_learning
 
 
-def cost(path, **_):
+def cost(path, cifar):
     """Accuracy against multiply-adds, published and ours."""
     points = {}
     for name, result in shipped_results().items():
-        model = create_model(result.runs[0].recipe.model)
-        published, _epochs = PUBLISHED[name]
-        points[name] = mult_adds(model), published, result.accuracy
+        model = result.runs[0].recipe.model
+        if model in PUBLISHED:
+            published, _ = PUBLISHED[model]
+            points[name] = mult_adds(create_model(model, seed=0)), published, result.accuracy
     plots.save(plots.plot_cost(points), path)
 
 

@@ -31,13 +31,13 @@ def write_whole(path, write):
         temporary.unlink(missing_ok=True)
 
 
-def save_array(path, array):
-    """Write a NumPy array as .npy, in one piece."""
+def save_arrays(path, **arrays):
+    """Write NumPy arrays as one compressed .npz, in one piece."""
     import numpy as np
 
     def write(temporary):
-        with temporary.open("wb") as file:  # given a path, np.save would add a suffix
-            np.save(file, array)
+        with temporary.open("wb") as file:  # given a path, np.savez would add a suffix
+            np.savez_compressed(file, **arrays)
 
     write_whole(path, write)
 

@@ -50,7 +50,8 @@ class Dropout(nn.Dropout):
     """nn.Dropout with cheaper coins on a CPU: one 64-bit random number decides on four elements.
 
     torch draws a number an element, on one core: up to a third of a training step where every
-    convolution is followed by dropout. The rate is rounded to a multiple of 2⁻¹⁶.
+    convolution is followed by dropout; behind linear layers nn.Dropout is cheap enough. The rate is
+    rounded to a multiple of 2⁻¹⁶.
     """
 
     def forward(self, maps):
@@ -266,20 +267,23 @@ MODELS = {
 INITIALIZATIONS = ("default", "kaiming")
 
 
-def create_model(name, num_classes=10, *, seed=None, initialization="default", dropout=1.0):
+def create_model(name, num_classes=10, *, seed=None, initialization="default", dropout_factor=1.0):
     """A fresh network of MODELS, with random weights.
 
     seed: a whole number gives the same weights every time and leaves torch's own generator alone;
     None draws from torch's generator. initialization: "default" is torch's own; "kaiming" scales
     every kernel for the ReLU behind it (arXiv 1502.01852) and starts the last layer at zero, which
-    nets without batch norm need at high learning rates. dropout: a factor on the network's own
-    rates, in [0, 1]. Raises ValueError for an unknown name. Used in notebook 03.
+    nets without batch norm need at high learning rates. dropout_factor: on
+    the network's own rates, in [0, 1]. Raises ValueError for an unknown name and a factor beyond.
+    Used in notebook 03.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
     if initialization not in INITIALIZATIONS:
         choices = ", ".join(INITIALIZATIONS)
         raise ValueError(f"unknown initialization {initialization!r}; choose one of {choices}")
+    if not 0 <= dropout_factor <= 1:
+        raise ValueError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:
             torch.manual_seed(seed)
@@ -293,7 +297,7 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
             nn.init.zeros_(layers[-1].weight)  # no ReLU behind it: start without a preference
     for layer in model.modules():
         if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
-            layer.p *= dropout
+            layer.p *= dropout_factor
     return model
 
 

@@ -96,7 +96,7 @@ def orthogonalize(matrix, *, steps=5):
     for _ in range(steps):
         p = a * identity + b * gram + c * gram @ gram
         product = p @ product
-        gram = p @ gram @ p
+        gram = p @ gram @ p  # of the new x
     x = product @ x
     return x.T if tall else x
 
@@ -163,8 +163,6 @@ def make_optimizer(model, recipe):
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]
     weights = [p for p in parameters if p.ndim in (2, 3)]
-    if muon and recipe.muon_linear:  # the last layer's rows are classes, not directions to even out
-        kernels, weights = kernels + weights[:-1], weights[-1:]
     vectors = [p for p in parameters if p.ndim < 2]
     groups = [
         {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},

@@ -80,6 +80,7 @@ def _as_picture(image):
     return image.permute(1, 2, 0).cpu().numpy()
 
 
+@styled  # matplotlib takes the background of a file from the settings at this moment
 def save(figure_or_axes, path, *, dpi=120):
     """Write a Figure, or the Figure of an Axes, as PNG, and close it."""
     import matplotlib.pyplot as plt

@@ -24,7 +24,6 @@ class Recipe:
     optimizer: str = knob("sgd", "sgd, adam, adamw or muon")
     lr: float = knob(0.1, "highest learning rate")
     muon_lr: float = knob(0.05, "highest learning rate of convolution kernels under muon")
-    muon_linear: bool = knob(False, "muon for linear layers too, but the last")
     renormalize: bool = knob(False, "muon keeps each kernel's norm, instead of weight decay")
     momentum: float = knob(0.9, "momentum; Adam's first beta")
     beta2: float = knob(0.999, "Adam's second beta")
@@ -41,7 +40,7 @@ class Recipe:
     clip_norm: float = knob(0.0, "longest gradient, longer ones are shortened; 0 for no limit")
     augmentation: str = knob("crop-flip", "augmentation policy")
     initialization: str = knob("default", "default or kaiming")
-    dropout: float = knob(1.0, "factor on the network's own dropout rates")
+    dropout_factor: float = knob(1.0, "on the network's own dropout rates")
     seed: int = knob(0, "seed of weights, order, augmentation and dropout")
 
     def __post_init__(self):
@@ -65,7 +64,7 @@ class Recipe:
             "step_factor": (0 < self.step_factor <= 1, "in (0, 1]"),
             "step_decay_factor": (0 <= self.step_decay_factor < float("inf"), "0 or more"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
-            "dropout": (0 <= self.dropout <= 1, "in [0, 1]"),
+            "dropout_factor": (0 <= self.dropout_factor <= 1, "in [0, 1]"),
             "clip_norm": (0 <= self.clip_norm < float("inf"), "0 or more"),
             "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
         }
@@ -83,7 +82,7 @@ class Recipe:
 
     def initial(self):
         """The fields that create_model takes: create_model(recipe.model, **recipe.initial())."""
-        names = ("seed", "initialization", "dropout")
+        names = ("seed", "initialization", "dropout_factor")
         return {name: getattr(self, name) for name in names}
 
     def as_dict(self):

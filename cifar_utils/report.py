@@ -20,7 +20,7 @@ START, END = "<!-- results: cifar report --write README.md -->", "<!-- end of th
 
 @dataclass(frozen=True)
 class Result:
-    """The runs of one recipe that differ in the seed alone; the first run's weights ship."""
+    """The shipped runs of one recipe, which differ in the seed alone."""
 
     name: str
     runs: tuple[History, ...]
@@ -38,26 +38,26 @@ class Result:
 
     @property
     def minutes(self):
-        """Training time of one run: its epochs times their median, so that a pause hardly counts"""
-        epochs = [row.seconds for run in self.runs for row in run.epochs if row.epoch]
-        return statistics.median(epochs) * self.runs[0].recipe.epochs / 60
+        """Training time of the first run: its epochs times their median; a pause hardly counts."""
+        epochs = [row.seconds for row in self.runs[0].epochs if row.epoch]
+        return statistics.median(epochs) * len(epochs) / 60
 
     @property
     def device(self):
-        """Where it was trained, and in which precision."""
+        """Where the first run was trained, and in which precision."""
         return f"{self.runs[0].device}, {self.runs[0].precision}"
 
     def __str__(self):
         """What the recipe can claim, in a line."""
         runs = f", {len(self.runs)} seeds" if len(self.runs) > 1 else ", one seed"
-        return f"{_percent(self)}{runs}; {self.minutes:.0f} min on {self.device}"
+        return f"{_percent(self)}{runs}; {_time(self)} on {self.device}"
 
 
 def shipped_results(folder=PRETRAINED):
     """dict from recipe to Result, of the histories in `folder`, in the order of PUBLISHED.
 
-    Runs with a validation split are left out: they helped to choose, and were not tested. Used in
-    notebook 04.
+    Runs with a validation split are left out: they helped to choose, and were not tested. Raises
+    ValueError where runs under one name differ in more than the seed. Used in notebook 04.
     """
     runs = {}
     for path in folder.glob("*.json"):
@@ -65,6 +65,9 @@ def shipped_results(folder=PRETRAINED):
         if history.val_images:
             continue
         runs.setdefault(history.recipe.name, []).append(history)
+    for name, same in runs.items():
+        if len({run.recipe.changed(seed=0) for run in same}) > 1:
+            raise ValueError(f"the runs of {name} in {folder} are not of one recipe")
     names = [name for name in PUBLISHED if name in runs]
     names += sorted(set(runs) - set(names))
     return {
@@ -79,8 +82,7 @@ COLUMNS = (
 )  # fmt: skip
 CAPTION = (
     "Ours is the test accuracy after the last epoch, of one view of each image; ± is the standard "
-    "deviation over seeds, and the weights of seed 0 ship. Published is the best of the authors' "
-    "own logs."
+    "deviation over seeds. Published is the best that the authors' own logs show."
 )
 
 
@@ -93,15 +95,15 @@ def table(results):
 def _row(result):
     recipe = result.runs[0].recipe
     published, epochs = PUBLISHED.get(recipe.model, (None, "–"))
-    model = create_model(recipe.model)
+    model = create_model(recipe.model, seed=0)
     return (
         f"`{result.name}`",
-        "–" if published is None else f"{published:.2%}",
+        "–" if published is None else f"{100 * published:g}%",
         f"**{_percent(result)}**",
         f"{epochs}, {recipe.epochs}",
         f"{parameter_count(model):,}",
         f"{mult_adds(model) / 1e6:.1f} M",
-        f"{result.minutes:.0f} min",
+        _time(result),
         result.device,
     )
 
@@ -110,3 +112,8 @@ def _percent(result):
     if result.spread is None:
         return f"{result.accuracy:.2%}"
     return f"{100 * result.accuracy:.2f} ± {100 * result.spread:.2f}%"
+
+
+def _time(result):
+    minutes = result.minutes
+    return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"

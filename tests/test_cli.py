@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -123,20 +124,19 @@ def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, ca
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--no-test"])
     assert "test: " not in capsys.readouterr().out
     assert History.load("run/history.json").test is None and Path("run/curves.png").exists()
-    history = History.load("run/history.json")
-    replace(history, val_images=0).save("run/history.json")
-    assert "was not tested" in refused(capsys, "ship", "run", "--out", "shipped")
-    replace(history, epochs=history.epochs[:-1]).save("run/history.json")
-    assert "not finished" in refused(capsys, "ship", "run", "--out", "shipped")
+
+
+FINAL = [word if word != "60" else "0" for word in FAST]
 
 
 def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     arrays, capsys, monkeypatch, tmp_path
 ):
-    final = ["train", "--recipe", "compact", *FAST, "--validation", "0", *arrays, "-q"]
     for seed in ("0", "1"):
-        main([*final, "--out", seed, "--seed", seed])
-    main(["ship", "0", "1", "--out", "shipped", *arrays[:4]])
+        final = ["train", "--recipe", "compact", *FINAL, *arrays, "--out", seed, "--seed", seed]
+        main([*final, "-q"])
+    ship = ["ship", "0", "1", "--out", "shipped", *arrays[:4]]
+    main(ship)
     assert "half precision" in capsys.readouterr().out
     names = {"compact.json", "compact.safetensors", "compact-seed1.json"}
     assert {path.name for path in Path("shipped").iterdir()} == names
@@ -150,40 +150,65 @@ def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
         half = theirs.half().float() if theirs.is_floating_point() else theirs
         assert torch.equal(ours, half)
     assert info.recipe == run.recipe and info.source == "npy"
+    assert "add --overwrite to replace it" in refused(capsys, *ship)
+    main([*ship, "--overwrite"])
 
 
 def test_ship_takes_runs_that_held_images_out_under_their_own_name_and_their_heatmaps(arrays):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam", "--no-test"])
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
-    names = {"compact-val.json", "compact-val.safetensors", "compact-val-cam.npy"}
+    names = {"compact-val.json", "compact-val.safetensors", "compact-val-cam.npz"}
     assert {path.name for path in Path("shipped").iterdir()} == names
-    shipped = np.load("shipped/compact-val-cam.npy")
-    assert shipped.shape == (3, 5, 32, 32) and shipped.dtype == np.uint8
-    for epoch, bytes_ in enumerate(shipped):
-        kept = np.load(f"run/cam/heatmaps-{epoch:03}.npy")
-        assert np.abs(bytes_ / 255 - kept).max() <= 0.5 / 255 + 1e-6
+    shipped = np.load("shipped/compact-val-cam.npz")
+    assert shipped["heatmaps"].shape == (3, 5, 32, 32) and shipped["heatmaps"].dtype == np.uint8
+    for epoch, bytes_ in enumerate(shipped["heatmaps"]):
+        kept = np.load(f"run/cam/heatmaps-{epoch:03}.npz")
+        assert np.abs(bytes_ / 255 - kept["heatmaps"]).max() <= 0.5 / 255 + 1e-6
+        assert np.array_equal(shipped["indices"], kept["indices"])
 
 
 def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, capsys):
     """All rows of the last layer moved by 100: half precision cannot tell them apart any more."""
-    main(["train", "--recipe", "compact", *FAST, "--epochs", "6", *arrays, "--out", "run", "-q"])
+    main(["train", "--recipe", "compact", *FINAL, "--epochs", "6", *arrays, "--out", "run", "-q"])
     model, info = checkpoints.load_weights("run")
     with torch.no_grad():
         model.classifier[-1].weight.add_(100)
     checkpoints.save_weights("run/weights.safetensors", model, info)
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
     assert "single precision" in capsys.readouterr().out
-    kept = load_file("shipped/compact-val.safetensors")
+    kept = load_file("shipped/compact.safetensors")
     assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}
 
 
 def test_ship_leaves_weights_out_that_do_not_fit(arrays, capsys, monkeypatch):
     monkeypatch.setattr(ship, "LIMIT", 1e5)
-    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
+    main(["train", "--recipe", "compact", *FINAL, *arrays, "--out", "run", "-q"])
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
     assert "1 MB are more than the limit leaves" in capsys.readouterr().out
-    assert [path.name for path in Path("shipped").iterdir()] == ["compact-val.json"]
-    assert not History.load("shipped/compact-val.json").sha256
+    assert [path.name for path in Path("shipped").iterdir()] == ["compact.json"]
+    assert not History.load("shipped/compact.json").sha256
+
+
+def test_ship_refuses_before_it_writes_anything(arrays, capsys):
+    main(["train", "--recipe", "compact", *FINAL, *arrays, "--out", "good", "-q"])
+    good = History.load("good/history.json")
+    bad = {
+        "not finished": replace(good, epochs=good.epochs[:-1]),
+        "was not tested": replace(good, test=None),
+        "held images out and was tested": replace(good, train_images=240, val_images=60),
+        "without --limit": replace(good, train_images=30),
+        "is on synthetic, the data is npy": replace(good, source="synthetic"),
+    }
+    for words, history in bad.items():
+        history.save("bad/history.json")
+        line = refused(capsys, "ship", "good", "bad", "--out", "shipped", *arrays[:4])
+        assert words in line and not Path("shipped").exists()
+    shutil.copytree("good", "twin")
+    line = refused(capsys, "ship", "good", "twin", "--out", "shipped", *arrays[:4])
+    assert "two of the runs would ship under one name" in line
+    assert "not of a recipe that `cifar recipes` lists" in refused(
+        capsys, "ship", "good", *arrays[:4]
+    )
 
 
 def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):

@@ -63,8 +63,8 @@ WRONG = {
     "05c": lambda confidences, right, bins: abs((confidences - right.float()).mean().item()),
     "05d": lambda right, repeats, generator: (0.0, 1.0),
     "06a": lambda w: w,
-    "06b": lambda maps, gradients: (maps * gradients).sum(1).clamp(min=0),
-    "06c": lambda maps, gradients: (maps * gradients.mean((2, 3), keepdim=True)).sum(1),
+    "06b": lambda maps, gradients: largest_1((maps * gradients).sum(1)),
+    "06c": lambda maps, gradients: largest_1((maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
     "06d": lambda heatmaps, boxes: 1.0,
 }
 
@@ -96,6 +96,8 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
         ("02d", lambda images, labels, partner, share: mixed_with_places(images, partner, share)),
         ("04c", lambda w, v, g, lr, m: (w - (m * v + lr * g), m * v + lr * g)),
         ("04d", lambda logits, labels, s: overflowing(logits, labels, s)),
+        ("05d", lambda right, repeats, draw: bootstrap(right, repeats, draw, (0.05, 0.95))),
+        ("06b", lambda maps, gradients: (maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
     ],
 )
 def test_tempting_answers_fail(name, tempting, capsys):
@@ -105,6 +107,15 @@ def test_tempting_answers_fail(name, tempting, capsys):
 def same(images, key):
     keys = [key(image) for image in images]
     return [(i, j) for j in range(len(keys)) for i in range(j) if keys[i] == keys[j]]
+
+
+def largest_1(heat):
+    return heat.clamp(min=0) / heat.clamp(min=1e-12).amax((1, 2), keepdim=True)
+
+
+def bootstrap(right, repeats, draw, ends):
+    chosen = torch.randint(len(right), (repeats, len(right)), generator=draw)
+    return right[chosen].double().mean(1).quantile(torch.tensor(ends).double()).tolist()
 
 
 def black(images, generator):

@@ -1,5 +1,7 @@
 """The README's pictures: each name draws its file, and the same bytes every time."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -27,12 +29,15 @@ def shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "shipped_results", lambda: results)
     monkeypatch.setattr(figures, "PRETRAINED", tmp_path)
     heat = np.random.default_rng(0).integers(0, 256, (3, 5, 32, 32), dtype=np.uint8)
-    np.save(tmp_path / "compact-val-cam.npy", heat)
+    indices = np.array([7, 1, 5, 20, 3])
+    np.savez(tmp_path / "compact-val-cam.npz", heatmaps=heat, indices=indices)
+    figures._answers.cache_clear()
+    return heat, indices
 
 
 @pytest.fixture
 def cifar(painted_split):
-    train, test = painted_split(6000), painted_split(60, seed=1)
+    train, test = painted_split(200), painted_split(60, seed=1)
     return data.Cifar(train, train[:0], test)
 
 
@@ -54,12 +59,41 @@ def test_each_picture_is_drawn_and_drawn_again_byte_for_byte(name, shipped, cifa
             assert name == "montage.png" or corner == (255, 255, 255, 255)  # also on dark pages
 
 
+def test_animations_show_each_image_with_its_own_maps(shipped, cifar, tmp_path, monkeypatch):
+    heat, indices = shipped
+    drawn = []
+    monkeypatch.setattr(figures, "save_cam_gif", lambda *arguments: drawn.append(arguments))
+    names = [name for name in figures.PICTURES if name.endswith(".gif")]
+    list(figures.draw(names, tmp_path, cifar))
+    assert [path.name for path, *_ in drawn] == names and len(names) == 5
+    for place, (_, image, maps) in enumerate(drawn):
+        assert torch.equal(image, cifar.train.images[indices[place]])
+        assert np.array_equal((255 * maps).round().byte(), heat[:, place])
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "count"),
+    [("mistakes.png", False, 15), ("hits.png", True, 15), ("mistakes-cam.png", False, 8),
+     ("hits-cam.png", True, 8)],
+)  # fmt: skip
+def test_galleries_show_what_their_name_says(name, right, count, shipped, cifar, monkeypatch):
+    logits = torch.nn.functional.one_hot(cifar.test.labels, 10) * 9.0
+    logits[::2] = logits[::2].roll(1, 1)  # every second answer is wrong
+    model, _ = figures.load_pretrained("resnet18")
+    monkeypatch.setattr(figures, "_answers", lambda _: (model, logits))
+    saved = []
+    monkeypatch.setattr(figures.plots, "save", lambda figure, path: saved.append(figure))
+    list(figures.draw([name], Path(), cifar))
+    titles = [ax.get_title() for ax in saved[0].axes if ax.get_title()]
+    assert len(titles) == count and {title[0] for title in titles} == {"✓" if right else "✗"}
+
+
 def test_the_command_names_the_pictures_and_insists_on_cifar10(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(data, "MIRRORS", ())
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
     for arguments, words in (
         (["poster.png"], "unknown picture 'poster.png'; choose one of samples.png, montage.png"),
-        (["--source", "synthetic"], "the pictures show CIFAR-10, and this is synthetic"),
+        ([], "put cifar-10-python.tar.gz"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(["figures", *arguments, "--out", str(tmp_path / "out")])

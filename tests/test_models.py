@@ -143,9 +143,11 @@ def test_dropout_keeps_the_layout_and_the_type():
 
 
 @pytest.mark.parametrize("name", ["vgg", "conv5", "separable", "resnet18"])
-def test_a_factor_on_dropout_reaches_every_layer_and_changes_nothing_else(name):
+def test_a_factor_on_dropout_reaches_every_layer(name):
     kinds = (nn.Dropout, nn.Dropout2d)
-    own, none, part = (create_model(name, seed=0, dropout=factor) for factor in (1.0, 0.0, 0.4))
+    own, none, part = (
+        create_model(name, seed=0, dropout_factor=factor) for factor in (1.0, 0.0, 0.4)
+    )
     rates = [
         [layer.p for layer in net.modules() if isinstance(layer, kinds)]
         for net in (own, none, part)
@@ -154,7 +156,9 @@ def test_a_factor_on_dropout_reaches_every_layer_and_changes_nothing_else(name):
     assert rates[2] == pytest.approx([0.4 * rate for rate in rates[0]])
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(own.eval()(images), part.eval()(images))
-    assert torch.equal(none.train().features[0](images), none.train().features[0](images))
+    assert torch.equal(none.train()(images), none(images))  # nothing is left to chance
+    with pytest.raises(ValueError, match=r"dropout_factor is 3; it must be in \[0, 1\]"):
+        create_model(name, dropout_factor=3)
 
 
 def test_a_seed_gives_the_same_weights_and_spares_the_global_generator():

@@ -91,8 +91,9 @@ def test_orthogonalize_moves_singular_values_to_1_and_keeps_the_directions(shape
     assert got.diagonal()[kept].min() > 0.6 and got.diagonal().max() < 1.3
 
 
-@pytest.mark.parametrize("rank", [1, 5, 64])
-@pytest.mark.parametrize("decades", [0, 3, 6])
+@pytest.mark.parametrize(
+    ("rank", "decades"), [(1, 0), (5, 0), (5, 3), (5, 6), (64, 0), (64, 3), (64, 6)]
+)
 def test_orthogonalize_in_fp32_follows_the_plain_iteration(rank, decades):
     """Working on the small square must not cost accuracy, nor blow up directions of rank zero."""
     generator = torch.Generator().manual_seed(rank)

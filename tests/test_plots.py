@@ -212,13 +212,15 @@ def test_save_writes_a_png_and_closes_the_figure(tmp_path):
             assert picture.format == "PNG" and picture.width > 500
 
 
-def test_the_style_reaches_the_figure_and_leaves_the_readers_settings_alone():
-    with matplotlib.rc_context({"figure.facecolor": "black", "axes.spines.top": True}):
+def test_the_style_reaches_the_file_and_leaves_the_readers_settings_alone(tmp_path):
+    with plt.style.context("dark_background"):
+        before = dict(matplotlib.rcParams)
         ax = plots.plot_schedule(cosine)
-        assert matplotlib.rcParams["figure.facecolor"] == "black"
-        assert matplotlib.rcParams["axes.spines.top"]
-    assert ax.figure.get_facecolor() == (1, 1, 1, 1)
-    assert not ax.spines["top"].get_visible() and ax.title.get_fontweight() == "bold"
+        plots.save(ax, tmp_path / "schedule.png")
+        assert dict(matplotlib.rcParams) == before
+    assert ax.title.get_fontweight() == "bold"
+    with Image.open(tmp_path / "schedule.png") as picture:
+        assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 
 def test_a_class_has_one_colour_in_every_figure():

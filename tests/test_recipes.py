@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -73,8 +75,9 @@ def test_a_recipe_survives_json(recipe):
     ("field", "value"),
     [("epochs", 0), ("batch_size", -1), ("lr", 0.0), ("lr", float("nan")), ("momentum", 1.0),
      ("weight_decay", -1e-4), ("peak", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0),
-     ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("dropout", 1.1), ("epochs", 2.5),
-     ("lr", "fast"), ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf"))],
+     ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("dropout_factor", 1.1),
+     ("epochs", 2.5), ("lr", "fast"), ("nesterov", 1), ("epochs", True),
+     ("weight_decay", float("inf"))],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):
@@ -82,12 +85,19 @@ def test_a_value_out_of_range_names_the_field(field, value):
 
 
 def test_a_recipe_says_how_its_network_begins():
-    recipe = Recipe(model="conv5", seed=3, initialization="kaiming", dropout=0.5)
+    recipe = Recipe(model="conv5", seed=3, initialization="kaiming", dropout_factor=0.5)
     model = create_model(recipe.model, **recipe.initial())
     same = create_model("conv5", seed=3, initialization="kaiming")
     for ours, theirs in zip(model.parameters(), same.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert {layer.p for layer in model.modules() if isinstance(layer, nn.Dropout2d)} == {0.25}
+
+
+def test_wherever_a_recipe_names_the_network_it_also_says_how_that_begins():
+    root = Path(__file__).parent.parent
+    for page in (root / "README.md", *root.glob("notebooks/**/*.ipynb")):
+        for call in re.findall(r"create_model\(\w+\.model\b[^)]*", page.read_text()):
+            assert ".initial(" in call, (page, call)
 
 
 def test_whole_numbers_serve_as_floats():
