@@ -90,8 +90,8 @@ class Recipe:
         return asdict(self)
 
 
-_RECIPES = (
-    # The course's own. Those without a figure have not been run to their end.
+# The course's own. Those without a figure have not been run to their end.
+_OWN = (
     Recipe("vgg", model="vgg", epochs=15, optimizer="muon", lr=0.05, muon_lr=0.02,
            weight_decay=0.01, decay_vectors=False, label_smoothing=0.1, clip_norm=1.0,
            augmentation="crop-alternating", initialization="kaiming"),
@@ -108,7 +108,10 @@ _RECIPES = (
     Recipe("resnet18", model="resnet18", epochs=20, batch_size=256, optimizer="muon", lr=0.1,
            muon_lr=0.05, weight_decay=0.01, decay_vectors=False, label_smoothing=0.1,
            augmentation="crop-alternating"),
-    # The five systems', as their code has them. Fields that theirs lacks are at torch's defaults.
+)  # fmt: skip
+
+# The five systems', as their code has them. Fields that theirs lacks are at torch's defaults.
+_PUBLISHED = (
     Recipe("vgg-published", model="vgg", epochs=15, batch_size=8, lr=1e-3, nesterov=False,
            weight_decay=0.0, schedule="constant", augmentation="vgg-published"),
     # 300 epochs at 9.4e-4 and 100 at 2.4e-4, where weight decay goes from 1.1e-4 to 2.1e-4.
@@ -125,9 +128,11 @@ _RECIPES = (
            augmentation="resnet18-published"),
 )  # fmt: skip
 
-RECIPES = {recipe.name: recipe for recipe in _RECIPES}
-for _name in ("resnet34", "resnet50", "resnet101", "resnet152"):  # not run: they take resnet18's
-    RECIPES[_name] = RECIPES["resnet18"].changed(name=_name, model=_name)
+_DEEPER = ("resnet34", "resnet50", "resnet101", "resnet152")
+
+RECIPES = {recipe.name: recipe for recipe in _OWN}
+RECIPES |= {name: RECIPES["resnet18"].changed(name=name, model=name) for name in _DEEPER}
+RECIPES |= {recipe.name: recipe for recipe in _PUBLISHED}
 
 
 def get_recipe(name):
