@@ -92,6 +92,7 @@ class Recipe:
 
 # The course's own. Those without a figure have not been run to their end.
 _OWN = (
+    # 90.91%, one seed; 56 min on CPU, 2 threads, bf16
     Recipe("vgg", model="vgg", epochs=15, optimizer="muon", lr=0.05, muon_lr=0.02,
            weight_decay=0.01, decay_vectors=False, label_smoothing=0.1, clip_norm=1.0,
            augmentation="crop-alternating", initialization="kaiming"),
