@@ -1,0 +1,90 @@
+"""The results table, and that everything it stands on is there and in step."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cifar_utils import report
+from cifar_utils.checkpoints import PRETRAINED, load_pretrained
+from cifar_utils.history import Epoch, History
+from cifar_utils.models import MODELS
+from cifar_utils.recipes import RECIPES
+
+README = Path(__file__).parent.parent / "README.md"
+RUNS = {path.stem: History.load(path) for path in sorted(PRETRAINED.glob("*.json"))}
+
+
+def history(name, *, seed=0, top1=0.9, seconds=(10.0, 20.0, 90.0)):
+    recipe = RECIPES[name].changed(seed=seed, epochs=len(seconds))
+    rows = [Epoch(0, 0.0, 2.3, 0.1, None, None, 0.0, 0.0)]
+    rows += [Epoch(n, 0.1, 1.0, 0.5, None, None, s, 9.0) for n, s in enumerate(seconds, start=1)]
+    return History(recipe, "cifar10", tuple(rows), 50_000, 0, "CPU, 2 threads", "bf16", "2.15.0",
+                   {"top1": top1, "n": 10_000})  # fmt: skip
+
+
+def test_runs_are_gathered_by_recipe_and_seed(tmp_path):
+    for name, run in {
+        "compact": history("compact", top1=0.90),
+        "compact-seed10": history("compact", seed=10, top1=0.91),
+        "compact-seed2": history("compact", seed=2, top1=0.92),
+        "resnet34": history("resnet34", top1=0.95),
+        "vgg": history("vgg", top1=0.85),
+        "vgg-val": replace(history("vgg"), val_images=5000, test=None),
+    }.items():
+        run.save(tmp_path / f"{name}.json")
+    results = report.shipped_results(tmp_path)
+    assert list(results) == ["vgg", "compact", "resnet34"]
+    compact = results["compact"]
+    assert [run.recipe.seed for run in compact.runs] == [0, 2, 10]
+    assert compact.accuracy == pytest.approx(0.91) and compact.spread == pytest.approx(0.01)
+    assert results["vgg"].spread is None
+    # The median epoch, 20 s, times three epochs: the pause of 90 s hardly counts.
+    assert results["vgg"].minutes == pytest.approx(1.0)
+    assert str(compact) == "91.00 ± 1.00%, 3 seeds; 1 min on CPU, 2 threads, bf16"
+    assert str(results["vgg"]) == "85.00%, one seed; 1 min on CPU, 2 threads, bf16"
+    lines = report.table(results).splitlines()
+    assert len({line.count("|") for line in lines[:5]}) == 1
+    assert lines[3] == (
+        "| `compact` | 89.31% | **91.00 ± 1.00%** | 100, 3 | 399,274 | 22.3 M | 1 min | "
+        "CPU, 2 threads, bf16 |"
+    )
+    assert lines[4].startswith("| `resnet34` | – | **95.00%** | –, 3 | 21,282,122 | ")
+
+
+def test_runs_under_one_name_are_of_one_recipe(tmp_path):
+    history("compact").save(tmp_path / "compact.json")
+    history("compact", seed=1, seconds=(1.0,)).save(tmp_path / "compact-seed1.json")
+    with pytest.raises(ValueError, match=r"the runs of compact in .* are not of one recipe"):
+        report.shipped_results(tmp_path)
+
+
+def test_published_epochs_are_those_of_the_published_recipes():
+    for name, (_, epochs) in report.PUBLISHED.items():
+        assert RECIPES[f"{name}-published"].epochs == epochs
+
+
+# --- no figure without a file ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_history_and_its_weights_belong_together(name):
+    weights = PRETRAINED / f"{name}.safetensors"
+    assert bool(RUNS[name].sha256) == weights.exists()
+    if weights.exists():
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() == RUNS[name].sha256
+        _, info = load_pretrained(name)
+        assert (info.recipe, info.epoch) == (RUNS[name].recipe, RUNS[name].recipe.epochs)
+
+
+def test_every_published_result_falls_in_no_more_epochs():
+    for name, result in report.shipped_results().items():
+        if name not in report.PUBLISHED:
+            continue
+        accuracy, epochs = report.PUBLISHED[name]
+        assert result.accuracy > accuracy and result.runs[0].recipe.epochs <= epochs
+
+
+def test_models_with_results_exist():
+    assert set(report.PUBLISHED) <= set(MODELS)
