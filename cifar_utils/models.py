@@ -49,9 +49,8 @@ def conv_bn_relu(inputs, outputs):
 class Dropout(nn.Dropout):
     """nn.Dropout with cheaper coins on a CPU: one 64-bit random number decides on four elements.
 
-    torch draws a number an element, on one core: up to a third of a training step where every
-    convolution is followed by dropout; behind linear layers nn.Dropout is cheap enough. The rate is
-    rounded to a multiple of 2⁻¹⁶.
+    torch draws a number an element, on one core: dear where every convolution is followed by
+    dropout, and cheap enough behind linear layers. The rate is rounded to a multiple of 2⁻¹⁶.
     """
 
     def forward(self, maps):

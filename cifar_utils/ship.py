@@ -43,6 +43,10 @@ def check(run, cifar, *, own):
         raise ValueError(f"the run in {run} is not of a recipe that `cifar recipes` lists")
     if own and history.source != "cifar10":
         raise ValueError(f"the run in {run} is on {history.source}, not on CIFAR-10")
+    if (run / "cam").is_dir():
+        epochs, _, _ = read_heatmaps(run / "cam", recipe.epochs)
+        if len(epochs) <= recipe.epochs:
+            raise ValueError(f"{run / 'cam'} lacks epochs; train with --cam from the beginning")
     return history
 
 
@@ -64,9 +68,7 @@ def ship(run, history, folder, train):
     name, done = name_of(history), ["history"]
     heatmaps = folder / f"{name}-cam.npz"
     if (run / "cam").is_dir():
-        epochs, maps, indices = read_heatmaps(run / "cam", history.recipe.epochs)
-        if epochs != list(range(history.recipe.epochs + 1)):
-            raise ValueError(f"{run / 'cam'} lacks epochs; train with --cam from the beginning")
+        _, maps, indices = read_heatmaps(run / "cam", history.recipe.epochs)
         maps = (255 * maps).round().byte().numpy()  # (epochs + 1, images, 32, 32)
         save_arrays(heatmaps, heatmaps=maps, indices=indices)
         done.append("heatmaps")
@@ -90,9 +92,6 @@ def _ship_weights(run, path, train):
     model, info = checkpoints.load_weights(run)
     others = sum(file.stat().st_size for file in path.parent.glob("*.safetensors") if file != path)
     numbers = sum(tensor.numel() for tensor in model.state_dict().values())
-    if others + 2 * numbers > LIMIT:
-        path.unlink(missing_ok=True)
-        return f"no weights: {2 * numbers / 1e6:.0f} MB are more than the limit leaves"
     half = copy.deepcopy(model).half()
     images = train.images[:10_000]
     single, rounded = (
@@ -100,6 +99,9 @@ def _ship_weights(run, path, train):
         for network in (model, copy.deepcopy(half).float())
     )
     same = (single == rounded).double().mean().item() >= 0.9995
+    size = numbers * (2 if same else 4)
+    if others + size > LIMIT:
+        path.unlink(missing_ok=True)
+        return f"no weights: {size / 1e6:.0f} MB are more than the limit leaves"
     checkpoints.save_weights(path, half if same else model, info)
-    size = path.stat().st_size / 1e6
-    return f"{size:.1f} MB of weights in {'half' if same else 'single'} precision"
+    return f"{size / 1e6:.1f} MB of weights in {'half' if same else 'single'} precision"

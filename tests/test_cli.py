@@ -203,6 +203,10 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
         history.save("bad/history.json")
         line = refused(capsys, "ship", "good", "bad", "--out", "shipped", *arrays[:4])
         assert words in line and not Path("shipped").exists()
+    shutil.copytree("good", "holed")
+    Path("holed/cam").mkdir()
+    line = refused(capsys, "ship", "good", "holed", "--out", "shipped", *arrays[:4])
+    assert "no heatmaps in holed" in line and not Path("shipped").exists()
     shutil.copytree("good", "twin")
     line = refused(capsys, "ship", "good", "twin", "--out", "shipped", *arrays[:4])
     assert "two of the runs would ship under one name" in line
