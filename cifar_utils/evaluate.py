@@ -161,6 +161,11 @@ class Ranked:
     def __len__(self):
         return len(self.indices)
 
+    def __getitem__(self, chosen):
+        """Fewer of them: a slice, or a list of places."""
+        fields = (self.indices, self.labels, self.predictions, self.confidences)
+        return Ranked(*(values[chosen] for values in fields))
+
 
 def most_confident_mistakes(logits, labels, *, count=20):
     """The wrongly classified images, at most `count`, that the model was surest of."""

@@ -4,7 +4,9 @@ The maps come from pytorch-grad-cam, always on a copy of the network: the librar
 evaluation mode and leaves gradients and hooks behind.
 """
 
+import contextlib
 import copy
+import io
 
 import numpy as np
 import torch
@@ -33,8 +35,9 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
 
     images: uint8 (N, 3, 32, 32). targets: int64 (N,), a class for each image. stage: which entry of
     model.features (negative ones count from the end), or several, whose maps are averaged; None
-    takes the deepest whose map is at least 4×4. method: a name of METHODS. smooth: average over
-    mirrored and rescaled copies of each image. An image in which nothing speaks for its class has a
+    takes the deepest whose map is at least 4×4. method: a name of METHODS. smooth: average over the
+    image and its mirror image in three contrasts. Each map is stretched to [0, 1]: the strengths of
+    two maps cannot be compared. An image in which nothing speaks for its class has a
     map of zeros. The model is left as it was. Raises ValueError for an unknown method or stage.
     Used in notebook 06.
     """
@@ -53,7 +56,8 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     with torch.enable_grad():
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
-            heatmaps.append(cam(normalize(few.to(device)), outputs, aug_smooth=smooth))
+            with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar for each image
+                heatmaps.append(cam(normalize(few.to(device)), outputs, aug_smooth=smooth))
     return torch.from_numpy(np.concatenate(heatmaps))
 
 

@@ -127,24 +127,29 @@ def show_images(images, *, titles=None, columns=8, title=None):
 
 
 @styled
-def show_rows(rows, *, title=None):
+def show_rows(rows, *, size=0.7, columns=(), title=None):
     """Rows of images, each beside its name: one operation a row, or one class.
 
-    rows: dict from name to uint8 (N, 3, H, W).
+    rows: dict from name to uint8 (N, 3, H, W). size: of an image, in inches. columns: names above
+    the images of the first row.
     """
-    columns = max(len(images) for images in rows.values())
-    figure, axes = _grid(len(rows), 1, (0.7 * columns, 0.75), title)
+    count = max(len(images) for images in rows.values())
+    figure, axes = _grid(len(rows), 1, (size * count, size + 0.05), title)
     for ax, (name, images) in zip(axes, rows.items(), strict=True):
-        strip = _side_by_side(images, columns)  # one picture a row: much quicker than a panel each
+        strip = _side_by_side(images, count)  # one picture a row: much quicker than a panel each
         ax.imshow(_as_picture(strip), interpolation="nearest")
         ax.text(-0.01, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
+    for number, name in enumerate(columns):
+        place = (number + 0.5) / count
+        axes[0].text(place, 1.03, name, transform=axes[0].transAxes, ha="center", fontsize=9)
     return figure
 
 
-def _side_by_side(images, columns, gap=3):
+def _side_by_side(images, columns):
     """Images, uint8 (N, 3, H, W), as one, with white gaps and white places up to `columns`."""
     from torch.nn.functional import pad
 
+    gap = max(3, images.shape[3] // 16)
     spaced = pad(images, (0, gap), value=255)
     spaced = pad(spaced, (0, 0, 0, 0, 0, 0, 0, columns - len(images)), value=255)
     return spaced.permute(1, 2, 0, 3).flatten(2)[:, :, :-gap]

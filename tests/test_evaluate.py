@@ -78,6 +78,7 @@ def test_most_confident_equals_an_independent_sort(seed, count):
         assert got.predictions.tolist() == [prediction for *_, prediction in wanted]
         assert got.labels.tolist() == labels[got.indices].tolist()
         assert got.confidences.tolist() == pytest.approx([-value for value, *_ in wanted])
+        assert got[1:].predictions.tolist() == [prediction for *_, prediction in wanted[1:]]
 
 
 def test_calibration_equals_a_loop(guesses):

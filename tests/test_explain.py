@@ -103,6 +103,13 @@ def test_the_target_class_matters(random_split):
     assert (one - other).abs().mean() > 0.01
 
 
+@pytest.mark.parametrize("method", ["scorecam", "ablationcam"])
+def test_no_method_draws_bars_of_its_own(method, random_split, capsys):
+    model, split = create_model("compact", seed=0), random_split(2)
+    explain.grad_cam(model, split.images, split.labels, method=method)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_smoothing_gives_another_map(random_split):
     model, split = create_model("compact", seed=0), random_split(2)
     plain = explain.grad_cam(model, split.images, split.labels)

@@ -154,7 +154,8 @@ def test_galleries_of_one_and_of_none(judged):
 
 def test_rows_show_each_rows_images_beside_its_name(random_split):
     images = random_split(5).images
-    figure = plots.show_rows({"flip": images[:3], "crop": images[3:]})
+    rows = {"flip": images[:3], "crop": images[3:]}
+    figure = plots.show_rows(rows, columns=("one", "two", "three"))
     first, second = (pictures(ax)[0] for ax in figure.axes)
     size = images.shape[-1]
     for place, image in enumerate(images):
@@ -162,7 +163,8 @@ def test_rows_show_each_rows_images_beside_its_name(random_split):
         start = column * (size + 3)  # a gap of three pixels
         assert np.array_equal(row[:, start : start + size], image.permute(1, 2, 0))
     assert first.shape == second.shape and (second[:, 2 * (size + 3) :] == 255).all()
-    assert [text.get_text() for ax in figure.axes for text in ax.texts] == ["flip", "crop"]
+    above, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
+    assert (above, below) == (["flip", "one", "two", "three"], ["crop"])
 
 
 def test_a_montage_is_exact_to_the_pixel(tmp_path, random_split):
