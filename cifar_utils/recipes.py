@@ -96,6 +96,7 @@ _OWN = (
     Recipe("vgg", model="vgg", epochs=15, optimizer="muon", lr=0.05, muon_lr=0.02,
            weight_decay=0.01, decay_vectors=False, label_smoothing=0.1, clip_norm=1.0,
            augmentation="crop-alternating", initialization="kaiming"),
+    # 91.94%, one seed; 48 min on CPU, 2 threads, bf16
     Recipe("conv5", model="conv5", epochs=60, optimizer="muon", lr=0.05, muon_lr=0.02,
            weight_decay=0.01, decay_vectors=False, label_smoothing=0.1, clip_norm=1.0,
            augmentation="crop-alternating", initialization="kaiming", dropout_factor=0.3),
