@@ -134,7 +134,10 @@ def show_rows(rows, *, size=0.7, columns=(), title=None):
     the images of the first row.
     """
     count = max(len(images) for images in rows.values())
-    figure, axes = _grid(len(rows), 1, (size * count, size + 0.05), title)
+    longest = max(len(line) for name in rows for line in name.splitlines())
+    width = size * count + 0.08 * longest  # inches; a letter takes less than 0.08
+    figure, axes = _grid(len(rows), 1, (width, size + 0.05), title)
+    figure.set_layout_engine("compressed")  # panels of a fixed shape: no room around them
     for ax, (name, images) in zip(axes, rows.items(), strict=True):
         strip = _side_by_side(images, count)  # one picture a row: much quicker than a panel each
         ax.imshow(_as_picture(strip), interpolation="nearest")
