@@ -434,7 +434,8 @@ def plot_calibration(calibration, *, title="Calibration", ax=None):
     ax = _axes(ax, (5, 5))
     error, confidences, accuracies, counts = calibration
     ax.plot([0, 1], [0, 1], color=INK, linestyle=":")
-    ax.scatter(confidences, accuracies, s=10 + 200 * counts / max(counts.max(), 1), color=BLUE)
+    sizes = 10 + 200 * counts / max(counts.max(), 1)
+    ax.scatter(confidences, accuracies, s=sizes, color=BLUE, clip_on=False, zorder=3)
     ax.set(
         title=f"{title}, error {error:.3f}",
         xlabel="confidence",

@@ -258,25 +258,35 @@ def test_test_prints_and_draws(arrays, trained, capsys):
 
 
 def awkward_images(folder):
-    """Files of the kinds that people have; each can be read."""
+    """Twenty files of the kinds that people have; each can be read."""
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
     colour = Image.fromarray(noise[..., :3])
+    clear_palette = colour.convert("P")
+    clear_palette.info["transparency"] = 3
     made = {
         "grey.png": colour.convert("L"),
-        "rgba.png": Image.fromarray(noise, "RGBA") if False else Image.fromarray(noise),
+        "rgba.png": Image.fromarray(noise),
         "palette.png": colour.convert("P"),
+        "clear-palette.png": clear_palette,
         "cmyk.jpg": colour.convert("CMYK"),
         "sixteen.png": Image.fromarray(noise[..., 0].astype(np.uint16) * 257),
+        "float.tiff": Image.fromarray(noise[..., 0].astype(np.float32) / 255),
         "one-bit.png": colour.convert("1"),
         "grey-alpha.png": colour.convert("LA"),
-        "tiny.png": colour.resize((1, 1)),
+        "lab.tiff": colour.convert("LAB"),
+        "one-pixel.png": colour.resize((1, 1)),
         "thin.png": colour.resize((400, 3)),
         "large.jpg": colour.resize((1500, 900)),
         "spaces and ü.webp": colour,
+        "picture.bmp": colour,
+        "picture.ppm": colour,
+        "no-ending": colour,
+        "wrong-ending.jpg": colour,
         "animated.gif": colour.convert("P"),
     }
+    kinds = {"no-ending": "JPEG", "wrong-ending.jpg": "PNG"}
     for name, image in made.items():
-        image.save(folder / name)
+        image.save(folder / name, kinds.get(name))
     rotated = colour.getexif()
     rotated[0x0112] = 6
     colour.save(folder / "rotated.jpg", exif=rotated)
@@ -287,7 +297,7 @@ def test_predict_takes_awkward_images_and_its_probabilities_sum_to_1(tmp_path, t
     paths = awkward_images(tmp_path)
     main(["predict", *paths, "--weights", trained, "--json"])
     answers = json.loads(capsys.readouterr().out)
-    assert [answer["file"] for answer in answers] == paths
+    assert len(paths) == 20 and [answer["file"] for answer in answers] == paths
     for answer in answers:
         assert list(answer["probabilities"]) == list(data.CLASSES)
         assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-9)
