@@ -146,6 +146,13 @@ def _add_test(subparsers):
         help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
     )
     add(
+        "--share",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the images, least confident first, that get the further views (default: 1)",
+    )
+    add(
         "--confusion",
         action="store_true",
         help="print the confusion matrix; with --out also draw it",

@@ -69,9 +69,14 @@ def _test_run(model, history, cifar, out, *, verbose):
 
     logits = evaluate.predict(model, cifar.test.images)
     figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    views, several = history.recipe.views, ""
+    if views > 1:
+        logits = evaluate.predict(model, cifar.test.images, views=views)
+        figures["top1_views"] = evaluate.accuracy(logits, cifar.test.labels)
+        several = f" ({figures['top1_views']:.2%} with {views} views)"
     history.with_test(figures).save(out / "history.json")
     print(
-        f"test: {figures['top1']:.2%} of {figures['n']:,} images ({cifar.source}), "
+        f"test: {figures['top1']:.2%}{several} of {figures['n']:,} images ({cifar.source}), "
         f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
     )
     if verbose:
@@ -184,8 +189,9 @@ def test_command(options):
             f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
         )
     logits = evaluate.predict(
-        model.to(device), cifar.test.images, views=options.views, batch_size=options.batch_size
-    )
+        model.to(device), cifar.test.images, views=options.views, share=options.share,
+        batch_size=options.batch_size,
+    )  # fmt: skip
     figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
     matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
     figures["source"] = cifar.source
@@ -370,12 +376,12 @@ def summary_command(options):
 
 def recipes_command(options):
     print(
-        f"{'name':<22}{'model':<11}{'epochs':>6}{'batch':>7}  {'optimizer':<10}{'lr':>8}  "
+        f"{'name':<22}{'model':<13}{'epochs':>6}{'batch':>7}  {'optimizer':<10}{'lr':>8}  "
         f"{'schedule':<10}augmentation"
     )
     for recipe in RECIPES.values():
         print(
-            f"{recipe.name:<22}{recipe.model:<11}{recipe.epochs:>6}{recipe.batch_size:>7}  "
+            f"{recipe.name:<22}{recipe.model:<13}{recipe.epochs:>6}{recipe.batch_size:>7}  "
             f"{recipe.optimizer:<10}{recipe.lr:>8.3g}  {recipe.schedule:<10}"
             f"{recipe.augmentation}"
         )

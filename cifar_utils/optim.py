@@ -64,12 +64,17 @@ def rate_factor(recipe, progress):
 
 
 def set_rates(optimizer, recipe, progress):
-    """Give every parameter group the learning rate and weight decay that hold at `progress`."""
-    factor = rate_factor(recipe, progress)
+    """Give every parameter group the learning rate and weight decay that hold at `progress`.
+
+    A group with "until", a fraction of the training, goes through its whole schedule by then and is
+    at rate 0 after it.
+    """
     decay = 1.0
     if recipe.schedule == "step":
         decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     for group in optimizer.param_groups:
+        until = group.get("until", 1.0)
+        factor = rate_factor(recipe, progress / until) if progress <= until else 0.0
         group["lr"] = group["initial_lr"] * factor
         group["weight_decay"] = group["initial_weight_decay"] * decay
 
@@ -150,10 +155,12 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 
 
 def make_optimizer(model, recipe):
-    """The recipe's optimizer over the model's parameters, in up to three groups.
+    """The recipe's optimizer over the model's parameters, in up to four groups.
 
     Convolution kernels, other weights, and vectors (biases, batch norm): Muon treats the kernels in
-    its own way at `muon_lr`, and with `decay_vectors` off the vectors get no weight decay.
+    its own way at `muon_lr`. Vectors learn `vector_rate` times as fast, and with `decay_vectors`
+    off they get no weight decay. With `whitening` the bias of a frozen convolution makes a group of
+    its own, which is trained for that fraction only.
     Raises ValueError for an unknown optimizer. Used in notebook 04.
     """
     if recipe.optimizer not in OPTIMIZERS:
@@ -163,15 +170,22 @@ def make_optimizer(model, recipe):
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]
     weights = [p for p in parameters if p.ndim in (2, 3)]
-    vectors = [p for p in parameters if p.ndim < 2]
+    early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
+    vectors = [p for p in parameters if p.ndim < 2 and id(p) not in early]
+    # vector_rate leaves the decay a step, lr · weight_decay, as it is: so does airbench.
+    decay = recipe.weight_decay / recipe.vector_rate if recipe.decay_vectors else 0.0
+    for_vectors = {"lr": recipe.lr * recipe.vector_rate, "weight_decay": decay}
     groups = [
         {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},
         {"params": weights},
-        {"params": vectors, "weight_decay": recipe.weight_decay if recipe.decay_vectors else 0.0},
+        {"params": vectors, **for_vectors},
+        {"params": [p for p in parameters if id(p) in early], **for_vectors},
     ]
+    groups[3]["until"] = recipe.whitening
     if muon:
-        for group, orthogonal in zip(groups, (True, False, False), strict=True):
-            group["orthogonal"] = orthogonal
+        for group in groups:
+            group["orthogonal"] = group["params"] is kernels
+        groups[0]["momentum"] = recipe.muon_momentum or recipe.momentum
     groups = [group for group in groups if group["params"]]
     shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     betas = (recipe.momentum, recipe.beta2)
@@ -187,3 +201,13 @@ def make_optimizer(model, recipe):
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
     return optimizer
+
+
+def frozen_biases(model):
+    """The trained biases of convolutions whose kernels are frozen, as a whitening layer's are."""
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    return [
+        layer.bias
+        for layer in convolutions
+        if layer.bias is not None and layer.bias.requires_grad and not layer.weight.requires_grad
+    ]

@@ -14,6 +14,7 @@ from cifar_utils.data import normalize
 from cifar_utils.device import autocast, describe, generator, pick_device, pick_precision, seed_from
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
+from cifar_utils.models import whiten
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates
 
 
@@ -22,8 +23,8 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     """One pass over `batches`; mean loss and accuracy over its images, as floats.
 
     batches: an iterable with a length that gives (uint8 images, labels). span: where the epoch
-    begins and ends in the training, as fractions; the learning rate follows. progress: wraps the
-    batches, as tqdm does. Used in notebook 04.
+    begins and ends in the training, as fractions; learning rate and image size follow. progress:
+    wraps the batches, as tqdm does. Used in notebook 04.
     """
     device = next(model.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -32,8 +33,10 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     correct = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
     for step, (images, labels) in enumerate(progress(batches)):
-        set_rates(optimizer, recipe, span[0] + (span[1] - span[0]) * step / len(batches))
-        inputs = normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
+        done = span[0] + (span[1] - span[0]) * step / len(batches)
+        set_rates(optimizer, recipe, done)
+        inputs = shrunk(normalize(images.to(device)), recipe, done)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         labels = labels.to(device)
         with autocast(device, precision):
             logits = model(inputs)
@@ -51,6 +54,17 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         correct += (logits.detach().argmax(1) == labels).sum()
         count += len(labels)
     return loss_sum.item() / count, correct.item() / count
+
+
+def shrunk(inputs, recipe, done):
+    """The batch at the size that the recipe wants when the fraction `done` of it is done.
+
+    Small images first, for their steps are cheap, and whole ones to end with: progressive resizing
+    (Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
+    """
+    if done >= recipe.small_until or recipe.small_size == inputs.shape[2]:
+        return inputs
+    return F.interpolate(inputs, size=recipe.small_size, mode="bilinear", antialias=True)
 
 
 def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
@@ -96,6 +110,7 @@ def start(model, train, val, recipe, device, precision, resume):
         precision = resume["precision"]
     precision = pick_precision(precision, device)
     model.to(device, memory_format=torch.channels_last)
+    prepare(model, train, recipe)
     history = History(
         recipe, train.source, (), len(train), len(val or ()), describe(device), precision,
         torch.__version__,
@@ -105,6 +120,21 @@ def start(model, train, val, recipe, device, precision, resume):
     if resume:
         run.load_state(resume)
     return run
+
+
+def prepare(model, train, recipe):
+    """Whiten the first layer where the recipe says so; ValueError if the two do not fit."""
+    if recipe.whitening:
+        whiten(model, normalize(train.images[:5000]))
+    if recipe.small_until:
+        small = torch.zeros(1, 3, recipe.small_size, recipe.small_size)
+        try:
+            with torch.no_grad():
+                model.eval()(small.to(next(model.parameters()).device))
+        except RuntimeError:
+            raise ValueError(
+                f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
+            ) from None
 
 
 @dataclass
@@ -224,6 +254,7 @@ def lr_range_test(
     device = pick_device(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=torch.channels_last)
+    prepare(model, train, recipe)
     recipe = recipe.changed(schedule="constant", warmup=0.0)
     optimizer = make_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
