@@ -14,15 +14,25 @@ from cifar_utils.recipes import RECIPES, get_recipe
 
 
 def train_command(options):
+    from cifar_utils.distributed import together
+
+    with together():
+        _train(options)
+
+
+def _train(options):
+    """Train, alone or with other processes: the first alone prints and writes."""
     from functools import partial
 
     from tqdm import tqdm
 
     from cifar_utils import plots
+    from cifar_utils.distributed import rank
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
-    say = (lambda *_: None) if options.quiet else print
+    first = rank() == 0
+    say = print if first and not options.quiet else lambda *_: None
     recipe = _checked_recipe(options)
     out = _writable(options.out or Path("runs") / recipe.name)
     state, recipe = _resume(options, recipe, out)
@@ -30,7 +40,7 @@ def train_command(options):
     if state:
         _check_same_data(state, cifar)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
-    if options.verbose:
+    if options.verbose and first:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
     say(
@@ -38,7 +48,7 @@ def train_command(options):
         f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
         f"{len(cifar.test):,} test images"
     )
-    recorder = _cam_recorder(cifar, out) if options.cam else None
+    recorder = _cam_recorder(cifar, out) if options.cam and first else None
 
     def log(run):
         say(run)
@@ -54,8 +64,11 @@ def train_command(options):
             device=options.device, precision=options.precision, workers=options.workers,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        if first:
+            print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
         raise
+    if not first:
+        return
     plots.save(plots.show_history(history), out / "curves.png")
     if recorder:
         say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))

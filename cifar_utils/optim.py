@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from cifar_utils.distributed import add_up, rank, ranks
+
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
 
 
@@ -129,24 +131,38 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient, state = parameter.grad, self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(gradient)
-                state["momentum"].mul_(group["momentum"]).add_(gradient)
-                update = torch.add(gradient, state["momentum"], alpha=group["momentum"])
-                if group["orthogonal"]:
-                    matrix = update.flatten(1)
-                    wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                    update = orthogonalize(matrix).mul_(wider).view(update.shape)
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            updates = (self._with_momentum(parameter, group["momentum"]) for parameter in moving)
+            if group["orthogonal"]:
+                updates = orthogonal_updates(updates)
+            for parameter, update in zip(moving, updates, strict=True):
                 if group["orthogonal"] and group["renormalize"]:
                     parameter.mul_(len(parameter) ** 0.5 / (parameter.norm() + 1e-7))
                 else:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
         return loss
+
+    def _with_momentum(self, parameter, momentum):
+        gradient, state = parameter.grad, self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        state["momentum"].mul_(momentum).add_(gradient)
+        return torch.add(gradient, state["momentum"], alpha=momentum)
+
+
+def orthogonal_updates(updates):
+    """The kernels' updates, orthogonalised; of several processes each does its part of them."""
+    done = []
+    for number, update in enumerate(updates):
+        if number % ranks() == rank():
+            matrix = update.flatten(1)
+            wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            done.append(orthogonalize(matrix).mul_(wider).view(update.shape))
+        else:
+            done.append(torch.zeros_like(update))  # another's part: the sum brings it
+    add_up(*done)
+    return done
 
 
 # --- from recipe to optimizer ---------------------------------------------------------------------

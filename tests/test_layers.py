@@ -11,6 +11,7 @@ import cifar_utils
 
 PACKAGE = Path(cifar_utils.__file__).parent
 LEVELS = [
+    {"distributed"},
     {"files", "synthetic", "augment", "models", "optim", "recipes", "device"},
     {"data"},
     {"evaluate", "history", "checkpoints"},
