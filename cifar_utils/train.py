@@ -12,7 +12,15 @@ from torch.utils.data import DataLoader, Dataset
 from cifar_utils import distributed
 from cifar_utils.augment import augment, operations
 from cifar_utils.data import normalize
-from cifar_utils.device import autocast, describe, generator, pick_device, pick_precision, seed_from
+from cifar_utils.device import (
+    autocast,
+    describe,
+    generator,
+    keep_memory,
+    pick_device,
+    pick_precision,
+    seed_from,
+)
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import whiten
@@ -119,6 +127,8 @@ def start(model, train, val, recipe, device, precision, resume):
     if not len(train):
         raise ValueError("there are no training images")
     device = pick_device(device)
+    if device.type == "cpu":
+        keep_memory()
     if resume and precision == "auto":  # a second measurement might come out differently
         precision = resume["precision"]
     precision = distributed.agreed(pick_precision(precision, device))
