@@ -429,6 +429,83 @@ def lr_find_command(options):
     print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
 
 
+def bench_command(options):
+    from cifar_utils import bench
+    from cifar_utils.device import pick_device, pick_precision
+
+    _check_bench(options)
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    results = bench.machine(device, precision)
+    print(", ".join(results.values()))
+    if options.recipe:
+        results["recipes"] = _race(options, device, precision)
+    else:
+        results |= _throughput(options, device, precision)
+    if options.json:
+        text = json.dumps(results, indent=1)
+        write_whole(options.json, lambda temporary: temporary.write_text(text))
+        print(f"written: {options.json}")
+
+
+def _check_bench(options):
+    """All that can be refused before anything is measured."""
+    from cifar_utils.augment import operations
+    from cifar_utils.models import MODELS
+
+    if options.json:
+        _writable(options.json.parent)
+    if not options.recipe and (options.against or _recipe_changes(options)):
+        raise ValueError("--against and recipe fields need --recipe")
+    if options.recipe and options.quick:
+        raise ValueError(
+            "--quick is for networks and augmentations; shorten a recipe with --epochs"
+        )
+    for policy in options.augmentations or ():
+        operations(policy)
+    for name in options.models or ():
+        if name not in MODELS:
+            raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+
+
+def _race(options, device, precision):
+    from cifar_utils import bench
+
+    recipes = [_checked_recipe(options)]
+    if options.against:
+        recipes.append(get_recipe(options.against))
+    cifar = _load(options)
+    rows = bench.race(recipes, cifar, repeats=options.repeats, device=device, precision=precision)
+    on = "validation" if len(cifar.val) else "test"
+    print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
+    print(bench.table(rows, bench.RACE_COLUMNS))
+    if options.against:
+        ratio = rows[0]["seconds"]["median"] / rows[1]["seconds"]["median"]
+        print(f"{rows[0]['name']} takes {ratio:.2f} times as long as {rows[1]['name']}")
+    return rows
+
+
+def _throughput(options, device, precision):
+    """Both tables, or those that were asked for by name."""
+    from cifar_utils import bench
+    from cifar_utils.augment import AUGMENTATIONS
+    from cifar_utils.models import MODELS
+
+    both = options.models is None and options.augmentations is None
+    short = {"images": 16, "times": 2} if options.quick else {}
+    results = {}
+    if both or options.augmentations is not None:
+        policies = options.augmentations or AUGMENTATIONS
+        results["augmentations"] = bench.time_augmentations(policies, device, **short)
+        print("\n" + bench.table(results["augmentations"], bench.AUGMENTATION_COLUMNS))
+    if both or options.models is not None:
+        precisions = dict.fromkeys(("fp32", precision))  # a second one only where it is worth it
+        models = options.models or MODELS
+        results["models"] = bench.time_models(models, device, precisions, **short)
+        print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))
+    return results
+
+
 def report_command(options):
     from cifar_utils import report
 

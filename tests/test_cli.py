@@ -344,7 +344,7 @@ def test_lr_find_draws_and_suggests(arrays, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
-                                     "lr-find", "report", "figures",
+                                     "lr-find", "bench", "report", "figures",
                                      "ship"])  # fmt: skip
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -384,6 +384,13 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["predict", "nowhere.png"], "there is no file nowhere.png"),
         (["predict"], "required: IMAGE"),
         (["data", "--source", "x"], "choose one of auto"),
+        (["bench", "--recipe", "lenet"], "choose one of vgg"),
+        (["bench", "--recipe", "fast", "--against", "lenet"], "choose one of vgg"),
+        (["bench", "--models", "lenet"], "choose one of vgg"),
+        (["bench", "--augmentations", "flap"], "choose one of none, flip"),
+        (["bench", "--against", "fast"], "need --recipe"),
+        (["bench", "--epochs", "2"], "need --recipe"),
+        (["bench", "--recipe", "fast", "--quick"], "shorten a recipe with --epochs"),
         (["summary", "lenet"], "choose one of vgg"),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),

@@ -16,7 +16,7 @@ LEVELS = [
     {"data"},
     {"evaluate", "history", "checkpoints"},
     {"plots", "train", "explain", "report"},
-    {"exercises", "figures", "ship"},
+    {"bench", "exercises", "figures", "ship"},
     {"course"},
     {"commands"},
     {"__main__"},
