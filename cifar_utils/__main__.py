@@ -57,6 +57,7 @@ def make_parser():
         _add_summary,
         _add_recipes,
         _add_lr_find,
+        _add_bench,
         _add_report,
         _add_figures,
         _add_ship,
@@ -144,6 +145,13 @@ def _add_test(subparsers):
         choices=(1, 2, 6),
         default=1,
         help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
+    )
+    add(
+        "--share",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="share of the images, least confident first, that get the further views (default: 1)",
     )
     add(
         "--confusion",
@@ -259,6 +267,43 @@ def _add_lr_find(subparsers):
         metavar="DIR",
         help="folder for lr-range.png (default: .)",
     )
+    _add_data(parser)
+    _add_device(parser)
+    _add_recipe_fields(parser)
+
+
+def _add_bench(subparsers):
+    parser = _command(
+        subparsers,
+        "bench",
+        "measure how fast recipes, networks and augmentations are here",
+        commands.bench_command,
+        example="cifar bench --recipe fast --against airbench94 --repeats 5 --json bench.json",
+    )
+    parser.usage = "cifar bench [--recipe NAME] [options]"
+    add = parser.add_argument
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="time this recipe from start to end, and its accuracy; without it, networks and "
+        "augmentations are timed",
+    )
+    add("--against", metavar="NAME", help="another recipe, trained in turn with the first")
+    add(
+        "--repeats",
+        type=_positive,
+        default=3,
+        metavar="N",
+        help="trainings a recipe, each with the next seed (default: 3)",
+    )
+    add("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
+    add("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
+    add(
+        "--quick",
+        action="store_true",
+        help="two steps of 16 images each: to see that it works, the figures mean little",
+    )
+    add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
     _add_device(parser)
     _add_recipe_fields(parser)

@@ -74,6 +74,14 @@ def brightness_contrast(images, generator=None, *, brightness=0.2, contrast=0.2)
     return ((brighter - grey) * sharp + grey).round().clamp(0, 255).to(torch.uint8)
 
 
+def gentle_color(images, generator=None):
+    """Brightness and contrast as Hiverge's speed run draws them (github.com/hiverge).
+
+    Theirs moves brightness by up to 0.14 standard deviations: 7% of the mean.
+    """
+    return brightness_contrast(images, generator, brightness=0.07, contrast=0.13)
+
+
 def _mirror(images, chosen):
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
@@ -215,6 +223,7 @@ AUGMENTATIONS = {
     "crop-alternating": (crop, alternating_flip),
     "translate-alternating": (translate, alternating_flip),
     "translate-alternating-cutout": (translate, alternating_flip, cutout),
+    "translate-alternating-color": (translate, alternating_flip, gentle_color),
     "crop-alternating-cutout": (crop, alternating_flip, cutout),
     "crop-flip-color": (crop, flip, brightness_contrast),
     "vgg-published": (),

@@ -14,15 +14,25 @@ from cifar_utils.recipes import RECIPES, get_recipe
 
 
 def train_command(options):
+    from cifar_utils.distributed import together
+
+    with together():
+        _train(options)
+
+
+def _train(options):
+    """Train, alone or with other processes: the first alone prints and writes."""
     from functools import partial
 
     from tqdm import tqdm
 
     from cifar_utils import plots
+    from cifar_utils.distributed import rank
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
-    say = (lambda *_: None) if options.quiet else print
+    first = rank() == 0
+    say = print if first and not options.quiet else lambda *_: None
     recipe = _checked_recipe(options)
     out = _writable(options.out or Path("runs") / recipe.name)
     state, recipe = _resume(options, recipe, out)
@@ -30,7 +40,7 @@ def train_command(options):
     if state:
         _check_same_data(state, cifar)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
-    if options.verbose:
+    if options.verbose and first:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
     say(
@@ -38,7 +48,7 @@ def train_command(options):
         f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
         f"{len(cifar.test):,} test images"
     )
-    recorder = _cam_recorder(cifar, out) if options.cam else None
+    recorder = _cam_recorder(cifar, out) if options.cam and first else None
 
     def log(run):
         say(run)
@@ -54,8 +64,11 @@ def train_command(options):
             device=options.device, precision=options.precision, workers=options.workers,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        if first:
+            print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
         raise
+    if not first:
+        return
     plots.save(plots.show_history(history), out / "curves.png")
     if recorder:
         say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
@@ -69,9 +82,14 @@ def _test_run(model, history, cifar, out, *, verbose):
 
     logits = evaluate.predict(model, cifar.test.images)
     figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    views, several = history.recipe.views, ""
+    if views > 1:
+        logits = evaluate.predict(model, cifar.test.images, views=views)
+        figures["top1_views"] = evaluate.accuracy(logits, cifar.test.labels)
+        several = f" ({figures['top1_views']:.2%} with {views} views)"
     history.with_test(figures).save(out / "history.json")
     print(
-        f"test: {figures['top1']:.2%} of {figures['n']:,} images ({cifar.source}), "
+        f"test: {figures['top1']:.2%}{several} of {figures['n']:,} images ({cifar.source}), "
         f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
     )
     if verbose:
@@ -184,8 +202,9 @@ def test_command(options):
             f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
         )
     logits = evaluate.predict(
-        model.to(device), cifar.test.images, views=options.views, batch_size=options.batch_size
-    )
+        model.to(device), cifar.test.images, views=options.views, share=options.share,
+        batch_size=options.batch_size,
+    )  # fmt: skip
     figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
     matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
     figures["source"] = cifar.source
@@ -370,12 +389,12 @@ def summary_command(options):
 
 def recipes_command(options):
     print(
-        f"{'name':<22}{'model':<11}{'epochs':>6}{'batch':>7}  {'optimizer':<10}{'lr':>8}  "
+        f"{'name':<22}{'model':<13}{'epochs':>6}{'batch':>7}  {'optimizer':<10}{'lr':>8}  "
         f"{'schedule':<10}augmentation"
     )
     for recipe in RECIPES.values():
         print(
-            f"{recipe.name:<22}{recipe.model:<11}{recipe.epochs:>6}{recipe.batch_size:>7}  "
+            f"{recipe.name:<22}{recipe.model:<13}{recipe.epochs:>6}{recipe.batch_size:>7}  "
             f"{recipe.optimizer:<10}{recipe.lr:>8.3g}  {recipe.schedule:<10}"
             f"{recipe.augmentation}"
         )
@@ -408,6 +427,83 @@ def lr_find_command(options):
     title = f"{recipe.name} on {SOURCE_TITLES[cifar.source]}: learning-rate range test"
     plots.save(plots.plot_lr_range(result, title=title), path)
     print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
+
+
+def bench_command(options):
+    from cifar_utils import bench
+    from cifar_utils.device import pick_device, pick_precision
+
+    _check_bench(options)
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    results = bench.machine(device, precision)
+    print(", ".join(results.values()))
+    if options.recipe:
+        results["recipes"] = _race(options, device, precision)
+    else:
+        results |= _throughput(options, device, precision)
+    if options.json:
+        text = json.dumps(results, indent=1)
+        write_whole(options.json, lambda temporary: temporary.write_text(text))
+        print(f"written: {options.json}")
+
+
+def _check_bench(options):
+    """All that can be refused before anything is measured."""
+    from cifar_utils.augment import operations
+    from cifar_utils.models import MODELS
+
+    if options.json:
+        _writable(options.json.parent)
+    if not options.recipe and (options.against or _recipe_changes(options)):
+        raise ValueError("--against and recipe fields need --recipe")
+    if options.recipe and options.quick:
+        raise ValueError(
+            "--quick is for networks and augmentations; shorten a recipe with --epochs"
+        )
+    for policy in options.augmentations or ():
+        operations(policy)
+    for name in options.models or ():
+        if name not in MODELS:
+            raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+
+
+def _race(options, device, precision):
+    from cifar_utils import bench
+
+    recipes = [_checked_recipe(options)]
+    if options.against:
+        recipes.append(get_recipe(options.against))
+    cifar = _load(options)
+    rows = bench.race(recipes, cifar, repeats=options.repeats, device=device, precision=precision)
+    on = "validation" if len(cifar.val) else "test"
+    print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
+    print(bench.table(rows, bench.RACE_COLUMNS))
+    if options.against:
+        ratio = rows[0]["seconds"]["median"] / rows[1]["seconds"]["median"]
+        print(f"{rows[0]['name']} takes {ratio:.2f} times as long as {rows[1]['name']}")
+    return rows
+
+
+def _throughput(options, device, precision):
+    """Both tables, or those that were asked for by name."""
+    from cifar_utils import bench
+    from cifar_utils.augment import AUGMENTATIONS
+    from cifar_utils.models import MODELS
+
+    both = options.models is None and options.augmentations is None
+    short = {"images": 16, "times": 2} if options.quick else {}
+    results = {}
+    if both or options.augmentations is not None:
+        policies = options.augmentations or AUGMENTATIONS
+        results["augmentations"] = bench.time_augmentations(policies, device, **short)
+        print("\n" + bench.table(results["augmentations"], bench.AUGMENTATION_COLUMNS))
+    if both or options.models is not None:
+        precisions = dict.fromkeys(("fp32", precision))  # a second one only where it is worth it
+        models = options.models or MODELS
+        results["models"] = bench.time_models(models, device, precisions, **short)
+        print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))
+    return results
 
 
 def report_command(options):

@@ -1,5 +1,7 @@
 """Where to compute, in which precision, and from which seed."""
 
+import ctypes
+import sys
 import time
 from contextlib import nullcontext
 
@@ -40,6 +42,22 @@ def describe(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (MPS)"
+
+
+def keep_memory():
+    """Let this process keep the memory that it has freed, for the next step needs as much again.
+
+    glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
+    interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
+    (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`.
+    Does nothing on systems and C libraries without mallopt.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+            mallopt(option, value)
 
 
 def pick_precision(name, device):

@@ -9,6 +9,7 @@ import copy
 import io
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -121,6 +122,54 @@ def _shortcut(inputs, outputs, stride):
 def average_head(inputs, num_classes):
     """Global average pool and one linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, num_classes))
+
+
+class Whitening(nn.Conv2d):
+    """A frozen convolution that `whiten` fits to the training images; its bias alone is trained.
+
+    Two outputs for each direction of a `size` × `size` patch, one of each sign, so that the
+    activation behind it loses nothing (arXiv 2404.00498).
+    """
+
+    def __init__(self, size=2):
+        super().__init__(3, 2 * 3 * size**2, size)
+        self.weight.requires_grad_(False)
+
+
+def unscaled_batch_norm(channels):
+    """Batch norm that trains biases alone: the scale stays 1.
+
+    So kernels behind it need no common size of their own. Its running statistics follow the last
+    few batches, for the whole training may have only some two hundred. eps and momentum:
+    airbench94 (arXiv 2404.00498).
+    """
+    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+def fast_group(inputs, outputs):
+    """Convolution, pool, batch norm, GELU, convolution, batch norm, GELU (arXiv 2404.00498).
+
+    Pooling before batch norm and activation leaves them a quarter of the work.
+    """
+    return stage(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), pool(),
+        unscaled_batch_norm(outputs), nn.GELU(),
+        nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+        unscaled_batch_norm(outputs), nn.GELU(),
+    )  # fmt: skip
+
+
+class Scale(nn.Module):
+    """Times a fixed number."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, values):
+        return self.factor * values
 
 
 # --- networks -----------------------------------------------------------------------------------
@@ -252,6 +301,34 @@ def resnet152(num_classes=10, dropout=0.1):
     return _resnet(bottleneck, 4, (3, 8, 36, 3), num_classes, dropout)
 
 
+def _fastnet(widths, num_classes):
+    whitening = Whitening()
+    groups, inputs = [], whitening.out_channels
+    for width in widths:
+        groups.append(fast_group(inputs, width))  # 15 × 15, 7 × 7, 3 × 3
+        inputs = width
+    features = nn.Sequential(stage(whitening, nn.GELU()), *groups)  # the first: (N, 24, 31, 31)
+    classifier = nn.Sequential(
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+        nn.Linear(inputs, num_classes, bias=False), Scale(1 / 9),  # else it starts out too sure
+    )  # fmt: skip
+    return ConvNet(features, classifier)
+
+
+def fastnet(num_classes=10):
+    """Whitened patches, then three groups of two convolutions; 1,971,352 trained parameters.
+
+    The network of airbench94 (arXiv 2404.00498). It takes images of any size from 9 pixels, and
+    wants recipe.whitening and initialization="dirac".
+    """
+    return _fastnet((64, 256, 256), num_classes)
+
+
+def fastnet_half(num_classes=10):
+    """fastnet at half of its width; 497,240 trained parameters."""
+    return _fastnet((32, 128, 128), num_classes)
+
+
 MODELS = {
     "vgg": vgg,
     "conv5": conv5,
@@ -262,8 +339,10 @@ MODELS = {
     "resnet50": resnet50,
     "resnet101": resnet101,
     "resnet152": resnet152,
+    "fastnet": fastnet,
+    "fastnet-half": fastnet_half,
 }
-INITIALIZATIONS = ("default", "kaiming")
+INITIALIZATIONS = ("default", "kaiming", "dirac")
 
 
 def create_model(name, num_classes=10, *, seed=None, initialization="default", dropout_factor=1.0):
@@ -272,9 +351,10 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
     seed: a whole number gives the same weights every time and leaves torch's own generator alone;
     None draws from torch's generator. initialization: "default" is torch's own; "kaiming" scales
     every kernel for the ReLU behind it (arXiv 1502.01852) and starts the last layer at zero, which
-    nets without batch norm need at high learning rates. dropout_factor: on
-    the network's own rates, in [0, 1]. Raises ValueError for an unknown name and a factor beyond.
-    Used in notebook 03.
+    nets without batch norm need at high learning rates; "dirac" lets the first outputs of each
+    convolution pass its inputs on unchanged, as many as there are (arXiv 2404.00498).
+    dropout_factor: on the network's own rates, in [0, 1]. Raises ValueError for an unknown name and
+    a factor beyond. Used in notebook 03.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
@@ -294,10 +374,36 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
             nn.init.zeros_(layers[-1].weight)  # no ReLU behind it: start without a preference
+        elif initialization == "dirac":
+            for layer in model.modules():
+                if isinstance(layer, nn.Conv2d) and not isinstance(layer, Whitening):
+                    nn.init.dirac_(layer.weight[: layer.weight.shape[1]])  # the others: torch's own
     for layer in model.modules():
         if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
             layer.p *= dropout_factor
     return model
+
+
+@torch.no_grad()
+def whiten(model, inputs):
+    """Fit the network's Whitening layer to `inputs`, normalised float (N, 3, H, W).
+
+    Its outputs for patches of these images are then uncorrelated and of mean square 1, or less in
+    directions that hardly vary: those are left small, for they hold mostly noise. Raises ValueError
+    for a network without such a layer. Source: arXiv 2404.00498.
+    """
+    layer = next((layer for layer in model.modules() if isinstance(layer, Whitening)), None)
+    if layer is None:
+        raise ValueError("this network has no whitening layer; set whitening to 0, or take fastnet")
+    moments, count = 0, 0
+    for batch in inputs.split(500):  # the patches of all images would fill half a gigabyte
+        patches = F.unfold(batch.cpu().double(), layer.kernel_size)  # (500, 12, patches an image)
+        patches = patches.transpose(0, 1).flatten(1)  # (12, patches)
+        moments = moments + patches @ patches.T
+        count += patches.shape[1]
+    variances, directions = torch.linalg.eigh(moments / count)  # a direction a column
+    kernels = (directions / (variances + 5e-4).sqrt()).T.reshape(-1, *layer.weight.shape[1:])
+    layer.weight.copy_(torch.cat([kernels, -kernels]))
 
 
 # --- what a network costs and sees ---------------------------------------------------------------
@@ -376,7 +482,11 @@ def summary(model):
             _, cost = next(costs)
             total += cost
             line += f"{cost:>16,}"
+        elif line.startswith("Trainable"):  # torchsummary calls layers trained as a whole, or not
+            line = f"Trainable params: {parameter_count(model):,}"
         elif line.startswith("Non-trainable"):
+            everything = sum(parameter.numel() for parameter in model.parameters())
+            line = f"Non-trainable params: {everything - parameter_count(model):,}"
             line += f"\nMult-adds for one image: {total:,}"
             line += f"\nReceptive field: {receptive_field(model)} pixels"
         print(line)

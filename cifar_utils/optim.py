@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from cifar_utils.distributed import add_up, rank, ranks
+
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
 
 
@@ -64,12 +66,17 @@ def rate_factor(recipe, progress):
 
 
 def set_rates(optimizer, recipe, progress):
-    """Give every parameter group the learning rate and weight decay that hold at `progress`."""
-    factor = rate_factor(recipe, progress)
+    """Give every parameter group the learning rate and weight decay that hold at `progress`.
+
+    A group with "until", a fraction of the training, goes through its whole schedule by then and is
+    at rate 0 after it.
+    """
     decay = 1.0
     if recipe.schedule == "step":
         decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     for group in optimizer.param_groups:
+        until = group.get("until", 1.0)
+        factor = rate_factor(recipe, progress / until) if progress <= until else 0.0
         group["lr"] = group["initial_lr"] * factor
         group["weight_decay"] = group["initial_weight_decay"] * decay
 
@@ -124,24 +131,38 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient, state = parameter.grad, self.state[parameter]
-                if "momentum" not in state:
-                    state["momentum"] = torch.zeros_like(gradient)
-                state["momentum"].mul_(group["momentum"]).add_(gradient)
-                update = torch.add(gradient, state["momentum"], alpha=group["momentum"])
-                if group["orthogonal"]:
-                    matrix = update.flatten(1)
-                    wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                    update = orthogonalize(matrix).mul_(wider).view(update.shape)
+            moving = [parameter for parameter in group["params"] if parameter.grad is not None]
+            updates = (self._with_momentum(parameter, group["momentum"]) for parameter in moving)
+            if group["orthogonal"]:
+                updates = orthogonal_updates(updates)
+            for parameter, update in zip(moving, updates, strict=True):
                 if group["orthogonal"] and group["renormalize"]:
                     parameter.mul_(len(parameter) ** 0.5 / (parameter.norm() + 1e-7))
                 else:
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"])
         return loss
+
+    def _with_momentum(self, parameter, momentum):
+        gradient, state = parameter.grad, self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
+        state["momentum"].mul_(momentum).add_(gradient)
+        return torch.add(gradient, state["momentum"], alpha=momentum)
+
+
+def orthogonal_updates(updates):
+    """The kernels' updates, orthogonalised; of several processes each does its part of them."""
+    done = []
+    for number, update in enumerate(updates):
+        if number % ranks() == rank():
+            matrix = update.flatten(1)
+            wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            done.append(orthogonalize(matrix).mul_(wider).view(update.shape))
+        else:
+            done.append(torch.zeros_like(update))  # another's part: the sum brings it
+    add_up(*done)
+    return done
 
 
 # --- from recipe to optimizer ---------------------------------------------------------------------
@@ -150,10 +171,12 @@ OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
 
 
 def make_optimizer(model, recipe):
-    """The recipe's optimizer over the model's parameters, in up to three groups.
+    """The recipe's optimizer over the model's parameters, in up to four groups.
 
     Convolution kernels, other weights, and vectors (biases, batch norm): Muon treats the kernels in
-    its own way at `muon_lr`, and with `decay_vectors` off the vectors get no weight decay.
+    its own way at `muon_lr`. Vectors learn `vector_rate` times as fast, and with `decay_vectors`
+    off they get no weight decay. With `whitening` the bias of a frozen convolution makes a group of
+    its own, which is trained for that fraction only.
     Raises ValueError for an unknown optimizer. Used in notebook 04.
     """
     if recipe.optimizer not in OPTIMIZERS:
@@ -163,15 +186,22 @@ def make_optimizer(model, recipe):
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]
     weights = [p for p in parameters if p.ndim in (2, 3)]
-    vectors = [p for p in parameters if p.ndim < 2]
+    early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
+    vectors = [p for p in parameters if p.ndim < 2 and id(p) not in early]
+    # vector_rate leaves the decay a step, lr · weight_decay, as it is: so does airbench.
+    decay = recipe.weight_decay / recipe.vector_rate if recipe.decay_vectors else 0.0
+    for_vectors = {"lr": recipe.lr * recipe.vector_rate, "weight_decay": decay}
     groups = [
         {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},
         {"params": weights},
-        {"params": vectors, "weight_decay": recipe.weight_decay if recipe.decay_vectors else 0.0},
+        {"params": vectors, **for_vectors},
+        {"params": [p for p in parameters if id(p) in early], **for_vectors},
     ]
+    groups[3]["until"] = recipe.whitening
     if muon:
-        for group, orthogonal in zip(groups, (True, False, False), strict=True):
-            group["orthogonal"] = orthogonal
+        for group in groups:
+            group["orthogonal"] = group["params"] is kernels
+        groups[0]["momentum"] = recipe.muon_momentum or recipe.momentum
     groups = [group for group in groups if group["params"]]
     shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     betas = (recipe.momentum, recipe.beta2)
@@ -187,3 +217,13 @@ def make_optimizer(model, recipe):
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
     return optimizer
+
+
+def frozen_biases(model):
+    """The trained biases of convolutions whose kernels are frozen, as a whitening layer's are."""
+    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    return [
+        layer.bias
+        for layer in convolutions
+        if layer.bias is not None and layer.bias.requires_grad and not layer.weight.requires_grad
+    ]

@@ -9,11 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from cifar_utils import distributed
 from cifar_utils.augment import augment, operations
 from cifar_utils.data import normalize
-from cifar_utils.device import autocast, describe, generator, pick_device, pick_precision, seed_from
+from cifar_utils.device import (
+    autocast,
+    describe,
+    generator,
+    keep_memory,
+    pick_device,
+    pick_precision,
+    seed_from,
+)
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
+from cifar_utils.models import whiten
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates
 
 
@@ -22,8 +32,9 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     """One pass over `batches`; mean loss and accuracy over its images, as floats.
 
     batches: an iterable with a length that gives (uint8 images, labels). span: where the epoch
-    begins and ends in the training, as fractions; the learning rate follows. progress: wraps the
-    batches, as tqdm does. Used in notebook 04.
+    begins and ends in the training, as fractions; learning rate and image size follow. progress:
+    wraps the batches, as tqdm does. Of several processes each takes its part of every batch. Used
+    in notebook 04.
     """
     device = next(model.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -32,15 +43,21 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     correct = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
     for step, (images, labels) in enumerate(progress(batches)):
-        set_rates(optimizer, recipe, span[0] + (span[1] - span[0]) * step / len(batches))
-        inputs = normalize(images.to(device)).contiguous(memory_format=torch.channels_last)
+        done = span[0] + (span[1] - span[0]) * step / len(batches)
+        set_rates(optimizer, recipe, done)
+        whole = len(labels)  # of which this process, if others help, takes a part
+        images, labels = map(distributed.share_of, (images, labels))
+        inputs = shrunk(normalize(images.to(device)), recipe, done)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         labels = labels.to(device)
         with autocast(device, precision):
             logits = model(inputs)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        loss = loss * (len(labels) / whole)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
+        distributed.add_up_gradients(model)
         if recipe.clip_norm:
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
@@ -49,8 +66,20 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         # Sums, not means: batches may differ in size. They stay on the device, so nothing waits.
         loss_sum += F.cross_entropy(logits.detach(), labels, reduction="sum")
         correct += (logits.detach().argmax(1) == labels).sum()
-        count += len(labels)
+        count += whole
+    distributed.add_up(loss_sum, correct)
     return loss_sum.item() / count, correct.item() / count
+
+
+def shrunk(inputs, recipe, done):
+    """The batch at the size that the recipe wants when the fraction `done` of it is done.
+
+    Small images first, for their steps are cheap, and whole ones to end with: progressive resizing
+    (Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
+    """
+    if done >= recipe.small_until or recipe.small_size == inputs.shape[2]:
+        return inputs
+    return F.interpolate(inputs, size=recipe.small_size, mode="bilinear", antialias=True)
 
 
 def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
@@ -63,8 +92,13 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on to the same result, bit for bit on a
     CPU, as one never interrupted. Every epoch re-seeds torch's generator from the recipe's seed.
-    Raises ArithmeticError where the loss is no longer finite. Used in notebook 04.
+    Inside `distributed.together()` several processes share each batch, and the first one alone
+    calls log and progress; the result is that of one process to rounding, but for dropout, where
+    each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
+    notebook 04.
     """
+    if distributed.rank():
+        log, progress = (lambda run: None), iter
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
     if not run.history.epochs:
@@ -73,7 +107,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     train = train if workers else train.to(device)  # without workers, augment where the model is
     for epoch in range(len(run.history.epochs), recipe.epochs + 1):
         began = time.perf_counter()
-        torch.manual_seed(seed_from(recipe.seed, epoch))  # dropout: the same after a resume
+        # Dropout: the same after a resume, another in each process.
+        torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
         batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
         span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
         trained = train_one_epoch(
@@ -92,19 +127,41 @@ def start(model, train, val, recipe, device, precision, resume):
     if not len(train):
         raise ValueError("there are no training images")
     device = pick_device(device)
+    if device.type == "cpu":
+        keep_memory()
     if resume and precision == "auto":  # a second measurement might come out differently
         precision = resume["precision"]
-    precision = pick_precision(precision, device)
+    precision = distributed.agreed(pick_precision(precision, device))
     model.to(device, memory_format=torch.channels_last)
+    prepare(model, train, recipe)
+    distributed.same_start(model)
+    distributed.share_batch_norm(model)
+    where = describe(device)
+    if distributed.ranks() > 1:
+        where = f"{distributed.ranks()} × {where}"
     history = History(
-        recipe, train.source, (), len(train), len(val or ()), describe(device), precision,
-        torch.__version__,
+        recipe, train.source, (), len(train), len(val or ()), where, precision, torch.__version__
     )  # fmt: skip
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     run = Run(model, make_optimizer(model, recipe), scaler, history)
     if resume:
         run.load_state(resume)
     return run
+
+
+def prepare(model, train, recipe):
+    """Whiten the first layer where the recipe says so; ValueError if the two do not fit."""
+    if recipe.whitening:
+        whiten(model, normalize(train.images[:5000]))
+    if recipe.small_until:
+        small = torch.zeros(1, 3, recipe.small_size, recipe.small_size)
+        try:
+            with torch.no_grad():
+                model.eval()(small.to(next(model.parameters()).device))
+        except RuntimeError:
+            raise ValueError(
+                f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
+            ) from None
 
 
 @dataclass
@@ -224,6 +281,7 @@ def lr_range_test(
     device = pick_device(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=torch.channels_last)
+    prepare(model, train, recipe)
     recipe = recipe.changed(schedule="constant", warmup=0.0)
     optimizer = make_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

@@ -91,6 +91,22 @@ def test_every_recipe_field_is_a_flag(arrays, capsys):
     assert printed.startswith("test: ") and printed.count("\n") == 1
 
 
+def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):
+    asked, predict = [], evaluate.predict
+
+    def spy(model, images, **options):
+        asked.append(options.get("views", 1))
+        return predict(model, images, **options)
+
+    monkeypatch.setattr(evaluate, "predict", spy)
+    main(["train", "--recipe", "quick", *FAST, "--epochs", "1", *arrays, "--out", "run", "-q"])
+    test = History.load("run/history.json").test
+    assert asked == [1, 6] and 0 <= test["top1"] <= 1
+    assert f"({test['top1_views']:.2%} with 6 views)" in capsys.readouterr().out
+    main(["test", "--weights", "run", *arrays, "--views", "6", "--json"])
+    assert json.loads(capsys.readouterr().out)["top1"] == test["top1_views"]
+
+
 def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
     main(run)
@@ -338,7 +354,7 @@ def test_lr_find_draws_and_suggests(arrays, capsys):
 
 
 @pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
-                                     "lr-find", "report", "figures",
+                                     "lr-find", "bench", "report", "figures",
                                      "ship"])  # fmt: skip
 def test_every_command_has_help_with_an_example(command, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -360,7 +376,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["train", "--recipe", "compact", "--augmentation", "x"], "choose one of none, flip"),
         (
             ["train", "--recipe", "compact", "--initialization", "x"],
-            "choose one of default, kaiming",
+            "choose one of default, kaiming, dirac",
         ),
         (["train", "--recipe", "compact", "--device", "x"], "choose one of auto, cuda, mps, cpu"),
         (["train", "--recipe", "compact", "--precision", "x"], "choose one of auto, fp32"),
@@ -378,6 +394,13 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["predict", "nowhere.png"], "there is no file nowhere.png"),
         (["predict"], "required: IMAGE"),
         (["data", "--source", "x"], "choose one of auto"),
+        (["bench", "--recipe", "lenet"], "choose one of vgg"),
+        (["bench", "--recipe", "fast", "--against", "lenet"], "choose one of vgg"),
+        (["bench", "--models", "lenet"], "choose one of vgg"),
+        (["bench", "--augmentations", "flap"], "choose one of none, flip"),
+        (["bench", "--against", "fast"], "need --recipe"),
+        (["bench", "--epochs", "2"], "need --recipe"),
+        (["bench", "--recipe", "fast", "--quick"], "shorten a recipe with --epochs"),
         (["summary", "lenet"], "choose one of vgg"),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),

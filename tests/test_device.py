@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +24,23 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
     assert pick_device("cpu") == CPU
     with pytest.raises(ValueError, match="no cuda:2; this machine has 2 CUDA"):
         pick_device("cuda:2")
+
+
+def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
+    assert device.keep_memory() is None and device.keep_memory() is None
+    asked = []
+    glibc = SimpleNamespace(mallopt=lambda *option: asked.append(option))
+    for platform, library, wanted in (
+        ("linux", glibc, [(-4, 0), (-1, 2**31 - 1), (-2, 2**28)]),
+        ("linux", SimpleNamespace(), []),
+        ("darwin", glibc, []),
+        ("win32", glibc, []),
+    ):
+        monkeypatch.setattr(device.sys, "platform", platform)
+        monkeypatch.setattr(device.ctypes, "CDLL", lambda name, library=library: library)
+        device.keep_memory()
+        assert asked == wanted
+        asked.clear()
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):

@@ -157,3 +157,19 @@ def test_views_average_the_logits_of_shifted_and_mirrored_images(random_split):
     torch.testing.assert_close(six, sum(sides) / 6, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="choose one of 1, 2, 6"):
         evaluate.predict(model, images, views=3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_a_share_of_the_images_gets_more_views_the_least_confident_first(random_split, share):
+    model = create_model("compact", seed=0).eval()
+    images = random_split(12).images
+    plain, six = (evaluate.predict(model, images, views=views) for views in (1, 6))
+    confidences = [max(row) for row in plain.softmax(1).tolist()]
+    got = evaluate.predict(model, images, views=6, share=share, batch_size=5)
+    for place, row in enumerate(got):
+        rank = sum(other < confidences[place] for other in confidences)
+        wanted = six if rank < share * 12 else plain
+        torch.testing.assert_close(row, wanted[place], rtol=1e-4, atol=1e-5)
+    assert len(evaluate.predict(model, images[:0], views=6, share=share)) == 0
+    with pytest.raises(ValueError, match=r"share is 1.5; it must be in \[0, 1\]"):
+        evaluate.predict(model, images, views=6, share=1.5)

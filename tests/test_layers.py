@@ -11,11 +11,12 @@ import cifar_utils
 
 PACKAGE = Path(cifar_utils.__file__).parent
 LEVELS = [
+    {"distributed"},
     {"files", "synthetic", "augment", "models", "optim", "recipes", "device"},
     {"data"},
     {"evaluate", "history", "checkpoints"},
     {"plots", "train", "explain", "report"},
-    {"exercises", "figures", "ship"},
+    {"bench", "exercises", "figures", "ship"},
     {"course"},
     {"commands"},
     {"__main__"},

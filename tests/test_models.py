@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,11 @@ PARAMETERS = {
     "resnet50": 23_520_842,
     "resnet101": 42_512_970,
     "resnet152": 58_156_618,
+    "fastnet": 1_971_352,
+    "fastnet-half": 497_240,
 }
-FIELDS = {"vgg": 36, "conv5": 24, "compact": 48, "separable": 95, "resnet18": 109}
+FROZEN = {"fastnet": 24 * 12 + 2 * (64 + 256 + 256), "fastnet-half": 24 * 12 + 2 * (32 + 128 + 128)}
+FIELDS = {"vgg": 36, "conv5": 24, "compact": 48, "separable": 95, "resnet18": 109, "fastnet": 51}
 
 
 def test_every_model_is_pinned():
@@ -32,7 +36,8 @@ def test_every_model_is_pinned():
 def test_parameter_counts_are_exact(name):
     with torch.device("meta"):
         model = MODELS[name]()
-    assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
+    everything = sum(p.numel() for p in model.parameters())
+    assert everything == PARAMETERS[name] + FROZEN.get(name, 0)
     assert models.parameter_count(model) == PARAMETERS[name]
 
 
@@ -69,7 +74,9 @@ def test_mult_adds_equal_torchs_own_count(name):
     assert models.mult_adds(model) == counter.get_total_flops() / 2
 
 
-@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable", "resnet18", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["vgg", "conv5", "compact", "separable", "resnet18", "resnet50", "fastnet"]
+)
 def test_forward_is_features_then_classifier(name):
     model = create_model(name, 7).eval()
     images = torch.randn(2, 3, 32, 32)
@@ -183,27 +190,103 @@ def test_kaiming_initialization_keeps_the_signals_size():
     assert sizes["kaiming"] > 0.3 > 0.03 > sizes["default"]
 
 
+@pytest.mark.parametrize("name", ["fastnet-half", "separable"])
+def test_dirac_kernels_pass_their_first_inputs_on(name):
+    model = create_model(name, seed=0, initialization="dirac")
+    plain = create_model(name, seed=0)
+    kinds = [nn.Conv2d, models.Whitening]
+    layers, others = ([m for m in net.modules() if type(m) in kinds] for net in (model, plain))
+    for layer, other in zip(layers, others, strict=True):
+        kept = min(layer.weight.shape[:2])
+        if isinstance(layer, models.Whitening):
+            kept = 0
+        elif layer.groups == 1 and layer.stride == (1, 1) and layer.padding[0] * 2 + 1 == 3:
+            maps = torch.randn(2, layer.in_channels, 9, 9)
+            torch.testing.assert_close(
+                F.conv2d(maps, layer.weight, padding=1)[:, :kept], maps[:, :kept]
+            )
+        assert torch.equal(layer.weight[kept:], other.weight[kept:])  # torch's own, as before
+
+
+def whitened_moments(model, inputs):
+    """Second moments (24, 24) of the whitening layer's outputs, in NumPy and float64."""
+    kernels = model.features[0][0].weight.detach().double().numpy().reshape(24, 12)
+    windows = np.lib.stride_tricks.sliding_window_view(inputs.double().numpy(), (2, 2), (2, 3))
+    patches = windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 12)
+    outputs = patches @ kernels.T
+    return patches.T @ patches / len(patches), outputs.T @ outputs / len(outputs)
+
+
+def test_whitening_makes_patches_uncorrelated_and_of_size_1():
+    draws = torch.Generator().manual_seed(0)
+    smooth = F.avg_pool2d(torch.randn(600, 3, 34, 34, generator=draws), 3, stride=1)
+    inputs = 2 * smooth + 0.3 * torch.randn(600, 1, 32, 32, generator=draws)  # channels correlate
+    model = create_model("fastnet-half", seed=0)
+    models.whiten(model, inputs)
+    before, after = whitened_moments(model, inputs)
+    variances = np.linalg.eigvalsh(before)
+    assert variances.max() > 20 * variances.min()  # there was something to do
+    wanted = np.diag(variances / (variances + 5e-4))
+    np.testing.assert_allclose(after[:12, :12], wanted, atol=1e-5)
+    np.testing.assert_allclose(after[:12, :12], np.eye(12), atol=0.05)
+    np.testing.assert_allclose(after[12:, :12], -wanted, atol=1e-5)  # both signs
+    with torch.no_grad():
+        layer = model.features[0][0]
+        seen = (layer(inputs) - layer.bias.view(-1, 1, 1)).transpose(0, 1).flatten(1)
+    moments = (seen @ seen.T / seen.shape[1]).numpy()
+    np.testing.assert_allclose(moments, after, atol=1e-3)
+
+
+def test_whitening_leaves_directions_without_variance_small():
+    draws = torch.Generator().manual_seed(0)
+    grey = torch.randn(50, 1, 32, 32, generator=draws).expand(50, 3, 32, 32)
+    model = create_model("fastnet-half", seed=0)
+    models.whiten(model, grey)  # eight of twelve directions are empty
+    assert model.features[0][0].weight.flatten(1).norm(dim=1).max() <= 5e-4**-0.5 + 1e-3
+    with pytest.raises(ValueError, match="no whitening layer; set whitening to 0"):
+        models.whiten(create_model("compact"), grey)
+
+
+def test_fast_networks_train_biases_of_batch_norm_and_not_its_scale():
+    for norm in create_model("fastnet-half").modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.bias.requires_grad and not norm.weight.requires_grad
+            assert norm.weight.eq(1).all() and (norm.eps, norm.momentum) == (1e-12, 0.4)
+
+
+def test_batch_norm_keeps_single_precision_under_autocast():
+    model = create_model("fastnet-half", seed=0).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(4, 3, 32, 32))
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert {layer.running_var.dtype for layer in norms} == {torch.float32}
+    assert all((layer.running_var != 1).all() for layer in norms)
+
+
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(ValueError, match=r"unknown model 'vgg16'.*resnet152"):
         create_model("vgg16")
-    with pytest.raises(ValueError, match="choose one of default, kaiming"):
+    with pytest.raises(ValueError, match="choose one of default, kaiming, dirac"):
         create_model("vgg", initialization="xavier")
 
 
-@pytest.mark.parametrize("name", ["compact", "separable", "resnet18"])
+@pytest.mark.parametrize("name", ["compact", "separable", "resnet18", "fastnet"])
 def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
     model = create_model(name, seed=0).train()
     before = copy.deepcopy(model.state_dict())
     random_state = torch.get_rng_state()
     models.summary(model)
     printed = capsys.readouterr().out
-    assert f"Total params: {PARAMETERS[name]:,}" in printed
+    frozen = FROZEN.get(name, 0)
+    assert f"Total params: {PARAMETERS[name] + frozen:,}" in printed
+    assert f"\nTrainable params: {PARAMETERS[name]:,}\n" in printed
+    assert f"\nNon-trainable params: {frozen:,}\n" in printed
     assert f"Mult-adds for one image: {models.mult_adds(model):,}" in printed
     assert f"Receptive field: {FIELDS[name]} pixels" in printed
     assert "Estimated Total Size (MB)" in printed and "Output Shape" in printed
     rows = [line.split() for line in printed.splitlines() if "[-1, " in line]
     assert sum(int(row[-1].replace(",", "")) for row in rows) == models.mult_adds(model)
-    assert sum(int(row[-2].replace(",", "")) for row in rows) == PARAMETERS[name]
+    assert sum(int(row[-2].replace(",", "")) for row in rows) == PARAMETERS[name] + frozen
     assert model.training and torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
@@ -224,6 +307,7 @@ def test_summary_rows_carry_their_own_layers_cost(capsys):
         ("compact", [(32, 16), (64, 8), (128, 4), (128, 2)]),
         ("separable", [(32, 13), (32, 7), (64, 4), (52, 4)]),
         ("resnet18", [(64, 32), (64, 32), (128, 16), (256, 8), (512, 4)]),
+        ("fastnet", [(24, 31), (64, 15), (256, 7), (256, 3)]),
     ],
 )
 def test_stage_shapes(name, shapes):

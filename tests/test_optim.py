@@ -170,6 +170,55 @@ def test_muon_treats_kernels_one_way_and_the_rest_another():
     assert len(held) == len(list(model.parameters()))
 
 
+def test_kernels_may_have_a_momentum_of_their_own_and_vectors_a_rate():
+    recipe = Recipe(
+        optimizer="muon", lr=0.5, muon_lr=0.02, momentum=0.8, muon_momentum=0.6, vector_rate=64,
+        weight_decay=0.1,
+    )  # fmt: skip
+    model = create_model("compact")
+    kernels, weights, vectors = optim.make_optimizer(model, recipe).param_groups
+    assert [group["momentum"] for group in (kernels, weights, vectors)] == [0.6, 0.8, 0.8]
+    assert [group["lr"] for group in (kernels, weights, vectors)] == [0.02, 0.5, 32]
+    assert vectors["lr"] * vectors["weight_decay"] == weights["lr"] * weights["weight_decay"]
+    same = optim.make_optimizer(model, recipe.changed(muon_momentum=0.0))
+    assert same.param_groups[0]["momentum"] == 0.8
+
+
+def test_momentum_of_kernels_builds_up_as_the_published_muon_has_it():
+    """Buffer: momentum · buffer + gradient. Step: gradient + momentum · buffer, orthogonalised."""
+    recipe = Recipe(optimizer="muon", momentum=0.9, muon_momentum=0.6, muon_lr=0.1,
+                    renormalize=True, weight_decay=0.5)  # fmt: skip
+    draws = torch.Generator().manual_seed(0)
+    model = nn.Conv2d(4, 8, 3, bias=False)
+    wanted, buffer = model.weight.detach().clone(), torch.zeros(8, 36)
+    optimizer = optim.make_optimizer(model, recipe)
+    for _ in range(3):
+        gradient = torch.randn(8, 4, 3, 3, generator=draws)
+        model.weight.grad = gradient.clone()
+        optimizer.step()
+        buffer = 0.6 * buffer + gradient.flatten(1)
+        update = optim.orthogonalize(gradient.flatten(1) + 0.6 * buffer).view_as(wanted)
+        wanted = wanted * 8**0.5 / wanted.norm() - 0.1 * update
+        torch.testing.assert_close(model.weight.detach(), wanted)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_the_bias_of_a_whitening_layer_learns_in_the_first_part_only(optimizer):
+    model = create_model("fastnet-half")
+    recipe = Recipe(optimizer=optimizer, lr=0.5, vector_rate=4, schedule="linear", whitening=0.25)
+    made = optim.make_optimizer(model, recipe)
+    early = made.param_groups[-1]
+    assert len(made.param_groups) == 4 and len(early["params"]) == 1
+    assert early["params"][0] is model.features[0][0].bias
+    assert sum(len(group["params"]) for group in made.param_groups) == 6 + 1 + 6 + 1
+    for progress, factor in ((0, 1), (0.125, 0.5), (0.25, 0), (0.3, 0), (0.9, 0)):
+        optim.set_rates(made, recipe, progress)
+        assert early["lr"] == pytest.approx(2.0 * factor)
+        assert made.param_groups[1]["lr"] == pytest.approx(0.5 * (1 - progress))
+    never = optim.make_optimizer(model, recipe.changed(whitening=0.0))
+    assert len(never.param_groups) == 3 and "until" not in never.param_groups[-1]
+
+
 @pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_every_optimizer_lowers_the_loss(name):
     model = create_model("compact", seed=0).eval()

@@ -19,13 +19,13 @@ from cifar_utils.recipes import RECIPES, Recipe, get_recipe
 def test_every_recipe_names_things_that_exist(recipe):
     assert recipe.model in MODELS and recipe.augmentation in AUGMENTATIONS
     assert 0 <= rate_factor(recipe, 0.3) <= 1
-    if recipe.model in ("compact", "separable"):
+    if recipe.model in ("compact", "separable", "fastnet-half"):
         model = create_model(recipe.model, initialization=recipe.initialization)
         assert make_optimizer(model, recipe).param_groups
 
 
 def test_there_is_a_recipe_for_every_model_and_a_published_one_for_the_five():
-    assert set(MODELS) <= set(RECIPES)
+    assert set(MODELS) <= {recipe.model for recipe in RECIPES.values()}
     five = ("vgg", "conv5", "compact", "separable", "resnet18")
     assert {f"{name}-published" for name in five} <= set(RECIPES)
 
@@ -43,11 +43,41 @@ def test_there_is_a_recipe_for_every_model_and_a_published_one_for_the_five():
                                 "step_factor": 0.75, "batch_size": 256, "epochs": 80},
         "resnet18-published": {"optimizer": "adam", "schedule": "one-cycle", "peak": 0.2,
                                "batch_size": 32, "epochs": 25},
+        "airbench94": {"model": "fastnet", "epochs": 8, "batch_size": 2000, "muon_lr": 0.24,
+                       "muon_momentum": 0.6, "momentum": 0.85, "label_smoothing": 0.2,
+                       "augmentation": "translate-alternating", "views": 6},
     }.items(),
 )  # fmt: skip
 def test_published_recipes_are_as_published(name, facts):
     recipe = RECIPES[name].as_dict()
     assert {key: recipe[key] for key in facts} == facts
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "head_lr", "bias_lr", "decay", "momentum"),
+    [
+        ("airbench94", 2000, 0.67, 0.053, 2e-6, 0.85),
+        ("fast", 1536, 0.5415, 0.0573, 1.0418e-6, 0.825),
+    ],
+)
+def test_rates_for_a_sum_of_losses_are_carried_over_to_the_mean(
+    name, batch, head_lr, bias_lr, decay, momentum
+):
+    """The published figures, for logits x · w / 256 with w of size 1, against our row."""
+    recipe = RECIPES[name]
+    torchs_size = 9 / 256  # of a linear layer's weights, so that x · w / 9 is as large as theirs
+    assert recipe.batch_size == batch and recipe.momentum == momentum
+    assert recipe.lr == pytest.approx(head_lr * batch * torchs_size**2, rel=5e-3)
+    assert recipe.lr * recipe.vector_rate == pytest.approx(bias_lr * batch, rel=5e-3)
+    a_step = decay * batch / (1 - momentum)
+    assert recipe.lr * recipe.weight_decay == pytest.approx(a_step, rel=5e-3)
+    assert nn.Linear(256, 10).weight.std().item() == pytest.approx(torchs_size, rel=0.06)
+
+
+def test_recipes_of_older_histories_load_and_are_as_they_were():
+    added = ("vector_rate", "muon_momentum", "small_size", "small_until", "whitening", "views")
+    older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
+    assert Recipe(**older) == Recipe(lr=0.3)
 
 
 fraction = st.floats(0, 0.99)
@@ -76,8 +106,9 @@ def test_a_recipe_survives_json(recipe):
     [("epochs", 0), ("batch_size", -1), ("lr", 0.0), ("lr", float("nan")), ("momentum", 1.0),
      ("weight_decay", -1e-4), ("peak", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0),
      ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("dropout_factor", 1.1),
-     ("epochs", 2.5), ("lr", "fast"), ("nesterov", 1), ("epochs", True),
-     ("weight_decay", float("inf"))],
+     ("vector_rate", 0.0), ("muon_momentum", 1.0), ("small_size", 33), ("small_until", 1.1),
+     ("whitening", -0.1), ("views", 3), ("epochs", 2.5), ("lr", "fast"), ("nesterov", 1),
+     ("epochs", True), ("weight_decay", float("inf"))],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):

@@ -17,7 +17,7 @@ from cifar_utils.augment import augment
 from cifar_utils.data import normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
-from cifar_utils.models import create_model
+from cifar_utils.models import create_model, whiten
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit
@@ -200,6 +200,54 @@ def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_s
         assert torch.equal(before, model.classifier[-1].weight) is not moves
         assert model.classifier[-1].weight.isfinite().all()
         assert (scaler.get_scale() < scale) is not moves
+
+
+class Sizes(torch.nn.Module):
+    """Notes the size of every batch that comes by in training."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, images):
+        if self.training:
+            self.seen.append(tuple(images.shape[2:]))
+        return images
+
+
+def test_images_are_small_in_the_first_part_of_the_training_alone(painted_split):
+    recipe = RECIPE.changed(model="fastnet-half", epochs=2, small_size=20, small_until=0.6)
+    seen = []
+    model = create_model("fastnet-half", seed=0)
+    model.features.insert(0, Sizes(seen))
+    fit(model, painted_split(80), painted_split(20), recipe, log=lambda run: None, **PLAIN)
+    assert seen == [(20, 20)] * 6 + [(32, 32)] * 4  # 0.6 of ten steps
+    images = torch.rand(2, 3, 32, 32)
+    small = train.shrunk(images, recipe, 0.59)
+    assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=0.02)  # antialiased
+    assert train.shrunk(images, recipe, 0.6) is images
+    with pytest.raises(ValueError, match="compact takes no images of 20 pixels"):
+        run(painted_split(32), None, recipe.changed(model="compact"))
+
+
+def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_split):
+    split = painted_split(48)
+    recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.4, epochs=2)
+    kernels, biases = [], []
+
+    def log(run):
+        layer = run.model.features[0][0]
+        kernels.append(layer.weight.detach().clone())
+        biases.append(layer.bias.detach().clone())
+
+    run(split, None, recipe, log=log)
+    wanted = create_model("fastnet-half", seed=recipe.seed)
+    whiten(wanted, normalize(split.images))
+    assert all(torch.equal(kernel, wanted.features[0][0].weight) for kernel in kernels)
+    assert not torch.equal(biases[0], biases[1])
+    assert torch.equal(biases[1], biases[2])  # it rests in the second half
+    with pytest.raises(ValueError, match="no whitening layer"):
+        run(split, None, recipe.changed(model="compact"))
 
 
 def test_a_diverging_run_stops_with_a_reason(painted_split):

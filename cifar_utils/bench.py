@@ -1,0 +1,213 @@
+"""How fast things are on this machine: recipes from start to end, augmentations, networks.
+
+Every figure is a median of several measurements and goes with the lowest and the highest of them:
+machines are shared, and a single clock reading says little. What is measured comes as plain rows,
+which `table` sets for reading.
+"""
+
+import copy
+import platform
+import statistics
+import time
+
+import torch
+
+from cifar_utils import __version__
+from cifar_utils.augment import augment
+from cifar_utils.device import describe, generator, keep_memory
+from cifar_utils.evaluate import accuracy, predict
+from cifar_utils.models import create_model
+from cifar_utils.optim import make_optimizer
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import fit, prepare, train_one_epoch
+
+
+def machine(device, precision):
+    """Where figures come from, and with which versions, as a dict of strings."""
+    return {
+        "device": describe(device),
+        "precision": precision,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cifar_utils": __version__,
+    }
+
+
+def spread(values):
+    """Median, lowest and highest of some numbers, and how many they are."""
+    return {
+        "median": statistics.median(values),
+        "lowest": min(values),
+        "highest": max(values),
+        "n": len(values),
+    }
+
+
+def clock(work, device, *, times):
+    """Seconds that `work()` takes, a list of `times`, after once without a clock.
+
+    The first call also compiles kernels. A GPU works behind our back: we wait for it.
+    """
+    seconds = []
+    for _ in range(times + 1):
+        began = time.perf_counter()
+        work()
+        if device.type != "cpu":
+            torch.accelerator.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
+
+
+# --- recipes --------------------------------------------------------------------------------------
+
+
+def race(recipes, cifar, *, repeats, device, precision, log=print):
+    """Train by each of the recipes in turn, `repeats` times with seeds of their own: one row each.
+
+    Turns, A B A B, let a machine that becomes slower do so to all of them. The seconds are those of
+    training and whitening, without evaluation. Accuracies are on the validation images or, where
+    none are held out, on the test images, of one view of each and of recipe.views. log: called with
+    a line for each run.
+    """
+    runs = [[] for _ in recipes]
+    for recipe in recipes:  # what is compiled or looked up once is no part of a training
+        few = cifar.train[: 2 * recipe.batch_size]
+        _train(recipe.changed(epochs=1), few, device, precision)
+    for repeat in range(repeats):
+        for recipe, its_runs in zip(recipes, runs, strict=True):
+            run = _run(recipe.changed(seed=recipe.seed + repeat), cifar, device, precision)
+            its_runs.append(run)
+            log(f"{recipe.name:<22}{run['seconds']:10.1f} s{run['accuracy']:10.2%}")
+    return [
+        {
+            "name": recipe.name,
+            "recipe": recipe.as_dict(),
+            **{key: spread([run[key] for run in its_runs]) for key in its_runs[0]},
+        }
+        for recipe, its_runs in zip(recipes, runs, strict=True)
+    ]
+
+
+def _run(recipe, cifar, device, precision):
+    model, seconds = _train(recipe, cifar.train, device, precision)
+    held_out = cifar.val if len(cifar.val) else cifar.test
+    right = {
+        views: accuracy(predict(model, held_out.images, views=views), held_out.labels.cpu())
+        for views in (1, recipe.views)
+    }
+    return {"seconds": seconds, "accuracy": right[1], "accuracy_views": right[recipe.views]}
+
+
+def _train(recipe, train, device, precision):
+    """(the trained network, seconds without evaluation)."""
+    model = create_model(recipe.model, len(train.classes), **recipe.initial())
+    twin = copy.deepcopy(model)  # fit whitens outside of its epochs' clocks: once more, with one
+    began = time.perf_counter()
+    prepare(twin, train, recipe)
+    seconds = time.perf_counter() - began
+    history = fit(
+        model, train, None, recipe, log=lambda run: None, device=str(device), precision=precision
+    )
+    return model, seconds + sum(row.seconds for row in history.epochs)
+
+
+# --- throughput -----------------------------------------------------------------------------------
+
+
+def time_augmentations(policies, device, *, images=500, times=5):
+    """Microseconds an image of each policy of AUGMENTATIONS, one row each."""
+    batch, rows = _random_images(images, device), []
+    for policy in policies:
+        draws = generator(0)
+        seconds = clock(
+            lambda policy=policy, draws=draws: augment(batch, policy, generator=draws),
+            device,
+            times=times,
+        )
+        rows.append({"name": policy, "microseconds": spread([1e6 * s / images for s in seconds])})
+    return rows
+
+
+def time_models(names, device, precisions, *, images=128, times=5):
+    """Milliseconds an image of training and of inference, one row for a network and precision.
+
+    A training step is forward, backward and SGD on a batch of `images`, without augmentation.
+    """
+    if device.type == "cpu":
+        keep_memory()  # as fit does
+    batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
+    rows = []
+    for name in names:
+        for precision in precisions:
+            recipe = Recipe(model=name, lr=1e-4)
+            model = create_model(name, seed=0).to(device, memory_format=torch.channels_last)
+            work = {
+                "training": _training_step(model, batch, labels, recipe, precision),
+                "inference": lambda model=model, precision=precision: predict(
+                    model, batch, batch_size=images, precision=precision
+                ),
+            }
+            row = {"name": name, "precision": precision}
+            for what, step in work.items():
+                seconds = clock(step, device, times=times)
+                row[what] = spread([1e3 * s / images for s in seconds])
+            rows.append(row)
+    return rows
+
+
+def _training_step(model, batch, labels, recipe, precision):
+    optimizer = make_optimizer(model, recipe)
+    scaler = torch.amp.GradScaler(batch.device.type, enabled=precision == "fp16")
+
+    def step():
+        train_one_epoch(
+            model, [(batch, labels)], optimizer, recipe, precision=precision, scaler=scaler
+        )
+
+    return step
+
+
+def _random_images(count, device):
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
+    return images.to(device)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def table(rows, columns):
+    """Rows as text, one line each, below a heading.
+
+    columns: from heading to (key of a row, format for numbers). A spread is shown as its median
+    with the lowest and the highest behind it.
+    """
+    cells = [list(columns), *([_cell(row[key], form) for key, form in columns.values()]
+                              for row in rows)]  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def _cell(value, form):
+    if not isinstance(value, dict):
+        return format(value, form)
+    median, lowest, highest = (format(value[key], form) for key in ("median", "lowest", "highest"))
+    return f"{median} ({lowest} to {highest})"
+
+
+RACE_COLUMNS = {
+    "recipe": ("name", ""),
+    "training, seconds": ("seconds", ".1f"),
+    "accuracy, one view": ("accuracy", ".2%"),
+    "with recipe.views": ("accuracy_views", ".2%"),
+}
+AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs an image": ("microseconds", ".1f")}
+MODEL_COLUMNS = {
+    "network": ("name", ""),
+    "precision": ("precision", ""),
+    "training, ms an image": ("training", ".3f"),
+    "inference, ms an image": ("inference", ".3f"),
+}

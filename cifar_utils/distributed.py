@@ -1,0 +1,160 @@
+"""Several processes, on one machine or on many, that train one network together.
+
+torchrun starts them, as in `torchrun --nproc-per-node=2 -m cifar_utils train …`. Each holds the
+whole network and takes its part of every batch; gradients are added up over all of them, so the
+result is that of one process with the same batches, to rounding. They talk through
+torch.distributed: gloo on CPUs, NCCL on GPUs. In a process that is alone every function here leaves
+things as they are.
+"""
+
+import os
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@contextmanager
+def together():
+    """Inside it, this process works with the others that torchrun has started, if any.
+
+    Where there are GPUs, each process takes one: that of its number on its machine. Raises
+    ValueError where there are too few.
+    """
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        yield
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend, number = "cpu:gloo,cuda:nccl", int(os.environ["LOCAL_RANK"])
+        if number >= torch.cuda.device_count():
+            raise ValueError(
+                f"{torch.cuda.device_count()} GPUs are too few for --nproc-per-node of "
+                f"{os.environ['LOCAL_WORLD_SIZE']}; CUDA_VISIBLE_DEVICES= hides them, for CPUs"
+            )
+        torch.cuda.set_device(number)
+    dist.init_process_group(backend)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def rank():
+    """This process's number; 0 is the one that prints and writes."""
+    return dist.get_rank() if _connected() else 0
+
+
+def ranks():
+    """How many processes work together."""
+    return dist.get_world_size() if _connected() else 1
+
+
+def _connected():
+    return dist.is_available() and dist.is_initialized()
+
+
+def share_of(batch):
+    """This process's part of a tensor that all of them hold: some of its rows, in their order.
+
+    The parts differ by one row at most; those of a short batch may be empty.
+    """
+    return batch if ranks() == 1 else batch.tensor_split(ranks())[rank()]
+
+
+def agreed(value):
+    """The first process's `value`, for a choice that every process would measure for itself."""
+    values = [value]
+    if ranks() > 1:
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+@torch.no_grad()
+def add_up(*tensors):
+    """Replace each tensor by its sum over all processes, in place.
+
+    Every process must give tensors of the same shapes in the same order. Those of one dtype travel
+    as one message, since many small ones would each cost a round trip.
+    """
+    if ranks() == 1:
+        return
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # a set has no fixed order
+        same = [tensor for tensor in tensors if tensor.dtype == dtype]
+        message = torch.cat([tensor.flatten() for tensor in same])
+        dist.all_reduce(message)
+        parts = message.split([tensor.numel() for tensor in same])
+        for tensor, part in zip(same, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+
+def add_up_gradients(model):
+    """Sum the gradients over all processes, whose losses are parts of the whole batch's mean."""
+    add_up(*(weight.grad for weight in model.parameters() if weight.grad is not None))
+
+
+def same_start(model):
+    """Give all processes the first one's weights, for unseeded ones differ."""
+    if ranks() == 1:
+        return
+    state = list(model.state_dict().values())
+    if rank():
+        for tensor in state:
+            tensor.zero_()
+    add_up(*state)
+
+
+# --- batch norm -----------------------------------------------------------------------------------
+
+
+def share_batch_norm(model):
+    """Let the network's batch norm see the whole batch, of which this process has a part."""
+    if ranks() == 1:
+        return
+    for layer in model.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = SharedBatchNorm2d  # the same weights and statistics, another forward
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with mean and variance over the images of all processes.
+
+    nn.SyncBatchNorm is the same for GPUs alone.
+    """
+
+    def forward(self, maps):
+        if not self.training or ranks() == 1:
+            return super().forward(maps)
+        values = maps.to(self.running_mean.dtype)  # autocast's 16 bits are too few for sums
+        count = values.new_tensor(values.numel() / values.shape[1])  # 0 in an empty part
+        add_up(count)
+        mean = _Sum.apply(values.sum((0, 2, 3))) / count
+        centred = values - _across(mean)
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * _across(scale) + _across(self.bias)).to(maps.dtype)
+
+
+def _across(channels):
+    return channels.view(1, -1, 1, 1)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes. All of them go on with it, so the gradients add up, too."""
+
+    @staticmethod
+    def forward(ctx, part):
+        total = part.clone()
+        add_up(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone()
+        add_up(total)
+        return total

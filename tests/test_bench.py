@@ -1,0 +1,108 @@
+"""What is measured, and how it is told; the figures themselves mean nothing here."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cifar_utils import bench, commands
+from cifar_utils.__main__ import main
+from cifar_utils.data import Cifar
+from cifar_utils.recipes import RECIPES, Recipe
+
+CPU = torch.device("cpu")
+
+
+def test_the_clock_leaves_the_first_call_out():
+    pauses = iter((0.2, 0.01, 0.03, 0.02))
+    seconds = bench.clock(lambda: time.sleep(next(pauses)), CPU, times=3)
+    assert len(seconds) == 3 and max(seconds) < 0.2
+    assert seconds[0] >= 0.01 and seconds[1] >= 0.03 and seconds[2] >= 0.02
+    assert bench.spread([3.0, 1.0, 2.0, 9.0]) == {"median": 2.5, "lowest": 1, "highest": 9, "n": 4}
+
+
+def test_recipes_train_in_turn_with_seeds_of_their_own(painted_split, monkeypatch):
+    trained, train = [], bench._train
+    monkeypatch.setattr(
+        bench, "_train", lambda recipe, *rest: trained.append(recipe) or train(recipe, *rest)
+    )
+    one = Recipe("one", epochs=1, batch_size=32, seed=5)
+    other = RECIPES["quick"].changed(epochs=1, batch_size=32)
+    cifar = Cifar(painted_split(64), painted_split(0), painted_split(20, seed=1))
+    lines = []
+    rows = bench.race(
+        [one, other], cifar, repeats=2, device=CPU, precision="fp32", log=lines.append
+    )
+    turns = [(recipe.name, recipe.seed) for recipe in trained]
+    warm_up = [("one", 5), ("quick", 0)]
+    assert turns == [*warm_up, ("one", 5), ("quick", 0), ("one", 6), ("quick", 1)]
+    assert len(lines) == 4 and [row["name"] for row in rows] == ["one", "quick"]
+    for row in rows:
+        assert row["seconds"]["n"] == 2 and 0 < row["seconds"]["lowest"] < 60
+        assert 0 <= row["accuracy"]["median"] <= 1
+    assert rows[0]["accuracy_views"] == rows[0]["accuracy"]  # one view
+    assert Recipe(**rows[1]["recipe"]) == other
+
+
+def test_whitening_is_on_the_clock_and_evaluation_is_not(painted_split, monkeypatch):
+    whiten, evaluate = bench.prepare, bench.fit.__globals__["evaluate"]
+    slow = {"whiten": 0.3, "evaluate": 5.0}
+
+    def slow_whiten(*arguments):
+        time.sleep(slow["whiten"])
+        whiten(*arguments)
+
+    def slow_evaluate(*arguments):
+        time.sleep(slow["evaluate"] / 10)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(bench, "prepare", slow_whiten)
+    monkeypatch.setitem(bench.fit.__globals__, "evaluate", slow_evaluate)
+    recipe = RECIPES["quick"].changed(epochs=1, batch_size=32)
+    began = time.perf_counter()
+    _, seconds = bench._train(recipe, painted_split(32), CPU, "fp32")
+    assert 0.3 <= seconds <= time.perf_counter() - began - 1.0  # two evaluations, of half a second
+
+
+def test_the_tables_show_medians_and_the_file_holds_everything(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["bench", "--quick", "--device", "cpu", "--precision", "bf16", "--json", "out/bench.json",
+          "--models", "fastnet-half", "--augmentations", "flip", "translate-flip"])  # fmt: skip
+    printed = capsys.readouterr().out
+    found = json.loads(Path("out/bench.json").read_text())
+    assert found["torch"] == torch.__version__ and found["device"].startswith("CPU")
+    assert [row["name"] for row in found["augmentations"]] == ["flip", "translate-flip"]
+    rows = [(row["name"], row["precision"]) for row in found["models"]]
+    assert rows == [("fastnet-half", "fp32"), ("fastnet-half", "bf16")]
+    for row in found["models"]:
+        for what in ("training", "inference"):
+            assert 0 < row[what]["lowest"] <= row[what]["median"] <= row[what]["highest"]
+            assert f"{row[what]['median']:.3f} ({row[what]['lowest']:.3f} to " in printed
+
+
+def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "time_augmentations", lambda *_, **__: pytest.fail("not asked for"))
+    asked = []
+    monkeypatch.setattr(bench, "time_models", lambda names, *_, **__: asked.extend(names) or [])
+    main(["bench", "--models", "--precision", "fp32"])
+    assert "resnet152" in asked and "fastnet" in asked
+
+
+def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch):
+    rows = [
+        {"name": name, "seconds": bench.spread([seconds]), "accuracy": bench.spread([0.9]),
+         "accuracy_views": bench.spread([0.91])}
+        for name, seconds in (("fast", 3.0), ("airbench94", 4.0))
+    ]  # fmt: skip
+    raced, few = [], painted_split(10)
+    monkeypatch.setattr(commands, "_load", lambda options: Cifar(few, few, few))
+    monkeypatch.setattr(bench, "race", lambda recipes, *_, **__: raced.extend(recipes) or rows)
+    main(["bench", "--recipe", "fast", "--against", "airbench94", "--lr", "0.5",
+          "--precision", "fp32"])  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "fast takes 0.75 times as long as airbench94" in printed
+    assert "accuracy on the validation images of memory" in printed
+    assert "3.0 (3.0 to 3.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
+    assert raced == [RECIPES["fast"].changed(lr=0.5), RECIPES["airbench94"]]

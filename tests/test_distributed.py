@@ -1,0 +1,165 @@
+"""Two processes that torchrun starts come to what one process comes to.
+
+This file is also the program that they run: see `train` and the last lines.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifar_utils import distributed, optim
+from cifar_utils.data import CLASSES, Split
+from cifar_utils.models import ConvNet, average_head, conv_bn_relu, pool, stage
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import fit
+
+ROOT = Path(__file__).parent.parent
+
+
+class Double(nn.Module):
+    """In float64, rounding stays far below what a wrong gradient would change."""
+
+    def forward(self, images):
+        return images.double()
+
+
+def train(folder):
+    """Two epochs of a small network; what came of it is left in `folder`, by process."""
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (52, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    split = Split(images, torch.arange(52) % 10, CLASSES, torch.arange(52))
+    recipe = Recipe(epochs=2, batch_size=17, optimizer="muon", lr=0.05, muon_lr=0.05, clip_norm=1.0,
+                    label_smoothing=0.1, augmentation="crop-alternating-cutout")  # fmt: skip
+    # Parts of 9 and 8 images; of the last batch, a single image, the second process gets none.
+    calls, logged, orthogonalize = [], [], optim.orthogonalize
+    optim.orthogonalize = lambda matrix: calls.append(len(matrix)) or orthogonalize(matrix)
+    with distributed.together():
+        torch.manual_seed(distributed.rank())  # all are to start as the first does
+        features = nn.Sequential(
+            stage(Double(), conv_bn_relu(3, 8), pool()),
+            stage(conv_bn_relu(8, 12), conv_bn_relu(12, 16), pool()),
+        )
+        model = ConvNet(features, average_head(16, 10)).double()
+        history = fit(model, split, split[:20], recipe, device="cpu", precision="fp32",
+                      log=lambda run: logged.append(str(run)))  # fmt: skip
+        optim.orthogonalize = orthogonalize
+        name = distributed.rank()
+    torch.save(model.state_dict(), folder / f"weights-{name}.pt")
+    report = {"calls": calls, "logged": len(logged), "device": history.device}
+    report["epochs"] = [
+        (row.train_loss, row.train_accuracy, row.val_loss) for row in history.epochs
+    ]
+    (folder / f"report-{name}.json").write_text(json.dumps(report))
+
+
+def torchrun(*arguments):
+    """What two processes print to stdout; torchrun picks a free port itself."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # also where there is a single GPU
+    done = subprocess.run(
+        [*command, *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+def test_two_processes_come_to_the_result_of_one(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    train(one)
+    torchrun(__file__, two)
+    alone = torch.load(one / "weights-0.pt")
+    first, second = (torch.load(two / f"weights-{number}.pt") for number in (0, 1))
+    for name, wanted in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], wanted, rtol=1e-6, atol=1e-6)
+    reports = [json.loads(path.read_text()) for path in
+               (one / "report-0.json", two / "report-0.json", two / "report-1.json")]  # fmt: skip
+    for report in reports[1:]:
+        np.testing.assert_allclose(report["epochs"], reports[0]["epochs"], rtol=1e-6)
+        assert report["device"] == f"2 × {reports[0]['device'].split(',')[0]}, 1 threads"
+    assert [report["logged"] for report in reports] == [3, 3, 0]
+    # Eight steps of three kernels: one process does all of them, each of two does its own.
+    assert [report["calls"] for report in reports] == [[8, 12, 16] * 8, [8, 16] * 8, [12] * 8]
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+def test_the_first_process_alone_prints_and_writes(tmp_path, painted_split):
+    for part, count in (("train", 120), ("test", 20)):
+        split = painted_split(count)
+        np.save(tmp_path / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
+        np.save(tmp_path / f"{part}_labels.npy", split.labels.numpy())
+    printed = torchrun(
+        "-m", "cifar_utils", "train", "--recipe", "compact", "--epochs", "1", "--data", tmp_path,
+        "--source", "npy", "--precision", "fp32", "--out", tmp_path / "run",
+    )  # fmt: skip
+    lines = [line.split()[0] for line in printed.splitlines()]
+    assert lines == ["compact,", "epoch", "epoch", "test:", "written"]
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_alone_nothing_changes():
+    with distributed.together():
+        batch = torch.arange(5)
+        assert (distributed.rank(), distributed.ranks()) == (0, 1)
+        assert distributed.share_of(batch) is batch and distributed.agreed("bf16") == "bf16"
+        layer = nn.BatchNorm2d(2)
+        distributed.share_batch_norm(layer), distributed.same_start(layer)
+        distributed.add_up(batch), distributed.add_up_gradients(layer)
+        assert type(layer) is nn.BatchNorm2d and batch.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_shares_make_up_the_batch_and_differ_by_one_row_at_most(monkeypatch):
+    for ranks, sizes in ((2, [4, 3]), (3, [3, 2, 2]), (8, [1] * 7 + [0])):
+        monkeypatch.setattr(distributed, "ranks", lambda ranks=ranks: ranks)
+        parts = []
+        for rank in range(ranks):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            parts.append(distributed.share_of(torch.arange(7)))
+        assert [len(part) for part in parts] == sizes
+        assert torch.cat(parts).tolist() == list(range(7))
+
+
+def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch):
+    """One process that is told of two, whose sums over all are those of its whole batch."""
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    monkeypatch.setattr(distributed, "add_up", lambda *tensors: None)
+    maps = torch.randn(6, 4, 5, 5, generator=torch.Generator().manual_seed(0)) + 3
+    weights = torch.linspace(-1, 1, maps.numel()).view(maps.shape)
+    outcomes = []
+    for shared in (False, True):
+        layer, inputs = nn.BatchNorm2d(4), maps.clone().requires_grad_()
+        nn.init.constant_(layer.weight, 0.7), nn.init.constant_(layer.bias, 0.2)
+        if shared:
+            distributed.share_batch_norm(layer)
+        outputs = layer(inputs)
+        (outputs * weights).sum().backward()
+        outcomes.append([outputs, inputs.grad, layer.weight.grad, layer.bias.grad,
+                         layer.running_mean, layer.running_var, layer.eval()(maps)])  # fmt: skip
+        assert layer.num_batches_tracked == 1
+    assert type(layer) is distributed.SharedBatchNorm2d
+    for ours, torchs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="1 GPUs are too few"), distributed.together():
+        pass
+
+
+if __name__ == "__main__":
+    train(Path(sys.argv[1]))
