@@ -117,6 +117,7 @@ _OWN = (
     Recipe("compact", model="compact", epochs=40, batch_size=256, optimizer="muon", lr=0.1,
            muon_lr=0.05, weight_decay=0.01, decay_vectors=False, label_smoothing=0.1,
            augmentation="crop-alternating"),
+    # 89.98%, one seed; 58 min on CPU, 2 threads, bf16
     Recipe("separable", model="separable", epochs=40, optimizer="muon", lr=0.1, muon_lr=0.05,
            weight_decay=0.01, decay_vectors=False, augmentation="crop-alternating"),
     Recipe("resnet18", model="resnet18", epochs=20, batch_size=256, optimizer="muon", lr=0.1,
