@@ -68,17 +68,29 @@ def rate_factor(recipe, progress):
 def set_rates(optimizer, recipe, progress):
     """Give every parameter group the learning rate and weight decay that hold at `progress`.
 
-    A group with "until", a fraction of the training, goes through its whole schedule by then and is
-    at rate 0 after it.
+    A group with "until", a fraction of the training, goes through its whole schedule by then and
+    rests after it. Resting parameters require no gradient, for working one out would cost as much
+    as before: `wake` ends that.
     """
     decay = 1.0
     if recipe.schedule == "step":
         decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
-        factor = rate_factor(recipe, progress / until) if progress <= until else 0.0
+        rests = progress > until
+        factor = 0.0 if rests else rate_factor(recipe, progress / until)
         group["lr"] = group["initial_lr"] * factor
         group["weight_decay"] = group["initial_weight_decay"] * decay
+        if "until" in group:
+            for parameter in group["params"]:
+                parameter.requires_grad_(not rests)
+
+
+def wake(optimizer):
+    """Let every parameter of the optimizer require a gradient again, as when it was made."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
 
 
 # --- Muon -----------------------------------------------------------------------------------------

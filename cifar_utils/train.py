@@ -24,7 +24,7 @@ from cifar_utils.device import (
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import whiten
-from cifar_utils.optim import make_optimizer, rate_factor, set_rates
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
@@ -105,19 +105,22 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
         run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
         log(run)
     train = train if workers else train.to(device)  # without workers, augment where the model is
-    for epoch in range(len(run.history.epochs), recipe.epochs + 1):
-        began = time.perf_counter()
-        # Dropout: the same after a resume, another in each process.
-        torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
-        batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
-        span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
-        trained = train_one_epoch(
-            model, batches, run.optimizer, recipe,
-            span=span, progress=progress, precision=precision, scaler=run.scaler,
-        )  # fmt: skip
-        seconds = time.perf_counter() - began
-        run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
-        log(run)
+    try:
+        for epoch in range(len(run.history.epochs), recipe.epochs + 1):
+            began = time.perf_counter()
+            # Dropout: the same after a resume, another in each process.
+            torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
+            batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
+            span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
+            trained = train_one_epoch(
+                model, batches, run.optimizer, recipe,
+                span=span, progress=progress, precision=precision, scaler=run.scaler,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
+            log(run)
+    finally:  # also after Ctrl-C in a notebook, where the network may be trained on
+        wake(run.optimizer)
     return run.history
 
 

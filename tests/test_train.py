@@ -17,7 +17,7 @@ from cifar_utils.augment import augment
 from cifar_utils.data import normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
-from cifar_utils.models import create_model, whiten
+from cifar_utils.models import create_model, parameter_count, whiten
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit
@@ -88,8 +88,10 @@ def test_fit_agrees_with_a_loop_written_by_hand(painted_split):
 
 def test_a_resumed_run_ends_in_the_same_bits(painted_split):
     split, val = painted_split(64), painted_split(20, seed=1)
-    for optimizer in ("sgd", "adamw", "muon"):
-        recipe = RECIPE.changed(optimizer=optimizer, lr=0.01)
+    whitening = {"model": "fastnet-half", "whitening": 0.4}  # its bias rests from epoch 2 on
+    for changes in ({}, {"optimizer": "adamw"}, {"optimizer": "muon"},
+                    {"optimizer": "muon"} | whitening, whitening):  # fmt: skip
+        recipe = RECIPE.changed(lr=0.01, **changes)
         states = []
         whole, history = run(split, val, recipe, log=lambda run, s=states: s.append(copied(run)))
         for state in states[:-1]:
@@ -233,19 +235,22 @@ def test_images_are_small_in_the_first_part_of_the_training_alone(painted_split)
 def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_split):
     split = painted_split(48)
     recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.4, epochs=2)
-    kernels, biases = [], []
+    kernels, biases, learning = [], [], []
 
     def log(run):
         layer = run.model.features[0][0]
         kernels.append(layer.weight.detach().clone())
         biases.append(layer.bias.detach().clone())
+        learning.append((layer.bias.requires_grad, layer.bias.grad is not None))
 
-    run(split, None, recipe, log=log)
+    model, _ = run(split, None, recipe, log=log)
     wanted = create_model("fastnet-half", seed=recipe.seed)
     whiten(wanted, normalize(split.images))
     assert all(torch.equal(kernel, wanted.features[0][0].weight) for kernel in kernels)
     assert not torch.equal(biases[0], biases[1])
-    assert torch.equal(biases[1], biases[2])  # it rests in the second half
+    assert torch.equal(biases[1], biases[2])  # it rests in the second half, at no cost
+    assert learning == [(True, False), (True, True), (False, False)]
+    assert parameter_count(model) == parameter_count(wanted)
     with pytest.raises(ValueError, match="no whitening layer"):
         run(split, None, recipe.changed(model="compact"))
 
