@@ -7,6 +7,7 @@ that --help comes at once.
 import json
 import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from cifar_utils.files import write_whole
@@ -14,33 +15,37 @@ from cifar_utils.recipes import RECIPES, get_recipe
 
 
 def train_command(options):
-    from cifar_utils.distributed import together
+    from cifar_utils.distributed import rank, together
 
-    with together():
+    with together(), ExitStack() as stack:
+        if rank():  # what this process would say, notices about the data included, the first says
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         _train(options)
 
 
 def _train(options):
-    """Train, alone or with other processes: the first alone prints and writes."""
+    """Train, alone or with other processes, of which the first alone touches the run's folder."""
     from functools import partial
 
     from tqdm import tqdm
 
     from cifar_utils import plots
-    from cifar_utils.distributed import rank
+    from cifar_utils.distributed import agreed, rank
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
     first = rank() == 0
-    say = print if first and not options.quiet else lambda *_: None
+    say = (lambda *_: None) if options.quiet else print
     recipe = _checked_recipe(options)
-    out = _writable(options.out or Path("runs") / recipe.name)
-    state, recipe = _resume(options, recipe, out)
+    out = options.out or Path("runs") / recipe.name
+    state, recipe = agreed(_resume(options, recipe, _writable(out)) if first else None)
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
-    if options.verbose and first:
+    if options.verbose:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
     say(
@@ -64,8 +69,7 @@ def _train(options):
             device=options.device, precision=options.precision, workers=options.workers,
         )  # fmt: skip
     except KeyboardInterrupt:
-        if first:
-            print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
         raise
     if not first:
         return

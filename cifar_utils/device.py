@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cifar_utils.distributed import ranks
+
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -16,15 +18,16 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 def pick_device(name="auto"):
     """The torch.device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU.
 
-    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed) and
-    for a device that this machine does not have. Used in notebook 04.
+    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
+    a device that this machine does not have, and for one that several processes cannot share.
+    Used in notebook 04.
     """
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
-        return torch.device(next(found for found in has if has[found]))
+        name = kind = next(found for found in has if has[found])
     if not has[kind]:
         there = ", ".join(found for found in has if has[found])
         raise ValueError(f"this machine has no {kind} device; it has: {there}")
@@ -34,6 +37,10 @@ def pick_device(name="auto"):
         raise ValueError(f"{name!r} is no device; write {kind} or {kind}:0") from None
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    if ranks() > 1 and (kind == "mps" or device.index is not None):
+        raise ValueError(
+            f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
+        )
     return device
 
 

@@ -35,10 +35,10 @@ def together():
             )
         torch.cuda.set_device(number)
     dist.init_process_group(backend)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Only where all went well: a process that fails has to end at once, so that torchrun ends the
+    # others, which wait for it.
+    dist.destroy_process_group()
 
 
 def rank():
@@ -64,7 +64,10 @@ def share_of(batch):
 
 
 def agreed(value):
-    """The first process's `value`, for a choice that every process would measure for itself."""
+    """The first process's `value`: what each would measure for itself, or the first alone knows.
+
+    It is any object that can be pickled, tensors included.
+    """
     values = [value]
     if ranks() > 1:
         dist.broadcast_object_list(values)
