@@ -131,9 +131,10 @@ class Muon(torch.optim.Optimizer):
     torch.optim.Muon knows 2-D parameters only. Source: https://kellerjordan.github.io/posts/muon/.
     """
 
-    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False):
+    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False, steps=5):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(groups, defaults | {"orthogonal": True, "renormalize": renormalize})
+        self.steps = steps  # of the iteration in orthogonalize
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -146,7 +147,7 @@ class Muon(torch.optim.Optimizer):
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             updates = (self._with_momentum(parameter, group["momentum"]) for parameter in moving)
             if group["orthogonal"]:
-                updates = orthogonal_updates(updates)
+                updates = orthogonal_updates(updates, steps=self.steps)
             for parameter, update in zip(moving, updates, strict=True):
                 if group["orthogonal"] and group["renormalize"]:
                     parameter.mul_(len(parameter) ** 0.5 / (parameter.norm() + 1e-7))
@@ -163,14 +164,14 @@ class Muon(torch.optim.Optimizer):
         return torch.add(gradient, state["momentum"], alpha=momentum)
 
 
-def orthogonal_updates(updates):
+def orthogonal_updates(updates, *, steps=5):
     """The kernels' updates, orthogonalised; of several processes each does its part of them."""
     done = []
     for number, update in enumerate(updates):
         if number % ranks() == rank():
             matrix = update.flatten(1)
             wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-            done.append(orthogonalize(matrix).mul_(wider).view(update.shape))
+            done.append(orthogonalize(matrix, steps=steps).mul_(wider).view(update.shape))
         else:
             done.append(torch.zeros_like(update))  # another's part: the sum brings it
     add_up(*done)
@@ -225,7 +226,10 @@ def make_optimizer(model, recipe):
     elif recipe.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, **shared, betas=betas)
     else:
-        optimizer = Muon(groups, **shared, momentum=recipe.momentum, renormalize=recipe.renormalize)
+        optimizer = Muon(
+            groups, **shared, momentum=recipe.momentum, renormalize=recipe.renormalize,
+            steps=recipe.muon_steps,
+        )  # fmt: skip
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
     return optimizer
