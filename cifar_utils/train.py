@@ -181,7 +181,8 @@ class Run:
 
     def add_epoch(self, epoch, factor, trained, val, *, seconds):
         """Evaluate on `val` and write the epoch's row. trained: (loss, accuracy) on `train`."""
-        lr = factor * max(group["initial_lr"] for group in self.optimizer.param_groups)
+        recipe = self.history.recipe
+        lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
         held_out = evaluate(self.model, val, self.history.precision)
         if not (math.isfinite(trained[0]) and math.isfinite(held_out[0] or 0)):
             raise ArithmeticError(

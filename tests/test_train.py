@@ -255,6 +255,19 @@ def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_s
         run(split, None, recipe.changed(model="compact"))
 
 
+def test_the_history_holds_the_recipes_rate_and_not_that_of_its_vectors(painted_split):
+    recipe = RECIPE.changed(lr=0.03, muon_lr=0.02, vector_rate=8, schedule="linear", epochs=2)
+    for optimizer, muon_lr, wanted in (
+        ("sgd", 0.5, 0.03),
+        ("muon", 0.02, 0.03),
+        ("muon", 0.1, 0.1),
+    ):
+        changes = {"optimizer": optimizer, "muon_lr": muon_lr}
+        _, history = run(painted_split(16), None, recipe.changed(**changes))
+        rates = [row.lr for row in history.epochs]
+        assert rates == pytest.approx([0, wanted, wanted / 2])
+
+
 def test_a_diverging_run_stops_with_a_reason(painted_split):
     for val in (None, painted_split(20, seed=1)):
         with pytest.raises(ArithmeticError, match=r"diverged in epoch 1.*lower lr"):
