@@ -225,13 +225,14 @@ class AugmentedBatches(Dataset):
     def __init__(self, split, recipe, epoch):
         self.split, self.recipe, self.epoch = split, recipe, epoch
         order = torch.randperm(len(split), generator=generator(recipe.seed, epoch))
-        self.chosen = order.split(recipe.batch_size)
+        # To the images' device as a whole: every copy waits until a GPU has done its work.
+        self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 
     def __len__(self):
         return len(self.chosen)
 
     def __getitem__(self, number):
-        batch = self.split[self.chosen[number].to(self.split.labels.device)]
+        batch = self.split[self.chosen[number]]
         draws = generator(self.recipe.seed, self.epoch, number)
         images = augment(
             batch.images,
