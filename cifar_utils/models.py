@@ -453,6 +453,17 @@ def stage_shapes(model):
     return shapes
 
 
+def takes(model, size):
+    """Whether the network works on images of `size` × `size` pixels."""
+    twin = _safe_copy(model)  # on the CPU, where nothing but the size lets one image fail
+    try:
+        with torch.no_grad():
+            twin(torch.zeros(1, 3, size, size))
+    except RuntimeError:
+        return False
+    return True
+
+
 def mult_adds(model):
     """Multiply-add operations of convolutions and linear layers for one 32×32 image."""
     return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))

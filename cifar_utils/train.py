@@ -23,7 +23,7 @@ from cifar_utils.device import (
 )
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
-from cifar_utils.models import whiten
+from cifar_utils.models import Whitening, takes, whiten
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
 
 
@@ -153,18 +153,19 @@ def start(model, train, val, recipe, device, precision, resume):
 
 
 def prepare(model, train, recipe):
-    """Whiten the first layer where the recipe says so; ValueError if the two do not fit."""
+    """Whiten the first layer where the recipe says so; ValueError if the two do not fit.
+
+    Where it does not, a whitening layer is trained like any other, for it holds random kernels.
+    """
     if recipe.whitening:
         whiten(model, normalize(train.images[:5000]))
-    if recipe.small_until:
-        small = torch.zeros(1, 3, recipe.small_size, recipe.small_size)
-        try:
-            with torch.no_grad():
-                model.eval()(small.to(next(model.parameters()).device))
-        except RuntimeError:
-            raise ValueError(
-                f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
-            ) from None
+    for layer in model.modules():
+        if isinstance(layer, Whitening):
+            layer.weight.requires_grad_(not recipe.whitening)
+    if recipe.small_until and not takes(model, recipe.small_size):
+        raise ValueError(
+            f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
+        )
 
 
 @dataclass
@@ -275,9 +276,10 @@ def lr_range_test(
 ):
     """Train a few steps while the rate rises from `lowest` to `highest` (arXiv 1506.01186).
 
-    The recipe gives everything else; under muon its muon_lr keeps its ratio to lr. The losses are
-    smoothed (exponential mean of 0.9, its start corrected). The test ends early where the loss
-    passes four times its lowest value. The model is changed: throw it away. Used in notebook 04.
+    The recipe gives everything else but the size of the images, which are whole ones; under muon
+    its muon_lr keeps its ratio to lr. The losses are smoothed (exponential mean of 0.9, its start
+    corrected). The test ends early where the loss passes four times its lowest value. The model is
+    changed: throw it away. Used in notebook 04.
     """
     if not 0 < lowest < highest:
         raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
@@ -286,8 +288,8 @@ def lr_range_test(
     device = pick_device(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=torch.channels_last)
+    recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)
     prepare(model, train, recipe)
-    recipe = recipe.changed(schedule="constant", warmup=0.0)
     optimizer = make_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]

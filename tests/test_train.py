@@ -251,6 +251,10 @@ def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_s
     assert torch.equal(biases[1], biases[2])  # it rests in the second half, at no cost
     assert learning == [(True, False), (True, True), (False, False)]
     assert parameter_count(model) == parameter_count(wanted)
+    free, _ = run(split, None, recipe.changed(whitening=0.0))  # trained like any other layer
+    fresh = create_model("fastnet-half", seed=recipe.seed)
+    assert not torch.equal(free.features[0][0].weight, fresh.features[0][0].weight)
+    assert parameter_count(free) == parameter_count(fresh) + 24 * 12
     with pytest.raises(ValueError, match="no whitening layer"):
         run(split, None, recipe.changed(model="compact"))
 
