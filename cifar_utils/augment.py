@@ -75,7 +75,7 @@ def brightness_contrast(images, generator=None, *, brightness=0.2, contrast=0.2)
 
 
 def gentle_color(images, generator=None):
-    """Brightness and contrast as Hiverge's speed run draws them (github.com/hiverge).
+    """Brightness and contrast in the spirit of Hiverge's speed run (github.com/hiverge).
 
     Theirs moves brightness by up to 0.14 standard deviations: 7% of the mean.
     """

@@ -57,7 +57,7 @@ def keep_memory():
     glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
     interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
     (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`.
-    Does nothing on systems and C libraries without mallopt.
+    It changes the whole process, for good. Does nothing on systems and C libraries without mallopt.
     """
     if sys.platform != "linux":
         return

@@ -256,6 +256,10 @@ def test_fast_networks_train_biases_of_batch_norm_and_not_its_scale():
 
 def test_batch_norm_keeps_single_precision_under_autocast():
     model = create_model("fastnet-half", seed=0).train()
+    seen = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda layer, maps: seen.update({layer: maps[0]}))
     with torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     assert len(seen) == 6
