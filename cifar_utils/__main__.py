@@ -111,7 +111,7 @@ def _add_train(subparsers):
     )
     loudness.add_argument("-q", "--quiet", action="store_true", help="print the test result only")
     _add_data(parser)
-    _add_device(parser)
+    _add_device(parser, compile=True)
     add(
         "--workers",
         type=_count,
@@ -419,7 +419,7 @@ def _add_data(parser, *, validation=True, limit=True):
         )
 
 
-def _add_device(parser, *, precision=True):
+def _add_device(parser, *, precision=True, compile=False):
     group = parser.add_argument_group("machine")
     group.add_argument(
         "--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)"
@@ -430,6 +430,13 @@ def _add_device(parser, *, precision=True):
             default="auto",
             metavar="P",
             help="auto, fp32, bf16 or fp16 (default: auto)",
+        )
+    if compile:
+        group.add_argument(
+            "--compile",
+            action="store_true",
+            help="put the network through torch.compile before the first epoch; on CPUs this needs "
+            "a C++ compiler, and training may be slower for it",
         )
 
 

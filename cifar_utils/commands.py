@@ -54,8 +54,13 @@ def _train(options):
         f"{len(cifar.test):,} test images"
     )
     recorder = _cam_recorder(cifar, out) if options.cam and first else None
+    untold = options.compile
 
     def log(run):
+        nonlocal untold
+        if untold:
+            say(f"compiled in {run.compile_seconds:.1f} s")
+        untold = False
         say(run)
         if recorder:
             recorder(run)
@@ -67,6 +72,7 @@ def _train(options):
             model, cifar.train, cifar.val, recipe, log=log, resume=state,
             progress=bar,
             device=options.device, precision=options.precision, workers=options.workers,
+            compile=options.compile,
         )  # fmt: skip
     except KeyboardInterrupt:
         print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)

@@ -1,6 +1,8 @@
 """Where to compute, in which precision, and from which seed."""
 
 import ctypes
+import os
+import shutil
 import sys
 import time
 from contextlib import nullcontext
@@ -49,6 +51,13 @@ def describe(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (MPS)"
+
+
+def check_compiler(device):
+    """ValueError where torch.compile lacks the C++ compiler that it needs on a CPU."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise ValueError(f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX")
 
 
 def keep_memory():

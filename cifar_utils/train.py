@@ -1,5 +1,6 @@
 """The training loop, and the learning-rate range test."""
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cifar_utils.augment import augment, operations
 from cifar_utils.data import normalize
 from cifar_utils.device import (
     autocast,
+    check_compiler,
     describe,
     generator,
     keep_memory,
@@ -83,7 +85,7 @@ def shrunk(inputs, recipe, done):
 
 
 def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
-        workers=0, resume=None):  # fmt: skip
+        workers=0, resume=None, compile=False):  # fmt: skip
     """Train `model` on the Split `train` as `recipe` says; the History of it.
 
     val: Split to evaluate on after each epoch (None or empty: no evaluation). Choices may be made
@@ -91,7 +93,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on to the same result, bit for bit on a
-    CPU, as one never interrupted. Every epoch re-seeds torch's generator from the recipe's seed.
+    CPU, as one never interrupted. compile: put the network through torch.compile, outside of the
+    epochs' clocks: see `compiled`. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
@@ -101,6 +104,7 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
         log, progress = (lambda run: None), iter
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
+    network = compiled(run, train) if compile else model
     if not run.history.epochs:
         run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
         log(run)
@@ -113,7 +117,7 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
             batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
             span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
             trained = train_one_epoch(
-                model, batches, run.optimizer, recipe,
+                network, batches, run.optimizer, recipe,
                 span=span, progress=progress, precision=precision, scaler=run.scaler,
             )  # fmt: skip
             seconds = time.perf_counter() - began
@@ -168,6 +172,49 @@ def prepare(model, train, recipe):
         )
 
 
+def compiled(run, train):
+    """The Run's network behind torch.compile, with the code for all of its training steps ready.
+
+    That code depends on the numbers of images and pixels, and on which weights learn: a step of
+    each kind is taken forward and backward, and undone. The Run's own network stays a plain one,
+    to be saved and evaluated, which shares its weights; run.compile_seconds says how long it took.
+    Raises ValueError for several processes, and as `check_compiler` does.
+    """
+    model, recipe, device = run.model, run.history.recipe, next(run.model.parameters()).device
+    check_compiler(device)
+    if distributed.ranks() > 1:
+        raise ValueError("torch.compile is for one process alone; leave it or torchrun out")
+    began = time.perf_counter()
+    torch.compiler.reset()  # networks compiled before count towards the number that is kept
+    network, before = torch.compile(model.train(), dynamic=False), copy.deepcopy(model.state_dict())
+    for done, count in kinds_of_steps(len(train), recipe):
+        set_rates(run.optimizer, recipe, done)
+        inputs = shrunk(torch.zeros(count, *train.images.shape[1:], device=device), recipe, done)
+        with autocast(device, run.history.precision):
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
+        F.cross_entropy(logits.float(), labels).backward()
+    set_rates(run.optimizer, recipe, 0.0)
+    model.zero_grad()
+    model.load_state_dict(before)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    run.compile_seconds = time.perf_counter() - began
+    return network
+
+
+def kinds_of_steps(images, recipe):
+    """(progress, number of images) of the first of all steps that run through the same code."""
+    sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
+    steps = recipe.epochs * len(sizes)
+    kinds = {}
+    for step in range(steps):
+        done, count = step / steps, sizes[step % len(sizes)]
+        rests = 0 < recipe.whitening < done
+        kinds.setdefault((count, done < recipe.small_until, rests), (done, count))
+    return list(kinds.values())
+
+
 @dataclass
 class Run:
     """All that changes while a network is trained: what `log` sees and a checkpoint keeps."""
@@ -176,6 +223,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     history: History
+    compile_seconds: float = 0.0
 
     def __str__(self):
         return str(self.history.epochs[-1])

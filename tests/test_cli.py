@@ -78,6 +78,14 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
         assert picture.width > 800
 
 
+def test_the_time_to_compile_is_told_once_and_before_the_epochs(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--compile"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["compiled", "epoch", "epoch", "epoch"]
+
+
 def test_every_recipe_field_is_a_flag(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--lr", "0.01",
           "--optimizer", "adamw", "--no-decay-vectors", "--label-smoothing", "0.1", "--seed", "7",

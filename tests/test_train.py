@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,15 @@ from cifar_utils.augment import augment
 from cifar_utils.data import normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
-from cifar_utils.models import create_model, parameter_count, whiten
+from cifar_utils.models import (
+    ConvNet,
+    average_head,
+    create_model,
+    parameter_count,
+    pool,
+    stage,
+    whiten,
+)
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit
@@ -270,6 +279,43 @@ def test_the_history_holds_the_recipes_rate_and_not_that_of_its_vectors(painted_
         _, history = run(painted_split(16), None, recipe.changed(**changes))
         rates = [row.lr for row in history.epochs]
         assert rates == pytest.approx([0, wanted, wanted / 2])
+
+
+def test_compiling_takes_a_step_of_each_kind_and_leaves_no_trace(painted_split, monkeypatch):
+    """torch.compile is replaced by nothing here: what is left is what goes on around it."""
+    recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.3, small_size=20,
+                            small_until=0.6, batch_size=40)  # fmt: skip
+    split, seen = painted_split(100), []
+    firsts = ((0, 40), (2, 20), (3, 40), (5, 20), (6, 40), (8, 20))  # of nine steps
+    assert train.kinds_of_steps(100, recipe) == [(step / 9, count) for step, count in firsts]
+    plain, history = run(split, None, recipe)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: seen.append(model) or model)
+    model, same = run(split, None, recipe, compile=True, log=lambda run: seen.append(run))
+    assert seen[0] is model and seen[1].compile_seconds > 0
+    assert torch.equal(weights(model), weights(plain)) and unclocked(same) == unclocked(history)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="needs the C"):
+        run(split, None, recipe, compile=True)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux")
+def test_a_compiled_network_learns_what_a_plain_one_does(painted_split):
+    results, seen = [], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = ConvNet(stage(pool(), torch.nn.BatchNorm2d(3)), average_head(3, 10))
+        history = fit(
+            model, painted_split(32), None, RECIPE, compile=compile, log=seen.append, **PLAIN
+        )
+        results.append((model.state_dict(), history))
+    (plain, wanted), (state, history) = results
+    assert list(state) == list(plain)  # no prefix of torch.compile's
+    for name, value in plain.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5)
+    losses = [[row.train_loss for row in each.epochs] for each in (history, wanted)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert seen[-1].compile_seconds > history.epochs[1].seconds  # off the epochs' clock
 
 
 def test_a_diverging_run_stops_with_a_reason(painted_split):
