@@ -292,7 +292,6 @@ def _add_bench(subparsers):
     add(
         "--repeats",
         type=_positive,
-        default=3,
         metavar="N",
         help="trainings a recipe, each with the next seed (default: 3)",
     )
@@ -305,8 +304,8 @@ def _add_bench(subparsers):
     )
     add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
-    _add_device(parser)
-    _add_recipe_fields(parser)
+    _add_device(parser, compile=True)
+    _add_recipe_fields(parser, "each replaces the value of --recipe, not that of --against")
 
 
 def _add_report(subparsers):
@@ -383,9 +382,9 @@ def _command(subparsers, name, help, run, *, example):
     return parser
 
 
-def _add_recipe_fields(parser):
+def _add_recipe_fields(parser, effect="each replaces the recipe's own value"):
     """One flag for each field of a recipe; what is not given stays as the recipe has it."""
-    group = parser.add_argument_group("recipe fields", "each replaces the recipe's own value")
+    group = parser.add_argument_group("recipe fields", effect)
     for field in fields(Recipe):
         if field.name == "name":
             continue

@@ -449,7 +449,7 @@ def bench_command(options):
     results = bench.machine(device, precision)
     print(", ".join(results.values()))
     if options.recipe:
-        results["recipes"] = _race(options, device, precision)
+        results |= _race(options, device, precision)
     else:
         results |= _throughput(options, device, precision)
     if options.json:
@@ -464,18 +464,30 @@ def _check_bench(options):
     from cifar_utils.models import MODELS
 
     if options.json:
-        _writable(options.json.parent)
-    if not options.recipe and (options.against or _recipe_changes(options)):
-        raise ValueError("--against and recipe fields need --recipe")
-    if options.recipe and options.quick:
-        raise ValueError(
-            "--quick is for networks and augmentations; shorten a recipe with --epochs"
-        )
+        _writable(options.json.parent, choose="another file with --json")
+        if options.json.is_dir():
+            raise ValueError(f"{options.json} is a folder; choose a file with --json")
+    for name in ("against", "repeats", "limit", "validation", "compile"):
+        if not options.recipe and _given(options, name):
+            raise ValueError(f"--{name} needs --recipe")
+    for name in _recipe_changes(options):
+        if not options.recipe:
+            raise ValueError(f"--{name.replace('_', '-')} needs --recipe")
+    for name in ("models", "augmentations", "quick"):
+        if options.recipe and _given(options, name):
+            raise ValueError(
+                f"--{name} goes without --recipe, whose training --epochs and --limit shorten"
+            )
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
         if name not in MODELS:
             raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+
+
+def _given(options, name):
+    value = getattr(options, name)
+    return value is not None and value is not False  # 0 and an empty list are given
 
 
 def _race(options, device, precision):
@@ -485,14 +497,25 @@ def _race(options, device, precision):
     if options.against:
         recipes.append(get_recipe(options.against))
     cifar = _load(options)
-    rows = bench.race(recipes, cifar, repeats=options.repeats, device=device, precision=precision)
+    rows = bench.race(
+        recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
+        compile=options.compile,
+    )  # fmt: skip
+    results = {"recipes": rows}
     on = "validation" if len(cifar.val) else "test"
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
-    print(bench.table(rows, bench.RACE_COLUMNS))
+    columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
+    print(bench.table(rows, columns))
     if options.against:
-        ratio = rows[0]["seconds"]["median"] / rows[1]["seconds"]["median"]
-        print(f"{rows[0]['name']} takes {ratio:.2f} times as long as {rows[1]['name']}")
-    return rows
+        results["ratio"] = bench.ratio(*rows)
+        times = bench.cell(results["ratio"], ".2f")
+        names, reached = zip(
+            *((row["name"], f"{row['accuracy_views']['median']:.2%}") for row in rows), strict=True
+        )
+        print(
+            f"{names[0]} takes {times} times as long as {names[1]}, to {' against '.join(reached)}"
+        )
+    return results
 
 
 def _throughput(options, device, precision):
@@ -566,13 +589,13 @@ def ship_command(options):
         print(ship(run, history, out, cifar.train))
 
 
-def _writable(out):
+def _writable(out, *, choose="another folder with --out"):
     """The folder `out`, refused before any work where nothing could be written to it."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; choose a folder with --out")
+        raise ValueError(f"{nearest} is a file; choose {choose}")
     if not os.access(nearest, os.W_OK):
-        raise ValueError(f"{nearest} cannot be written to; choose another folder with --out")
+        raise ValueError(f"{nearest} cannot be written to; choose {choose}")
     return out
 
 

@@ -406,9 +406,13 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["bench", "--recipe", "fast", "--against", "lenet"], "choose one of vgg"),
         (["bench", "--models", "lenet"], "choose one of vgg"),
         (["bench", "--augmentations", "flap"], "choose one of none, flip"),
-        (["bench", "--against", "fast"], "need --recipe"),
-        (["bench", "--epochs", "2"], "need --recipe"),
-        (["bench", "--recipe", "fast", "--quick"], "shorten a recipe with --epochs"),
+        (["bench", "--against", "fast"], "--against needs --recipe"),
+        (["bench", "--batch-size", "2"], "--batch-size needs --recipe"),
+        (["bench", "--repeats", "2"], "--repeats needs --recipe"),
+        (["bench", "--validation", "0"], "--validation needs --recipe"),
+        (["bench", "--compile"], "--compile needs --recipe"),
+        (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
+        (["bench", "--recipe", "fast", "--models"], "--models goes without --recipe"),
         (["summary", "lenet"], "choose one of vgg"),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),
@@ -434,7 +438,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trai
     for out in ("file", "file/below"):
         for command in (["train", "--recipe", "compact"], ["test", "--weights", trained],
                         ["predict", "x.png", "--weights", trained], ["lr-find"]):  # fmt: skip
-            assert "is a file; choose a folder" in refused(capsys, *command, "--out", out)
+            assert "is a file; choose another folder" in refused(capsys, *command, "--out", out)
+    line = refused(capsys, "bench", "--json", "file/bench.json")
+    assert "file is a file; choose another file with --json" in line
+    assert "is a folder; choose a file" in refused(capsys, "bench", "--json", ".")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written" in refused(capsys, "train", "--recipe", "compact", "--out", "new")
 
