@@ -111,7 +111,7 @@ def _add_train(subparsers):
     )
     loudness.add_argument("-q", "--quiet", action="store_true", help="print the test result only")
     _add_data(parser)
-    _add_device(parser)
+    _add_device(parser, compile=True)
     add(
         "--workers",
         type=_count,
@@ -292,7 +292,6 @@ def _add_bench(subparsers):
     add(
         "--repeats",
         type=_positive,
-        default=3,
         metavar="N",
         help="trainings a recipe, each with the next seed (default: 3)",
     )
@@ -305,8 +304,8 @@ def _add_bench(subparsers):
     )
     add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
-    _add_device(parser)
-    _add_recipe_fields(parser)
+    _add_device(parser, compile=True)
+    _add_recipe_fields(parser, "each replaces the value of --recipe, not that of --against")
 
 
 def _add_report(subparsers):
@@ -383,9 +382,9 @@ def _command(subparsers, name, help, run, *, example):
     return parser
 
 
-def _add_recipe_fields(parser):
+def _add_recipe_fields(parser, effect="each replaces the recipe's own value"):
     """One flag for each field of a recipe; what is not given stays as the recipe has it."""
-    group = parser.add_argument_group("recipe fields", "each replaces the recipe's own value")
+    group = parser.add_argument_group("recipe fields", effect)
     for field in fields(Recipe):
         if field.name == "name":
             continue
@@ -419,7 +418,7 @@ def _add_data(parser, *, validation=True, limit=True):
         )
 
 
-def _add_device(parser, *, precision=True):
+def _add_device(parser, *, precision=True, compile=False):
     group = parser.add_argument_group("machine")
     group.add_argument(
         "--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)"
@@ -430,6 +429,13 @@ def _add_device(parser, *, precision=True):
             default="auto",
             metavar="P",
             help="auto, fp32, bf16 or fp16 (default: auto)",
+        )
+    if compile:
+        group.add_argument(
+            "--compile",
+            action="store_true",
+            help="put the network through torch.compile before the first epoch; on CPUs this needs "
+            "a C++ compiler, and training may be slower for it",
         )
 
 

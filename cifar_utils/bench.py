@@ -1,14 +1,15 @@
 """How fast things are on this machine: recipes from start to end, augmentations, networks.
 
-Every figure is a median of several measurements and goes with the lowest and the highest of them:
-machines are shared, and a single clock reading says little. What is measured comes as plain rows,
-which `table` sets for reading.
+Every figure is a median of several measurements and goes with all of them: machines are shared, and
+a single clock reading says little. What is measured comes as plain rows, which `table` sets for
+reading.
 """
 
 import copy
 import platform
 import statistics
 import time
+from pathlib import Path
 
 import torch
 
@@ -19,13 +20,14 @@ from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import fit, prepare, train_one_epoch
+from cifar_utils.train import AugmentedBatches, fit, prepare, train_one_epoch
 
 
 def machine(device, precision):
     """Where figures come from, and with which versions, as a dict of strings."""
     return {
         "device": describe(device),
+        "processor": processor(),
         "precision": precision,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -34,13 +36,23 @@ def machine(device, precision):
     }
 
 
+def processor():
+    """The CPU's name where the system tells it, else its kind, such as arm64."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def spread(values):
-    """Median, lowest and highest of some numbers, and how many they are."""
+    """Median, lowest and highest of some numbers, and the numbers themselves in their order."""
     return {
         "median": statistics.median(values),
         "lowest": min(values),
         "highest": max(values),
-        "n": len(values),
+        "values": list(values),
     }
 
 
@@ -54,7 +66,7 @@ def clock(work, device, *, times):
         began = time.perf_counter()
         work()
         if device.type != "cpu":
-            torch.accelerator.synchronize()
+            torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return seconds[1:]
 
@@ -62,13 +74,14 @@ def clock(work, device, *, times):
 # --- recipes --------------------------------------------------------------------------------------
 
 
-def race(recipes, cifar, *, repeats, device, precision, log=print):
+def race(recipes, cifar, *, repeats, device, precision, compile=False, log=print):
     """Train by each of the recipes in turn, `repeats` times with seeds of their own: one row each.
 
     Turns, A B A B, let a machine that becomes slower do so to all of them. The seconds are those of
-    training and whitening, without evaluation. Accuracies are on the validation images or, where
-    none are held out, on the test images, of one view of each and of recipe.views. log: called with
-    a line for each run.
+    training and whitening, without evaluation; those of compiling stand apart. augmentation_share:
+    the time that one epoch's batches take to draw, by themselves, over that of a whole epoch.
+    Accuracies are on the validation images or, where none are held out, on the test images, of one
+    view of each and of recipe.views. log: called with a line for each run.
     """
     runs = [[] for _ in recipes]
     for recipe in recipes:  # what is compiled or looked up once is no part of a training
@@ -76,7 +89,8 @@ def race(recipes, cifar, *, repeats, device, precision, log=print):
         _train(recipe.changed(epochs=1), few, device, precision)
     for repeat in range(repeats):
         for recipe, its_runs in zip(recipes, runs, strict=True):
-            run = _run(recipe.changed(seed=recipe.seed + repeat), cifar, device, precision)
+            seeded = recipe.changed(seed=recipe.seed + repeat)
+            run = _run(seeded, cifar, device, precision, compile)
             its_runs.append(run)
             log(f"{recipe.name:<22}{run['seconds']:10.1f} s{run['accuracy']:10.2%}")
     return [
@@ -89,27 +103,48 @@ def race(recipes, cifar, *, repeats, device, precision, log=print):
     ]
 
 
-def _run(recipe, cifar, device, precision):
-    model, seconds = _train(recipe, cifar.train, device, precision)
+def ratio(row, other):
+    """The spread of how many times as long `row`'s runs took as those of `other` beside them."""
+    pairs = zip(row["seconds"]["values"], other["seconds"]["values"], strict=True)
+    return spread([seconds / others for seconds, others in pairs])
+
+
+def _run(recipe, cifar, device, precision, compile):
+    run, seconds = _train(recipe, cifar.train, device, precision, compile)
+    epoch = statistics.median(row.seconds for row in run.history.epochs[1:])
     held_out = cifar.val if len(cifar.val) else cifar.test
     right = {
-        views: accuracy(predict(model, held_out.images, views=views), held_out.labels.cpu())
-        for views in (1, recipe.views)
+        views: accuracy(predict(run.model, held_out.images, views=views), held_out.labels.cpu())
+        for views in {1, recipe.views}
     }
-    return {"seconds": seconds, "accuracy": right[1], "accuracy_views": right[recipe.views]}
+    return {
+        "seconds": seconds,
+        "compile_seconds": run.compile_seconds,
+        "augmentation_share": _draw(recipe, cifar.train, device) / epoch,
+        "accuracy": right[1],
+        "accuracy_views": right[recipe.views],
+    }
 
 
-def _train(recipe, train, device, precision):
-    """(the trained network, seconds without evaluation)."""
+def _train(recipe, train, device, precision, compile=False):
+    """(the finished Run, seconds without evaluation and compiling)."""
     model = create_model(recipe.model, len(train.classes), **recipe.initial())
     twin = copy.deepcopy(model)  # fit whitens outside of its epochs' clocks: once more, with one
     began = time.perf_counter()
     prepare(twin, train, recipe)
-    seconds = time.perf_counter() - began
-    history = fit(
-        model, train, None, recipe, log=lambda run: None, device=str(device), precision=precision
-    )
-    return model, seconds + sum(row.seconds for row in history.epochs)
+    seconds, runs = time.perf_counter() - began, []
+    fit(
+        model, train, None, recipe,
+        log=runs.append, device=str(device), precision=precision, compile=compile,
+    )  # fmt: skip
+    return runs[-1], seconds + sum(row.seconds for row in runs[-1].history.epochs)
+
+
+def _draw(recipe, train, device):
+    """Seconds that the batches of one epoch take, augmented, but not trained on."""
+    batches = AugmentedBatches(train.to(device), recipe, epoch=1)
+    (seconds,) = clock(lambda: [batches[number] for number in range(len(batches))], device, times=1)
+    return seconds
 
 
 # --- throughput -----------------------------------------------------------------------------------
@@ -133,12 +168,14 @@ def time_models(names, device, precisions, *, images=128, times=5):
     """Milliseconds an image of training and of inference, one row for a network and precision.
 
     A training step is forward, backward and SGD on a batch of `images`, without augmentation.
+    training_ratio: its median over that in the first of `precisions`.
     """
     if device.type == "cpu":
         keep_memory()  # as fit does
     batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
     rows = []
     for name in names:
+        first = None
         for precision in precisions:
             recipe = Recipe(model=name, lr=1e-4)
             model = create_model(name, seed=0).to(device, memory_format=torch.channels_last)
@@ -152,6 +189,8 @@ def time_models(names, device, precisions, *, images=128, times=5):
             for what, step in work.items():
                 seconds = clock(step, device, times=times)
                 row[what] = spread([1e3 * s / images for s in seconds])
+            first = first or row["training"]["median"]
+            row["training_ratio"] = row["training"]["median"] / first
             rows.append(row)
     return rows
 
@@ -182,16 +221,17 @@ def table(rows, columns):
     columns: from heading to (key of a row, format for numbers). A spread is shown as its median
     with the lowest and the highest behind it.
     """
-    cells = [list(columns), *([_cell(row[key], form) for key, form in columns.values()]
+    cells = [list(columns), *([cell(row[key], form) for key, form in columns.values()]
                               for row in rows)]  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
 
 
-def _cell(value, form):
+def cell(value, form):
+    """A text, a number in the format `form`, or so a spread: median (lowest to highest)."""
     if not isinstance(value, dict):
         return format(value, form)
     median, lowest, highest = (format(value[key], form) for key in ("median", "lowest", "highest"))
@@ -201,13 +241,16 @@ def _cell(value, form):
 RACE_COLUMNS = {
     "recipe": ("name", ""),
     "training, seconds": ("seconds", ".1f"),
+    "augmentation's share": ("augmentation_share", ".0%"),
     "accuracy, one view": ("accuracy", ".2%"),
     "with recipe.views": ("accuracy_views", ".2%"),
 }
+COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
 AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs an image": ("microseconds", ".1f")}
 MODEL_COLUMNS = {
     "network": ("name", ""),
     "precision": ("precision", ""),
     "training, ms an image": ("training", ".3f"),
+    "of fp32's": ("training_ratio", ".2f"),
     "inference, ms an image": ("inference", ".3f"),
 }

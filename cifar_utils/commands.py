@@ -7,6 +7,7 @@ that --help comes at once.
 import json
 import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from cifar_utils.files import write_whole
@@ -14,33 +15,37 @@ from cifar_utils.recipes import RECIPES, get_recipe
 
 
 def train_command(options):
-    from cifar_utils.distributed import together
+    from cifar_utils.distributed import rank, together
 
-    with together():
+    with together(), ExitStack() as stack:
+        if rank():  # what this process would say, notices about the data included, the first says
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         _train(options)
 
 
 def _train(options):
-    """Train, alone or with other processes: the first alone prints and writes."""
+    """Train, alone or with other processes, of which the first alone touches the run's folder."""
     from functools import partial
 
     from tqdm import tqdm
 
     from cifar_utils import plots
-    from cifar_utils.distributed import rank
+    from cifar_utils.distributed import agreed, rank
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
     first = rank() == 0
-    say = print if first and not options.quiet else lambda *_: None
+    say = (lambda *_: None) if options.quiet else print
     recipe = _checked_recipe(options)
-    out = _writable(options.out or Path("runs") / recipe.name)
-    state, recipe = _resume(options, recipe, out)
+    out = options.out or Path("runs") / recipe.name
+    state, recipe = agreed(_resume(options, recipe, _writable(out)) if first else None)
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
-    if options.verbose and first:
+    if options.verbose:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
     say(
@@ -49,8 +54,13 @@ def _train(options):
         f"{len(cifar.test):,} test images"
     )
     recorder = _cam_recorder(cifar, out) if options.cam and first else None
+    untold = options.compile
 
     def log(run):
+        nonlocal untold
+        if untold:
+            say(f"compiled in {run.compile_seconds:.1f} s")
+        untold = False
         say(run)
         if recorder:
             recorder(run)
@@ -62,10 +72,10 @@ def _train(options):
             model, cifar.train, cifar.val, recipe, log=log, resume=state,
             progress=bar,
             device=options.device, precision=options.precision, workers=options.workers,
+            compile=options.compile,
         )  # fmt: skip
     except KeyboardInterrupt:
-        if first:
-            print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
         raise
     if not first:
         return
@@ -439,7 +449,7 @@ def bench_command(options):
     results = bench.machine(device, precision)
     print(", ".join(results.values()))
     if options.recipe:
-        results["recipes"] = _race(options, device, precision)
+        results |= _race(options, device, precision)
     else:
         results |= _throughput(options, device, precision)
     if options.json:
@@ -454,18 +464,30 @@ def _check_bench(options):
     from cifar_utils.models import MODELS
 
     if options.json:
-        _writable(options.json.parent)
-    if not options.recipe and (options.against or _recipe_changes(options)):
-        raise ValueError("--against and recipe fields need --recipe")
-    if options.recipe and options.quick:
-        raise ValueError(
-            "--quick is for networks and augmentations; shorten a recipe with --epochs"
-        )
+        _writable(options.json.parent, choose="another file with --json")
+        if options.json.is_dir():
+            raise ValueError(f"{options.json} is a folder; choose a file with --json")
+    for name in ("against", "repeats", "limit", "validation", "compile"):
+        if not options.recipe and _given(options, name):
+            raise ValueError(f"--{name} needs --recipe")
+    for name in _recipe_changes(options):
+        if not options.recipe:
+            raise ValueError(f"--{name.replace('_', '-')} needs --recipe")
+    for name in ("models", "augmentations", "quick"):
+        if options.recipe and _given(options, name):
+            raise ValueError(
+                f"--{name} goes without --recipe, whose training --epochs and --limit shorten"
+            )
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
         if name not in MODELS:
             raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+
+
+def _given(options, name):
+    value = getattr(options, name)
+    return value is not None and value is not False  # 0 and an empty list are given
 
 
 def _race(options, device, precision):
@@ -475,14 +497,25 @@ def _race(options, device, precision):
     if options.against:
         recipes.append(get_recipe(options.against))
     cifar = _load(options)
-    rows = bench.race(recipes, cifar, repeats=options.repeats, device=device, precision=precision)
+    rows = bench.race(
+        recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
+        compile=options.compile,
+    )  # fmt: skip
+    results = {"recipes": rows}
     on = "validation" if len(cifar.val) else "test"
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
-    print(bench.table(rows, bench.RACE_COLUMNS))
+    columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
+    print(bench.table(rows, columns))
     if options.against:
-        ratio = rows[0]["seconds"]["median"] / rows[1]["seconds"]["median"]
-        print(f"{rows[0]['name']} takes {ratio:.2f} times as long as {rows[1]['name']}")
-    return rows
+        results["ratio"] = bench.ratio(*rows)
+        times = bench.cell(results["ratio"], ".2f")
+        names, reached = zip(
+            *((row["name"], f"{row['accuracy_views']['median']:.2%}") for row in rows), strict=True
+        )
+        print(
+            f"{names[0]} takes {times} times as long as {names[1]}, to {' against '.join(reached)}"
+        )
+    return results
 
 
 def _throughput(options, device, precision):
@@ -556,13 +589,13 @@ def ship_command(options):
         print(ship(run, history, out, cifar.train))
 
 
-def _writable(out):
+def _writable(out, *, choose="another folder with --out"):
     """The folder `out`, refused before any work where nothing could be written to it."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; choose a folder with --out")
+        raise ValueError(f"{nearest} is a file; choose {choose}")
     if not os.access(nearest, os.W_OK):
-        raise ValueError(f"{nearest} cannot be written to; choose another folder with --out")
+        raise ValueError(f"{nearest} cannot be written to; choose {choose}")
     return out
 
 

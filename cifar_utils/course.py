@@ -245,6 +245,7 @@ def estimate(recipe, train, *, steps=10):
     """Print, and return in seconds, how long `fit` will train here; on a CPU what to do about it.
 
     A few steps are measured on a throw-away network: at least three, and at most for 5 seconds.
+    They are steps of the training's end, where images have their full size.
     """
     from cifar_utils.device import describe, pick_device, pick_precision
     from cifar_utils.models import create_model
@@ -260,7 +261,7 @@ def estimate(recipe, train, *, steps=10):
     while len(times) < 3 or (len(times) < steps and time.perf_counter() - began < 5):
         batch = batches[len(times) % len(batches)]
         start = time.perf_counter()
-        train_one_epoch(model, [batch], optimizer, recipe, precision=precision)
+        train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), precision=precision)
         times.append(time.perf_counter() - start)
     step = sorted(times[1:])[len(times[1:]) // 2]  # the first step also compiles kernels
     seconds = step * len(batches) * recipe.epochs

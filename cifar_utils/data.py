@@ -4,6 +4,7 @@ Images are uint8 (N, 3, 32, 32) everywhere outside a forward pass; `normalize` i
 pass calls first.
 """
 
+import functools
 import hashlib
 import os
 import pickle
@@ -199,9 +200,14 @@ def normalize(images):
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images are {images.dtype}; normalize takes uint8 images in 0 to 255")
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1)
-    return (images.float() / 255 - mean) / std
+    mean, std = _mean_and_std(images.device)
+    return images.float().div_(255).sub_(mean).div_(std)  # in place, for it is the largest batch
+
+
+@functools.cache
+def _mean_and_std(device):
+    """MEAN and STD, (3, 1, 1) each, kept: to copy them to a GPU is to wait for all its work."""
+    return [torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD)]
 
 
 def batches(split, batch_size, *, generator=None):

@@ -1,6 +1,8 @@
 """Where to compute, in which precision, and from which seed."""
 
 import ctypes
+import os
+import shutil
 import sys
 import time
 from contextlib import nullcontext
@@ -9,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from cifar_utils.distributed import ranks
+
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -16,15 +20,16 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 def pick_device(name="auto"):
     """The torch.device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU.
 
-    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed) and
-    for a device that this machine does not have. Used in notebook 04.
+    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
+    a device that this machine does not have, and for one that several processes cannot share.
+    Used in notebook 04.
     """
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
-        return torch.device(next(found for found in has if has[found]))
+        name = kind = next(found for found in has if has[found])
     if not has[kind]:
         there = ", ".join(found for found in has if has[found])
         raise ValueError(f"this machine has no {kind} device; it has: {there}")
@@ -34,6 +39,10 @@ def pick_device(name="auto"):
         raise ValueError(f"{name!r} is no device; write {kind} or {kind}:0") from None
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    if ranks() > 1 and (kind == "mps" or device.index is not None):
+        raise ValueError(
+            f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
+        )
     return device
 
 
@@ -44,13 +53,20 @@ def describe(device):
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (MPS)"
 
 
+def check_compiler(device):
+    """ValueError where torch.compile lacks the C++ compiler that it needs on a CPU."""
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and not shutil.which(compiler):
+        raise ValueError(f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX")
+
+
 def keep_memory():
     """Let this process keep the memory that it has freed, for the next step needs as much again.
 
     glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
     interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
     (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`.
-    Does nothing on systems and C libraries without mallopt.
+    It changes the whole process, for good. Does nothing on systems and C libraries without mallopt.
     """
     if sys.platform != "linux":
         return

@@ -35,10 +35,10 @@ def together():
             )
         torch.cuda.set_device(number)
     dist.init_process_group(backend)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    # Only where all went well: a process that fails has to end at once, so that torchrun ends the
+    # others, which wait for it.
+    dist.destroy_process_group()
 
 
 def rank():
@@ -64,7 +64,10 @@ def share_of(batch):
 
 
 def agreed(value):
-    """The first process's `value`, for a choice that every process would measure for itself."""
+    """The first process's `value`: what each would measure for itself, or the first alone knows.
+
+    It is any object that can be pickled, tensors included.
+    """
     values = [value]
     if ranks() > 1:
         dist.broadcast_object_list(values)
@@ -99,6 +102,8 @@ def same_start(model):
     if ranks() == 1:
         return
     state = list(model.state_dict().values())
+    # A sum in which the first process's weights are all that is not zero: add_up packs them into a
+    # message a dtype, where dist.broadcast would send one a tensor.
     if rank():
         for tensor in state:
             tensor.zero_()
@@ -127,15 +132,18 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or ranks() == 1:
             return super().forward(maps)
         values = maps.to(self.running_mean.dtype)  # autocast's 16 bits are too few for sums
-        count = values.new_tensor(values.numel() / values.shape[1])  # 0 in an empty part
-        add_up(count)
-        mean = _Sum.apply(values.sum((0, 2, 3))) / count
+        count = values.new_full((1,), values.numel() / values.shape[1])  # 0 in an empty part
+        sums = _Sum.apply(torch.cat([values.sum((0, 2, 3)), count]))  # in one message
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         centred = values - _across(mean)
         variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+            # torch refuses a single value; to look would be to wait for the GPU in every layer.
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * _across(scale) + _across(self.bias)).to(maps.dtype)
 

@@ -13,11 +13,11 @@ from cifar_utils.recipes import Recipe
 class Epoch:
     """One epoch. Row 0 is the untrained network.
 
-    lr: the largest group's learning rate at the epoch's first step. Losses are mean cross-entropies
-    in nats without label smoothing, accuracies fractions; those of the training set are taken while
-    it is trained on (augmented, with dropout), in row 0 on up to 5,000 plain training images.
-    Without a validation split val_loss and val_accuracy are None. seconds: training alone, without
-    evaluation.
+    lr: the recipe's learning rate at the epoch's first step; under muon the larger of lr and
+    muon_lr. Losses are mean cross-entropies in nats without label smoothing, accuracies fractions;
+    those of the training set are taken while it is trained on (augmented, with dropout), in row 0
+    on up to 5,000 plain training images. Without a validation split val_loss and val_accuracy are
+    None. seconds: training alone, without evaluation.
     """
 
     epoch: int

@@ -52,10 +52,12 @@ class Dropout(nn.Dropout):
 
     torch draws a number an element, on one core: dear where every convolution is followed by
     dropout, and cheap enough behind linear layers. The rate is rounded to a multiple of 2⁻¹⁶.
+    torch.compile makes short work of torch's own.
     """
 
     def forward(self, maps):
-        if not self.training or self.p == 0 or maps.device.type != "cpu":
+        plain = maps.device.type != "cpu" or torch.compiler.is_compiling()
+        if not self.training or self.p == 0 or plain:
             return super().forward(maps)
         draws = torch.empty(-(-maps.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         coins = draws.view(torch.int16)[: maps.numel()]
@@ -128,7 +130,8 @@ class Whitening(nn.Conv2d):
     """A frozen convolution that `whiten` fits to the training images; its bias alone is trained.
 
     Two outputs for each direction of a `size` × `size` patch, one of each sign, so that the
-    activation behind it loses nothing (arXiv 2404.00498).
+    activation behind it loses nothing: (N, 3, H, W) to (N, 24, H - 1, W - 1) for patches of 2 × 2
+    pixels (arXiv 2404.00498).
     """
 
     def __init__(self, size=2):
@@ -139,9 +142,9 @@ class Whitening(nn.Conv2d):
 def unscaled_batch_norm(channels):
     """Batch norm that trains biases alone: the scale stays 1.
 
-    So kernels behind it need no common size of their own. Its running statistics follow the last
-    few batches, for the whole training may have only some two hundred. eps and momentum:
-    airbench94 (arXiv 2404.00498).
+    Whatever the size of the kernels before it, its outputs have size 1. Its running statistics
+    follow the last few batches, for the whole training may have only some two hundred. eps and
+    momentum: airbench94 (arXiv 2404.00498).
     """
     norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
     norm.weight.requires_grad_(False)
@@ -151,7 +154,8 @@ def unscaled_batch_norm(channels):
 def fast_group(inputs, outputs):
     """Convolution, pool, batch norm, GELU, convolution, batch norm, GELU (arXiv 2404.00498).
 
-    Pooling before batch norm and activation leaves them a quarter of the work.
+    Pooling before batch norm and activation leaves them a quarter of the work. From
+    (N, inputs, H, W) to (N, outputs, H // 2, W // 2).
     """
     return stage(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), pool(),
@@ -162,7 +166,7 @@ def fast_group(inputs, outputs):
 
 
 class Scale(nn.Module):
-    """Times a fixed number."""
+    """Values of any shape times a fixed number."""
 
     def __init__(self, factor):
         super().__init__()
@@ -305,12 +309,13 @@ def _fastnet(widths, num_classes):
     whitening = Whitening()
     groups, inputs = [], whitening.out_channels
     for width in widths:
-        groups.append(fast_group(inputs, width))  # 15 × 15, 7 × 7, 3 × 3
+        groups.append(fast_group(inputs, width))  # (N, width, 15, 15), then 7 × 7, then 3 × 3
         inputs = width
-    features = nn.Sequential(stage(whitening, nn.GELU()), *groups)  # the first: (N, 24, 31, 31)
+    features = nn.Sequential(stage(whitening, nn.GELU()), *groups)  # first: (N, 24, 31, 31)
     classifier = nn.Sequential(
-        nn.AdaptiveMaxPool2d(1), nn.Flatten(),
-        nn.Linear(inputs, num_classes, bias=False), Scale(1 / 9),  # else it starts out too sure
+        nn.AdaptiveMaxPool2d(1), nn.Flatten(),  # (N, inputs)
+        # airbench's head divides by 256 and has weights of size 1, torch's are of size 9 / 256.
+        nn.Linear(inputs, num_classes, bias=False), Scale(1 / 9),
     )  # fmt: skip
     return ConvNet(features, classifier)
 
@@ -451,6 +456,17 @@ def stage_shapes(model):
             maps = stage(maps)
             shapes.append(tuple(maps.shape[1:]))
     return shapes
+
+
+def takes(model, size):
+    """Whether the network works on images of `size` × `size` pixels."""
+    twin = _safe_copy(model)  # on the CPU, where nothing but the size lets one image fail
+    try:
+        with torch.no_grad():
+            twin(torch.zeros(1, 3, size, size))
+    except RuntimeError:
+        return False
+    return True
 
 
 def mult_adds(model):

@@ -68,17 +68,29 @@ def rate_factor(recipe, progress):
 def set_rates(optimizer, recipe, progress):
     """Give every parameter group the learning rate and weight decay that hold at `progress`.
 
-    A group with "until", a fraction of the training, goes through its whole schedule by then and is
-    at rate 0 after it.
+    A group with "until", a fraction of the training, goes through its whole schedule by then and
+    rests after it. Resting parameters require no gradient, for working one out would cost as much
+    as before: `wake` ends that.
     """
     decay = 1.0
     if recipe.schedule == "step":
         decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
-        factor = rate_factor(recipe, progress / until) if progress <= until else 0.0
+        rests = progress > until
+        factor = 0.0 if rests else rate_factor(recipe, progress / until)
         group["lr"] = group["initial_lr"] * factor
         group["weight_decay"] = group["initial_weight_decay"] * decay
+        if "until" in group:
+            for parameter in group["params"]:
+                parameter.requires_grad_(not rests)
+
+
+def wake(optimizer):
+    """Let every parameter of the optimizer require a gradient again, as when it was made."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.requires_grad_(True)
 
 
 # --- Muon -----------------------------------------------------------------------------------------
@@ -119,9 +131,10 @@ class Muon(torch.optim.Optimizer):
     torch.optim.Muon knows 2-D parameters only. Source: https://kellerjordan.github.io/posts/muon/.
     """
 
-    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False):
+    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False, steps=5):
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(groups, defaults | {"orthogonal": True, "renormalize": renormalize})
+        self.steps = steps  # of the iteration in orthogonalize
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -134,7 +147,7 @@ class Muon(torch.optim.Optimizer):
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
             updates = (self._with_momentum(parameter, group["momentum"]) for parameter in moving)
             if group["orthogonal"]:
-                updates = orthogonal_updates(updates)
+                updates = orthogonal_updates(updates, steps=self.steps)
             for parameter, update in zip(moving, updates, strict=True):
                 if group["orthogonal"] and group["renormalize"]:
                     parameter.mul_(len(parameter) ** 0.5 / (parameter.norm() + 1e-7))
@@ -151,14 +164,14 @@ class Muon(torch.optim.Optimizer):
         return torch.add(gradient, state["momentum"], alpha=momentum)
 
 
-def orthogonal_updates(updates):
+def orthogonal_updates(updates, *, steps=5):
     """The kernels' updates, orthogonalised; of several processes each does its part of them."""
     done = []
     for number, update in enumerate(updates):
         if number % ranks() == rank():
             matrix = update.flatten(1)
             wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
-            done.append(orthogonalize(matrix).mul_(wider).view(update.shape))
+            done.append(orthogonalize(matrix, steps=steps).mul_(wider).view(update.shape))
         else:
             done.append(torch.zeros_like(update))  # another's part: the sum brings it
     add_up(*done)
@@ -213,7 +226,10 @@ def make_optimizer(model, recipe):
     elif recipe.optimizer == "adamw":
         optimizer = torch.optim.AdamW(groups, **shared, betas=betas)
     else:
-        optimizer = Muon(groups, **shared, momentum=recipe.momentum, renormalize=recipe.renormalize)
+        optimizer = Muon(
+            groups, **shared, momentum=recipe.momentum, renormalize=recipe.renormalize,
+            steps=recipe.muon_steps,
+        )  # fmt: skip
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
     return optimizer

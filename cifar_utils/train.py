@@ -1,5 +1,6 @@
 """The training loop, and the learning-rate range test."""
 
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from cifar_utils.augment import augment, operations
 from cifar_utils.data import normalize
 from cifar_utils.device import (
     autocast,
+    check_compiler,
     describe,
     generator,
     keep_memory,
@@ -23,8 +25,8 @@ from cifar_utils.device import (
 )
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
-from cifar_utils.models import whiten
-from cifar_utils.optim import make_optimizer, rate_factor, set_rates
+from cifar_utils.models import Whitening, takes, whiten
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
@@ -83,7 +85,7 @@ def shrunk(inputs, recipe, done):
 
 
 def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
-        workers=0, resume=None):  # fmt: skip
+        workers=0, resume=None, compile=False):  # fmt: skip
     """Train `model` on the Split `train` as `recipe` says; the History of it.
 
     val: Split to evaluate on after each epoch (None or empty: no evaluation). Choices may be made
@@ -91,7 +93,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on to the same result, bit for bit on a
-    CPU, as one never interrupted. Every epoch re-seeds torch's generator from the recipe's seed.
+    CPU, as one never interrupted. compile: put the network through torch.compile, outside of the
+    epochs' clocks: see `compiled`. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
@@ -101,23 +104,27 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
         log, progress = (lambda run: None), iter
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
+    network = compiled(run, train) if compile else model
     if not run.history.epochs:
         run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
         log(run)
     train = train if workers else train.to(device)  # without workers, augment where the model is
-    for epoch in range(len(run.history.epochs), recipe.epochs + 1):
-        began = time.perf_counter()
-        # Dropout: the same after a resume, another in each process.
-        torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
-        batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
-        span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
-        trained = train_one_epoch(
-            model, batches, run.optimizer, recipe,
-            span=span, progress=progress, precision=precision, scaler=run.scaler,
-        )  # fmt: skip
-        seconds = time.perf_counter() - began
-        run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
-        log(run)
+    try:
+        for epoch in range(len(run.history.epochs), recipe.epochs + 1):
+            began = time.perf_counter()
+            # Dropout: the same after a resume, another in each process.
+            torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
+            batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
+            span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
+            trained = train_one_epoch(
+                network, batches, run.optimizer, recipe,
+                span=span, progress=progress, precision=precision, scaler=run.scaler,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
+            log(run)
+    finally:  # also after Ctrl-C in a notebook, where the network may be trained on
+        wake(run.optimizer)
     return run.history
 
 
@@ -150,18 +157,62 @@ def start(model, train, val, recipe, device, precision, resume):
 
 
 def prepare(model, train, recipe):
-    """Whiten the first layer where the recipe says so; ValueError if the two do not fit."""
+    """Whiten the first layer where the recipe says so; ValueError if the two do not fit.
+
+    Where it does not, a whitening layer is trained like any other, for it holds random kernels.
+    """
     if recipe.whitening:
         whiten(model, normalize(train.images[:5000]))
-    if recipe.small_until:
-        small = torch.zeros(1, 3, recipe.small_size, recipe.small_size)
-        try:
-            with torch.no_grad():
-                model.eval()(small.to(next(model.parameters()).device))
-        except RuntimeError:
-            raise ValueError(
-                f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
-            ) from None
+    for layer in model.modules():
+        if isinstance(layer, Whitening):
+            layer.weight.requires_grad_(not recipe.whitening)
+    if recipe.small_until and not takes(model, recipe.small_size):
+        raise ValueError(
+            f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
+        )
+
+
+def compiled(run, train):
+    """The Run's network behind torch.compile, with the code for all of its training steps ready.
+
+    That code depends on the numbers of images and pixels, and on which weights learn: a step of
+    each kind is taken forward and backward, and undone. The Run's own network stays a plain one,
+    to be saved and evaluated, which shares its weights; run.compile_seconds says how long it took.
+    Raises ValueError for several processes, and as `check_compiler` does.
+    """
+    model, recipe, device = run.model, run.history.recipe, next(run.model.parameters()).device
+    check_compiler(device)
+    if distributed.ranks() > 1:
+        raise ValueError("torch.compile is for one process alone; leave it or torchrun out")
+    began = time.perf_counter()
+    torch.compiler.reset()  # networks compiled before count towards the number that is kept
+    network, before = torch.compile(model.train(), dynamic=False), copy.deepcopy(model.state_dict())
+    for done, count in kinds_of_steps(len(train), recipe):
+        set_rates(run.optimizer, recipe, done)
+        inputs = shrunk(torch.zeros(count, *train.images.shape[1:], device=device), recipe, done)
+        with autocast(device, run.history.precision):
+            logits = network(inputs.contiguous(memory_format=torch.channels_last))
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
+        F.cross_entropy(logits.float(), labels).backward()
+    set_rates(run.optimizer, recipe, 0.0)
+    model.zero_grad()
+    model.load_state_dict(before)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    run.compile_seconds = time.perf_counter() - began
+    return network
+
+
+def kinds_of_steps(images, recipe):
+    """(progress, number of images) of the first of all steps that run through the same code."""
+    sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
+    steps = recipe.epochs * len(sizes)
+    kinds = {}
+    for step in range(steps):
+        done, count = step / steps, sizes[step % len(sizes)]
+        rests = 0 < recipe.whitening < done
+        kinds.setdefault((count, done < recipe.small_until, rests), (done, count))
+    return list(kinds.values())
 
 
 @dataclass
@@ -172,13 +223,15 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     history: History
+    compile_seconds: float = 0.0
 
     def __str__(self):
         return str(self.history.epochs[-1])
 
     def add_epoch(self, epoch, factor, trained, val, *, seconds):
         """Evaluate on `val` and write the epoch's row. trained: (loss, accuracy) on `train`."""
-        lr = factor * max(group["initial_lr"] for group in self.optimizer.param_groups)
+        recipe = self.history.recipe
+        lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
         held_out = evaluate(self.model, val, self.history.precision)
         if not (math.isfinite(trained[0]) and math.isfinite(held_out[0] or 0)):
             raise ArithmeticError(
@@ -221,13 +274,14 @@ class AugmentedBatches(Dataset):
     def __init__(self, split, recipe, epoch):
         self.split, self.recipe, self.epoch = split, recipe, epoch
         order = torch.randperm(len(split), generator=generator(recipe.seed, epoch))
-        self.chosen = order.split(recipe.batch_size)
+        # To the images' device as a whole: every copy waits until a GPU has done its work.
+        self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 
     def __len__(self):
         return len(self.chosen)
 
     def __getitem__(self, number):
-        batch = self.split[self.chosen[number].to(self.split.labels.device)]
+        batch = self.split[self.chosen[number]]
         draws = generator(self.recipe.seed, self.epoch, number)
         images = augment(
             batch.images,
@@ -270,9 +324,10 @@ def lr_range_test(
 ):
     """Train a few steps while the rate rises from `lowest` to `highest` (arXiv 1506.01186).
 
-    The recipe gives everything else; under muon its muon_lr keeps its ratio to lr. The losses are
-    smoothed (exponential mean of 0.9, its start corrected). The test ends early where the loss
-    passes four times its lowest value. The model is changed: throw it away. Used in notebook 04.
+    The recipe gives everything else but the size of the images, which are whole ones; under muon
+    its muon_lr keeps its ratio to lr. The losses are smoothed (exponential mean of 0.9, its start
+    corrected). The test ends early where the loss passes four times its lowest value. The model is
+    changed: throw it away. Used in notebook 04.
     """
     if not 0 < lowest < highest:
         raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
@@ -281,8 +336,8 @@ def lr_range_test(
     device = pick_device(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=torch.channels_last)
+    recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)
     prepare(model, train, recipe)
-    recipe = recipe.changed(schedule="constant", warmup=0.0)
     optimizer = make_optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]

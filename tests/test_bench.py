@@ -20,7 +20,19 @@ def test_the_clock_leaves_the_first_call_out():
     seconds = bench.clock(lambda: time.sleep(next(pauses)), CPU, times=3)
     assert len(seconds) == 3 and max(seconds) < 0.2
     assert seconds[0] >= 0.01 and seconds[1] >= 0.03 and seconds[2] >= 0.02
-    assert bench.spread([3.0, 1.0, 2.0, 9.0]) == {"median": 2.5, "lowest": 1, "highest": 9, "n": 4}
+    values = [3.0, 1.0, 2.0, 9.0]
+    wanted = {"median": 2.5, "lowest": 1, "highest": 9, "values": values}
+    assert bench.spread(values) == wanted
+
+
+def test_the_processor_has_a_name(monkeypatch, tmp_path):
+    assert bench.machine(CPU, "fp32")["processor"]
+    (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: A CPU: 3 GHz\nflags : fpu\n")
+    monkeypatch.setattr(bench, "Path", lambda _: tmp_path / "cpuinfo")
+    assert bench.processor() == "A CPU: 3 GHz"
+    (tmp_path / "cpuinfo").unlink()
+    monkeypatch.setattr(bench.platform, "processor", lambda: "arm")
+    assert bench.processor() == "arm"
 
 
 def test_recipes_train_in_turn_with_seeds_of_their_own(painted_split, monkeypatch):
@@ -40,7 +52,8 @@ def test_recipes_train_in_turn_with_seeds_of_their_own(painted_split, monkeypatc
     assert turns == [*warm_up, ("one", 5), ("quick", 0), ("one", 6), ("quick", 1)]
     assert len(lines) == 4 and [row["name"] for row in rows] == ["one", "quick"]
     for row in rows:
-        assert row["seconds"]["n"] == 2 and 0 < row["seconds"]["lowest"] < 60
+        assert len(row["seconds"]["values"]) == 2 and 0 < row["seconds"]["lowest"] < 60
+        assert row["augmentation_share"]["lowest"] > 0 and row["compile_seconds"]["highest"] == 0
         assert 0 <= row["accuracy"]["median"] <= 1
     assert rows[0]["accuracy_views"] == rows[0]["accuracy"]  # one view
     assert Recipe(**rows[1]["recipe"]) == other
@@ -80,6 +93,8 @@ def test_the_tables_show_medians_and_the_file_holds_everything(tmp_path, capsys,
         for what in ("training", "inference"):
             assert 0 < row[what]["lowest"] <= row[what]["median"] <= row[what]["highest"]
             assert f"{row[what]['median']:.3f} ({row[what]['lowest']:.3f} to " in printed
+    single, half = (row["training"]["median"] for row in found["models"])
+    assert [row["training_ratio"] for row in found["models"]] == [1, half / single]
 
 
 def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
@@ -90,19 +105,24 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
     assert "resnet152" in asked and "fastnet" in asked
 
 
-def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch):
+def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_path):
     rows = [
-        {"name": name, "seconds": bench.spread([seconds]), "accuracy": bench.spread([0.9]),
-         "accuracy_views": bench.spread([0.91])}
-        for name, seconds in (("fast", 3.0), ("airbench94", 4.0))
+        {"name": name, "seconds": bench.spread(seconds), "augmentation_share": bench.spread([0.1]),
+         "accuracy": bench.spread([0.9]), "accuracy_views": bench.spread([views]),
+         "compile_seconds": bench.spread([7.0])}
+        for name, seconds, views in (("fast", [3.0, 3.0, 8.0], 0.91),
+                                     ("airbench94", [4.0, 6.0, 8.0], 0.92))
     ]  # fmt: skip
     raced, few = [], painted_split(10)
     monkeypatch.setattr(commands, "_load", lambda options: Cifar(few, few, few))
     monkeypatch.setattr(bench, "race", lambda recipes, *_, **__: raced.extend(recipes) or rows)
     main(["bench", "--recipe", "fast", "--against", "airbench94", "--lr", "0.5",
-          "--precision", "fp32"])  # fmt: skip
+          "--precision", "fp32", "--compile", "--json", str(tmp_path / "race.json")])  # fmt: skip
     printed = capsys.readouterr().out
-    assert "fast takes 0.75 times as long as airbench94" in printed
+    told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, to 91.00% against 92.00%"
+    assert told in printed and "7.0 (7.0 to 7.0)" in printed
     assert "accuracy on the validation images of memory" in printed
-    assert "3.0 (3.0 to 3.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
+    assert "3.0 (3.0 to 8.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
+    found = json.loads((tmp_path / "race.json").read_text())
+    assert found["ratio"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
     assert raced == [RECIPES["fast"].changed(lr=0.5), RECIPES["airbench94"]]

@@ -78,6 +78,14 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
         assert picture.width > 800
 
 
+def test_the_time_to_compile_is_told_once_and_before_the_epochs(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--compile"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["compiled", "epoch", "epoch", "epoch"]
+
+
 def test_every_recipe_field_is_a_flag(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--lr", "0.01",
           "--optimizer", "adamw", "--no-decay-vectors", "--label-smoothing", "0.1", "--seed", "7",
@@ -398,9 +406,13 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["bench", "--recipe", "fast", "--against", "lenet"], "choose one of vgg"),
         (["bench", "--models", "lenet"], "choose one of vgg"),
         (["bench", "--augmentations", "flap"], "choose one of none, flip"),
-        (["bench", "--against", "fast"], "need --recipe"),
-        (["bench", "--epochs", "2"], "need --recipe"),
-        (["bench", "--recipe", "fast", "--quick"], "shorten a recipe with --epochs"),
+        (["bench", "--against", "fast"], "--against needs --recipe"),
+        (["bench", "--batch-size", "2"], "--batch-size needs --recipe"),
+        (["bench", "--repeats", "2"], "--repeats needs --recipe"),
+        (["bench", "--validation", "0"], "--validation needs --recipe"),
+        (["bench", "--compile"], "--compile needs --recipe"),
+        (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
+        (["bench", "--recipe", "fast", "--models"], "--models goes without --recipe"),
         (["summary", "lenet"], "choose one of vgg"),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),
@@ -426,7 +438,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trai
     for out in ("file", "file/below"):
         for command in (["train", "--recipe", "compact"], ["test", "--weights", trained],
                         ["predict", "x.png", "--weights", trained], ["lr-find"]):  # fmt: skip
-            assert "is a file; choose a folder" in refused(capsys, *command, "--out", out)
+            assert "is a file; choose another folder" in refused(capsys, *command, "--out", out)
+    line = refused(capsys, "bench", "--json", "file/bench.json")
+    assert "file is a file; choose another file with --json" in line
+    assert "is a folder; choose a file" in refused(capsys, "bench", "--json", ".")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written" in refused(capsys, "train", "--recipe", "compact", "--out", "new")
 

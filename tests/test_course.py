@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_utils import course, data, device, synthetic
+from cifar_utils import course, data, device, synthetic, train
 from cifar_utils.recipes import get_recipe
 from cifar_utils.train import fit
 
@@ -237,6 +237,14 @@ def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, ca
     monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
     course.estimate(recipe.changed(epochs=200), random_split(20))
     assert "shorten" in capsys.readouterr().out
+
+
+def test_an_estimate_is_of_steps_on_whole_images(monkeypatch, random_split):
+    seen, recipe = [], get_recipe("quick").changed(batch_size=8, small_size=16, small_until=0.9)
+    shrunk = train.shrunk
+    monkeypatch.setattr(train, "shrunk", lambda *of: seen.append(shrunk(*of)) or seen[-1])
+    course.estimate(recipe, random_split(20))
+    assert seen and {inputs.shape[2] for inputs in seen} == {32}
 
 
 @pytest.mark.parametrize(

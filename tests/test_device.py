@@ -56,6 +56,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
         pick_device("cpu:x")
 
 
+def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
+    monkeypatch.setattr(device, "ranks", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    assert pick_device("cpu") == CPU
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for name in ("cuda:1", "mps"):
+        with pytest.raises(ValueError, match=f"cannot share {name}; choose cpu, or cuda"):
+            pick_device(name)
+
+
 @pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])
 def test_a_cpu_gets_bf16_only_where_it_is_faster(monkeypatch, speedup, wanted):
     monkeypatch.setattr(device, "bf16_speedup", lambda: speedup)

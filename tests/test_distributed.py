@@ -5,6 +5,7 @@ This file is also the program that they run: see `train` and the last lines.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_utils import distributed, optim
+from cifar_utils import commands, distributed, optim
+from cifar_utils.__main__ import make_parser
 from cifar_utils.data import CLASSES, Split
-from cifar_utils.models import ConvNet, average_head, conv_bn_relu, pool, stage
+from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit
 
@@ -30,33 +32,73 @@ class Double(nn.Module):
         return images.double()
 
 
+def small_network():
+    features = nn.Sequential(
+        stage(Double(), conv_bn_relu(3, 8), pool()),
+        stage(conv_bn_relu(8, 12), conv_bn_relu(12, 16), pool()),
+    )
+    return ConvNet(features, average_head(16, 10))
+
+
+def fast_network():
+    model = create_model("fastnet-half")
+    model.features.insert(0, Double())
+    return model
+
+
+NETWORKS = {"small": (small_network, {}), "fast": (fast_network, {"whitening": 0.5})}
+
+
 def train(folder):
-    """Two epochs of a small network; what came of it is left in `folder`, by process."""
+    """Two epochs of each network; what came of it is left in `folder`, by process."""
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (52, 3, 32, 32), dtype=torch.uint8, generator=draws)
     split = Split(images, torch.arange(52) % 10, CLASSES, torch.arange(52))
     recipe = Recipe(epochs=2, batch_size=17, optimizer="muon", lr=0.05, muon_lr=0.05, clip_norm=1.0,
                     label_smoothing=0.1, augmentation="crop-alternating-cutout")  # fmt: skip
     # Parts of 9 and 8 images; of the last batch, a single image, the second process gets none.
-    calls, logged, orthogonalize = [], [], optim.orthogonalize
-    optim.orthogonalize = lambda matrix: calls.append(len(matrix)) or orthogonalize(matrix)
+    orthogonalize = optim.orthogonalize
     with distributed.together():
-        torch.manual_seed(distributed.rank())  # all are to start as the first does
-        features = nn.Sequential(
-            stage(Double(), conv_bn_relu(3, 8), pool()),
-            stage(conv_bn_relu(8, 12), conv_bn_relu(12, 16), pool()),
-        )
-        model = ConvNet(features, average_head(16, 10)).double()
-        history = fit(model, split, split[:20], recipe, device="cpu", precision="fp32",
-                      log=lambda run: logged.append(str(run)))  # fmt: skip
-        optim.orthogonalize = orthogonalize
-        name = distributed.rank()
-    torch.save(model.state_dict(), folder / f"weights-{name}.pt")
-    report = {"calls": calls, "logged": len(logged), "device": history.device}
-    report["epochs"] = [
-        (row.train_loss, row.train_accuracy, row.val_loss) for row in history.epochs
-    ]
-    (folder / f"report-{name}.json").write_text(json.dumps(report))
+        for name, (make, changes) in NETWORKS.items():
+            calls, logged = [], []
+            optim.orthogonalize = lambda matrix, calls=calls, **options: (
+                calls.append(len(matrix)) or orthogonalize(matrix, **options)
+            )
+            torch.manual_seed(distributed.rank())  # all are to start as the first does
+            model = make().double()
+            history = fit(model, split, split[:20], recipe.changed(**changes), device="cpu",
+                          precision="fp32", log=lambda run, to=logged: to.append(run))  # fmt: skip
+            torch.save(model.state_dict(), folder / f"{name}-{distributed.rank()}.pt")
+            report = {"calls": calls, "logged": len(logged), "device": history.device}
+            report["epochs"] = [
+                (row.train_loss, row.train_accuracy, row.val_loss) for row in history.epochs
+            ]
+            (folder / f"{name}-{distributed.rank()}.json").write_text(json.dumps(report))
+    optim.orthogonalize = orthogonalize
+
+
+def command(folder, out, *more):
+    """A short training by `cifar train` on the arrays in `folder`."""
+    return ["train", "--recipe", "compact", "--epochs", "2", "--device", "cpu", "--precision",
+            "fp32", "--data", str(folder), "--source", "npy", "--out", str(out), *more]  # fmt: skip
+
+
+def resume(folder):
+    """A run, and one that goes on from its first epoch, whose files the first process alone has."""
+    save_run = commands._save_run
+
+    def save_and_keep(run, out, cifar):
+        save_run(run, out, cifar)
+        if len(run.history.epochs) == 2:
+            shutil.copytree(out, folder / "resumed-0")
+
+    with distributed.together():
+        for save, arguments in (
+            (save_and_keep, command(folder, folder / "whole")),
+            (save_run, command(folder, folder / f"resumed-{distributed.rank()}", "--resume")),
+        ):
+            commands._save_run = save
+            commands._train(make_parser().parse_args(arguments))
 
 
 def torchrun(*arguments):
@@ -76,35 +118,49 @@ def test_two_processes_come_to_the_result_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
     train(one)
-    torchrun(__file__, two)
-    alone = torch.load(one / "weights-0.pt")
-    first, second = (torch.load(two / f"weights-{number}.pt") for number in (0, 1))
-    for name, wanted in alone.items():
-        assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(first[name], wanted, rtol=1e-6, atol=1e-6)
-    reports = [json.loads(path.read_text()) for path in
-               (one / "report-0.json", two / "report-0.json", two / "report-1.json")]  # fmt: skip
-    for report in reports[1:]:
-        np.testing.assert_allclose(report["epochs"], reports[0]["epochs"], rtol=1e-6)
-        assert report["device"] == f"2 × {reports[0]['device'].split(',')[0]}, 1 threads"
-    assert [report["logged"] for report in reports] == [3, 3, 0]
-    # Eight steps of three kernels: one process does all of them, each of two does its own.
-    assert [report["calls"] for report in reports] == [[8, 12, 16] * 8, [8, 16] * 8, [12] * 8]
+    torchrun(__file__, "train", two)
+    # Eight steps of three or six kernels: one process does all, each of two does its own.
+    for network, alls, firsts, seconds in (
+        ("small", [8, 12, 16], [8, 16], [12]),
+        ("fast", [32, 32, *[128] * 4], [32, 128, 128], [32, 128, 128]),
+    ):
+        places = (one / f"{network}-0", two / f"{network}-0", two / f"{network}-1")
+        alone, first, second = (torch.load(place.with_suffix(".pt")) for place in places)
+        for name, wanted in alone.items():
+            assert torch.equal(first[name], second[name])
+            torch.testing.assert_close(first[name], wanted, rtol=1e-6, atol=1e-6)
+        reports = [json.loads(place.with_suffix(".json").read_text()) for place in places]
+        for report in reports[1:]:
+            np.testing.assert_allclose(report["epochs"], reports[0]["epochs"], rtol=1e-6)
+            assert report["device"] == f"2 × {reports[0]['device'].split(',')[0]}, 1 threads"
+        assert [report["logged"] for report in reports] == [3, 3, 0]
+        assert [report["calls"] for report in reports] == [alls * 8, firsts * 8, seconds * 8]
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
-def test_the_first_process_alone_prints_and_writes(tmp_path, painted_split):
+def test_the_first_process_alone_prints_and_writes(arrays):
+    printed = torchrun("-m", "cifar_utils", *command(arrays, arrays / "run", "--verbose"))
+    lines = [line.split()[0] for line in printed.splitlines() if " = " not in line]
+    assert lines[:6] == ["compact,", "epoch", "epoch", "epoch", "test:", "airplane"]
+    assert lines.count("airplane") == 1 and printed.count("batch_size = ") == 1
+    assert (arrays / "run" / "weights.safetensors").exists()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+def test_two_processes_resume_to_the_same_bytes_from_what_the_first_alone_has(arrays):
+    torchrun(__file__, "resume", arrays)
+    whole, resumed = (arrays / name / "weights.safetensors" for name in ("whole", "resumed-0"))
+    assert whole.read_bytes() == resumed.read_bytes()
+    assert not (arrays / "resumed-1").exists()
+
+
+@pytest.fixture
+def arrays(tmp_path, painted_split):
     for part, count in (("train", 120), ("test", 20)):
         split = painted_split(count)
         np.save(tmp_path / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
         np.save(tmp_path / f"{part}_labels.npy", split.labels.numpy())
-    printed = torchrun(
-        "-m", "cifar_utils", "train", "--recipe", "compact", "--epochs", "1", "--data", tmp_path,
-        "--source", "npy", "--precision", "fp32", "--out", tmp_path / "run",
-    )  # fmt: skip
-    lines = [line.split()[0] for line in printed.splitlines()]
-    assert lines == ["compact,", "epoch", "epoch", "test:", "written"]
-    assert (tmp_path / "run" / "weights.safetensors").exists()
+    return tmp_path
 
 
 def test_alone_nothing_changes():
@@ -149,6 +205,22 @@ def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch
     assert type(layer) is distributed.SharedBatchNorm2d
     for ours, torchs in zip(*outcomes, strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
+    single = layer.train()(maps[:1, :, :1, :1])
+    assert single.isfinite().all() and layer.running_var.isfinite().all()
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: done.append("connect"))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("part"))
+    with pytest.raises(KeyError), distributed.together():
+        raise KeyError
+    assert done == ["connect"]
+    with distributed.together():
+        assert done == ["connect"] * 2
+    assert done == ["connect", "connect", "part"]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
@@ -162,4 +234,4 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]))
+    {"train": train, "resume": resume}[sys.argv[1]](Path(sys.argv[2]))

@@ -256,11 +256,27 @@ def test_fast_networks_train_biases_of_batch_norm_and_not_its_scale():
 
 def test_batch_norm_keeps_single_precision_under_autocast():
     model = create_model("fastnet-half", seed=0).train()
+    seen = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(lambda layer, maps: seen.update({layer: maps[0]}))
     with torch.autocast("cpu", torch.bfloat16):
-        model(torch.randn(4, 3, 32, 32))
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
-    assert {layer.running_var.dtype for layer in norms} == {torch.float32}
-    assert all((layer.running_var != 1).all() for layer in norms)
+        model(torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert len(seen) == 6
+    for layer, maps in seen.items():
+        assert (maps.dtype, layer.running_var.dtype) == (torch.bfloat16, torch.float32)
+        variance, mean = torch.var_mean(maps.double(), dim=(0, 2, 3))
+        # bf16 alone would be off by 4e-3.
+        close = {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(layer.running_mean.double(), 0.4 * mean, **close)
+        torch.testing.assert_close(layer.running_var.double(), 0.6 + 0.4 * variance, **close)
+
+
+@pytest.mark.parametrize(("name", "smallest"), [("fastnet-half", 9), ("compact", 32)])
+def test_networks_take_images_from_some_size_on(name, smallest):
+    model = create_model(name).train()
+    assert models.takes(model, smallest) and not models.takes(model, smallest - 1)
+    assert model.training
 
 
 def test_unknown_names_list_the_valid_ones():

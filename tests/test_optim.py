@@ -187,7 +187,7 @@ def test_kernels_may_have_a_momentum_of_their_own_and_vectors_a_rate():
 def test_momentum_of_kernels_builds_up_as_the_published_muon_has_it():
     """Buffer: momentum · buffer + gradient. Step: gradient + momentum · buffer, orthogonalised."""
     recipe = Recipe(optimizer="muon", momentum=0.9, muon_momentum=0.6, muon_lr=0.1,
-                    renormalize=True, weight_decay=0.5)  # fmt: skip
+                    muon_steps=3, renormalize=True, weight_decay=0.5)  # fmt: skip
     draws = torch.Generator().manual_seed(0)
     model = nn.Conv2d(4, 8, 3, bias=False)
     wanted, buffer = model.weight.detach().clone(), torch.zeros(8, 36)
@@ -197,7 +197,7 @@ def test_momentum_of_kernels_builds_up_as_the_published_muon_has_it():
         model.weight.grad = gradient.clone()
         optimizer.step()
         buffer = 0.6 * buffer + gradient.flatten(1)
-        update = optim.orthogonalize(gradient.flatten(1) + 0.6 * buffer).view_as(wanted)
+        update = optim.orthogonalize(gradient.flatten(1) + 0.6 * buffer, steps=3).view_as(wanted)
         wanted = wanted * 8**0.5 / wanted.norm() - 0.1 * update
         torch.testing.assert_close(model.weight.detach(), wanted)
 

@@ -44,8 +44,8 @@ def test_there_is_a_recipe_for_every_model_and_a_published_one_for_the_five():
         "resnet18-published": {"optimizer": "adam", "schedule": "one-cycle", "peak": 0.2,
                                "batch_size": 32, "epochs": 25},
         "airbench94": {"model": "fastnet", "epochs": 8, "batch_size": 2000, "muon_lr": 0.24,
-                       "muon_momentum": 0.6, "momentum": 0.85, "label_smoothing": 0.2,
-                       "augmentation": "translate-alternating", "views": 6},
+                       "muon_momentum": 0.6, "muon_steps": 3, "momentum": 0.85, "views": 6,
+                       "label_smoothing": 0.2, "augmentation": "translate-alternating"},
     }.items(),
 )  # fmt: skip
 def test_published_recipes_are_as_published(name, facts):
@@ -75,7 +75,8 @@ def test_rates_for_a_sum_of_losses_are_carried_over_to_the_mean(
 
 
 def test_recipes_of_older_histories_load_and_are_as_they_were():
-    added = ("vector_rate", "muon_momentum", "small_size", "small_until", "whitening", "views")
+    added = ("vector_rate", "muon_momentum", "muon_steps", "small_size", "small_until",
+             "whitening", "views")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe(**older) == Recipe(lr=0.3)
 
@@ -106,9 +107,9 @@ def test_a_recipe_survives_json(recipe):
     [("epochs", 0), ("batch_size", -1), ("lr", 0.0), ("lr", float("nan")), ("momentum", 1.0),
      ("weight_decay", -1e-4), ("peak", 1.0), ("warmup", 1.0), ("label_smoothing", 1.0),
      ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("dropout_factor", 1.1),
-     ("vector_rate", 0.0), ("muon_momentum", 1.0), ("small_size", 33), ("small_until", 1.1),
-     ("whitening", -0.1), ("views", 3), ("epochs", 2.5), ("lr", "fast"), ("nesterov", 1),
-     ("epochs", True), ("weight_decay", float("inf"))],
+     ("vector_rate", 0.0), ("muon_momentum", 1.0), ("muon_steps", 0), ("small_size", 33),
+     ("small_until", 1.1), ("whitening", -0.1), ("views", 3), ("epochs", 2.5), ("lr", "fast"),
+     ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf"))],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):

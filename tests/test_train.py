@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,15 @@ from cifar_utils.augment import augment
 from cifar_utils.data import normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
-from cifar_utils.models import create_model, whiten
+from cifar_utils.models import (
+    ConvNet,
+    average_head,
+    create_model,
+    parameter_count,
+    pool,
+    stage,
+    whiten,
+)
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit
@@ -88,8 +97,10 @@ def test_fit_agrees_with_a_loop_written_by_hand(painted_split):
 
 def test_a_resumed_run_ends_in_the_same_bits(painted_split):
     split, val = painted_split(64), painted_split(20, seed=1)
-    for optimizer in ("sgd", "adamw", "muon"):
-        recipe = RECIPE.changed(optimizer=optimizer, lr=0.01)
+    whitening = {"model": "fastnet-half", "whitening": 0.4}  # its bias rests from epoch 2 on
+    for changes in ({}, {"optimizer": "adamw"}, {"optimizer": "muon"},
+                    {"optimizer": "muon"} | whitening, whitening):  # fmt: skip
+        recipe = RECIPE.changed(lr=0.01, **changes)
         states = []
         whole, history = run(split, val, recipe, log=lambda run, s=states: s.append(copied(run)))
         for state in states[:-1]:
@@ -233,21 +244,78 @@ def test_images_are_small_in_the_first_part_of_the_training_alone(painted_split)
 def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_split):
     split = painted_split(48)
     recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.4, epochs=2)
-    kernels, biases = [], []
+    kernels, biases, learning = [], [], []
 
     def log(run):
         layer = run.model.features[0][0]
         kernels.append(layer.weight.detach().clone())
         biases.append(layer.bias.detach().clone())
+        learning.append((layer.bias.requires_grad, layer.bias.grad is not None))
 
-    run(split, None, recipe, log=log)
+    model, _ = run(split, None, recipe, log=log)
     wanted = create_model("fastnet-half", seed=recipe.seed)
     whiten(wanted, normalize(split.images))
     assert all(torch.equal(kernel, wanted.features[0][0].weight) for kernel in kernels)
     assert not torch.equal(biases[0], biases[1])
-    assert torch.equal(biases[1], biases[2])  # it rests in the second half
+    assert torch.equal(biases[1], biases[2])  # it rests in the second half, at no cost
+    assert learning == [(True, False), (True, True), (False, False)]
+    assert parameter_count(model) == parameter_count(wanted)
+    free, _ = run(split, None, recipe.changed(whitening=0.0))  # trained like any other layer
+    fresh = create_model("fastnet-half", seed=recipe.seed)
+    assert not torch.equal(free.features[0][0].weight, fresh.features[0][0].weight)
+    assert parameter_count(free) == parameter_count(fresh) + 24 * 12
     with pytest.raises(ValueError, match="no whitening layer"):
         run(split, None, recipe.changed(model="compact"))
+
+
+def test_the_history_holds_the_recipes_rate_and_not_that_of_its_vectors(painted_split):
+    recipe = RECIPE.changed(lr=0.03, muon_lr=0.02, vector_rate=8, schedule="linear", epochs=2)
+    for optimizer, muon_lr, wanted in (
+        ("sgd", 0.5, 0.03),
+        ("muon", 0.02, 0.03),
+        ("muon", 0.1, 0.1),
+    ):
+        changes = {"optimizer": optimizer, "muon_lr": muon_lr}
+        _, history = run(painted_split(16), None, recipe.changed(**changes))
+        rates = [row.lr for row in history.epochs]
+        assert rates == pytest.approx([0, wanted, wanted / 2])
+
+
+def test_compiling_takes_a_step_of_each_kind_and_leaves_no_trace(painted_split, monkeypatch):
+    """torch.compile is replaced by nothing here: what is left is what goes on around it."""
+    recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.3, small_size=20,
+                            small_until=0.6, batch_size=40)  # fmt: skip
+    split, seen = painted_split(100), []
+    firsts = ((0, 40), (2, 20), (3, 40), (5, 20), (6, 40), (8, 20))  # of nine steps
+    assert train.kinds_of_steps(100, recipe) == [(step / 9, count) for step, count in firsts]
+    plain, history = run(split, None, recipe)
+    monkeypatch.setattr(torch, "compile", lambda model, **_: seen.append(model) or model)
+    model, same = run(split, None, recipe, compile=True, log=lambda run: seen.append(run))
+    assert seen[0] is model and seen[1].compile_seconds > 0
+    assert torch.equal(weights(model), weights(plain)) and unclocked(same) == unclocked(history)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ValueError, match="needs the C"):
+        run(split, None, recipe, compile=True)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux")
+def test_a_compiled_network_learns_what_a_plain_one_does(painted_split):
+    results, seen = [], []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        model = ConvNet(stage(pool(), torch.nn.BatchNorm2d(3)), average_head(3, 10))
+        history = fit(
+            model, painted_split(32), None, RECIPE, compile=compile, log=seen.append, **PLAIN
+        )
+        results.append((model.state_dict(), history))
+    (plain, wanted), (state, history) = results
+    assert list(state) == list(plain)  # no prefix of torch.compile's
+    for name, value in plain.items():
+        torch.testing.assert_close(state[name], value, rtol=1e-3, atol=1e-5)
+    losses = [[row.train_loss for row in each.epochs] for each in (history, wanted)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert seen[-1].compile_seconds > history.epochs[1].seconds  # off the epochs' clock
 
 
 def test_a_diverging_run_stops_with_a_reason(painted_split):
