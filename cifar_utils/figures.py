@@ -17,7 +17,7 @@ from cifar_utils.explain import grad_cam, save_cam_gif
 from cifar_utils.models import create_model, mult_adds
 from cifar_utils.report import PUBLISHED, shipped_results
 
-NETWORK = "compact"  # the one whose answers are shown
+NETWORK = "separable"  # the one whose answers are shown
 
 
 def draw(names, folder, cifar):

@@ -459,8 +459,9 @@ def plot_cost(points, *, title="Accuracy against cost", ax=None):
     arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 5, "shrinkB": 5}
     for name, (cost, published, ours) in points.items():
         ax.annotate("", (cost, ours), (cost, published), arrowprops=arrow)
-        ax.annotate(f"{name} {ours:.1%}", (cost, ours), (3, 7), textcoords="offset points",
-                    rotation=35, rotation_mode="anchor", fontsize=9)  # fmt: skip
+        beside = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+        ax.annotate(f"{ours:.1%}", (cost, ours), (0, 7), **beside)
+        ax.annotate(name, (cost, published), (0, -15), **beside)
     costs, published, ours = zip(*points.values(), strict=True)
     ax.plot(costs, published, "o", color=ORANGE, markerfacecolor="white", label="published")
     ax.plot(costs, ours, "o", color=BLUE, markersize=8, label="this course")
@@ -471,8 +472,8 @@ def plot_cost(points, *, title="Accuracy against cost", ax=None):
     ax.yaxis.set_major_locator(MultipleLocator(0.02))
     ax.yaxis.set_major_formatter("{x:.0%}")
     ax.set(title=title, xlabel="multiply-adds for one image", ylabel="test accuracy")
-    ax.set_xlim(min(costs) / 1.5, max(costs) * 2.2)
+    ax.set_xlim(min(costs) / 1.5, max(costs) * 1.7)
     ax.margins(y=0.15)
     ax.grid()
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower left")
     return ax

@@ -239,4 +239,4 @@ def test_cost_points_from_the_published_to_our_figure():
     assert published.get_xydata().tolist() == [[2e7, 0.85], [5e8, 0.93]]
     assert ours.get_xydata().tolist() == [[2e7, 0.9], [5e8, 0.95]]
     texts = [text.get_text() for text in ax.texts if text.get_text()]
-    assert texts == ["small 90.0%", "large 95.0%"] and ax.get_xscale() == "log"
+    assert texts == ["90.0%", "small", "95.0%", "large"] and ax.get_xscale() == "log"

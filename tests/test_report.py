@@ -1,12 +1,13 @@
 """The results table, and that everything it stands on is there and in step."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cifar_utils import report
+from cifar_utils import recipes, report, ship
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import MODELS
@@ -88,3 +89,34 @@ def test_every_published_result_falls_in_no_more_epochs():
 
 def test_models_with_results_exist():
     assert set(report.PUBLISHED) <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_ships_is_a_finished_run_of_todays_recipe_on_cifar10(name):
+    run = RUNS[name]
+    assert run.recipe == RECIPES[run.recipe.name].changed(seed=run.recipe.seed)
+    assert ship.name_of(run) == name
+    assert [row.epoch for row in run.epochs] == list(range(run.recipe.epochs + 1))
+    assert run.source == "cifar10" and run.train_images + run.val_images == 50_000
+    # Final runs take all images and are tested once; runs that helped to choose are not.
+    assert bool(run.val_images) == (run.test is None)
+
+
+def test_the_weights_stay_within_the_limit():
+    assert sum(path.stat().st_size for path in PRETRAINED.glob("*.safetensors")) <= ship.LIMIT
+
+
+def test_the_readme_holds_exactly_the_report():
+    _, _, rest = README.read_text().partition(report.START)
+    held, end, _ = rest.partition(report.END)
+    assert end and held == f"\n{report.table(report.shipped_results())}\n"
+
+
+def test_each_recipe_bears_its_measured_claim_and_no_other():
+    lines = [line.strip() for line in Path(recipes.__file__).read_text().splitlines()]
+    results = report.shipped_results()
+    for name, result in results.items():
+        (row,) = (place for place, line in enumerate(lines) if line.startswith(f'Recipe("{name}",'))
+        assert lines[row - 1] == f"# {result}"
+    claims = [line for line in lines if re.match(r"# \d\d\.\d+.*%", line)]
+    assert len(claims) == len(results)
