@@ -38,9 +38,15 @@ class Result:
 
     @property
     def minutes(self):
-        """Training time of the first run: its epochs times their median; a pause hardly counts."""
-        epochs = [row.seconds for row in self.runs[0].epochs if row.epoch]
-        return statistics.median(epochs) * len(epochs) / 60
+        """Training time of the first run: its epochs times their median; a pause hardly counts.
+
+        Epochs on small images, where the recipe has any, and those on whole ones count apart.
+        """
+        run, seconds = self.runs[0], {True: [], False: []}
+        for row in run.epochs[1:]:
+            small = row.epoch / run.recipe.epochs <= run.recipe.small_until
+            seconds[small].append(row.seconds)
+        return sum(statistics.median(part) * len(part) for part in seconds.values() if part) / 60
 
     @property
     def device(self):

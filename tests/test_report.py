@@ -54,6 +54,15 @@ def test_runs_are_gathered_by_recipe_and_seed(tmp_path):
     assert lines[4].startswith("| `resnet34` | – | **95.00%** | –, 3 | 21,282,122 | ")
 
 
+def test_epochs_on_small_images_are_timed_apart(tmp_path):
+    run = history("compact", seconds=(10.0, 10.0, 40.0, 60.0))
+    replace(run, recipe=run.recipe.changed(small_size=16, small_until=0.5)).save(
+        tmp_path / "a.json"
+    )
+    (result,) = report.shipped_results(tmp_path).values()
+    assert result.minutes == pytest.approx((2 * 10 + 2 * 50) / 60)
+
+
 def test_runs_under_one_name_are_of_one_recipe(tmp_path):
     history("compact").save(tmp_path / "compact.json")
     history("compact", seed=1, seconds=(1.0,)).save(tmp_path / "compact-seed1.json")
