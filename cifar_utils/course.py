@@ -55,6 +55,7 @@ def setup():
     line to follow, where something is missing and cannot be installed.
     """
     _install()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler chats on stderr
     import torch
 
     from cifar_utils import __version__

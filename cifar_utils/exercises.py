@@ -374,6 +374,40 @@ def _pointing(answer):
     yield "hits of the first", float(answer(heatmaps[:1], boxes[:1])), 1.0
 
 
+# --- 07 Speed -------------------------------------------------------------------------------------
+
+
+def _amdahl(answer):
+    yield "times as fast", answer, Near(2.33, 0.01)
+
+
+def _alternating(answer):
+    images = torch.randint(256, (12, 3, 4, 6), generator=generator(12), dtype=torch.uint8)
+    coins = torch.rand(12, generator=generator(13)) < 0.5
+    for epoch in (3, 4):
+        expected = [
+            image.flip(2) if bool(coin) != (epoch % 2 == 1) else image
+            for image, coin in zip(images, coins, strict=True)
+        ]
+        yield f"epoch {epoch}", answer(images, coins, epoch), torch.stack(expected)
+
+
+def _ring(answer):
+    for machines, message, bandwidth, delay in ((2, 4e6, 1e9, 0.0), (8, 8e6, 1.25e9, 3e-5)):
+        expected = 2 * (machines - 1) * (delay + message / machines / bandwidth)
+        got = float(answer(machines, message, bandwidth, delay))
+        yield f"seconds of {machines} machines", got, expected
+    yield "seconds of one, which sends nothing", float(answer(1, 4e6, 1e9, 1e-5)), 0.0
+
+
+def _whitening(answer):
+    mixing = torch.randn(5, 5, generator=generator(14), dtype=torch.float64)
+    patches = mixing @ torch.randn(5, 3000, generator=generator(15), dtype=torch.float64) + 0.5
+    outputs = torch.as_tensor(answer(patches)) @ patches
+    identity = torch.eye(5, dtype=torch.float64)
+    yield "mean outer product of W · patches", outputs @ outputs.T / 3000, identity
+
+
 EXERCISES = {
     "01a": _bytes,
     "01b": _position,
@@ -399,4 +433,8 @@ EXERCISES = {
     "06b": _heatmap,
     "06c": _hires,
     "06d": _pointing,
+    "07a": _amdahl,
+    "07b": _alternating,
+    "07c": _ring,
+    "07d": _whitening,
 }

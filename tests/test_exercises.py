@@ -10,7 +10,7 @@ from torch import nn
 from cifar_utils.exercises import EXERCISES, check, is_right
 
 FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d", "05b", "05c",
-             "05d", "06a", "06b", "06c", "06d"}  # fmt: skip
+             "05d", "06a", "06b", "06c", "06d", "07b", "07c", "07d"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -66,6 +66,9 @@ WRONG = {
     "06b": lambda maps, gradients: largest_1((maps * gradients).sum(1)),
     "06c": lambda maps, gradients: largest_1((maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
     "06d": lambda heatmaps, boxes: 1.0,
+    "07b": lambda images, coins, epoch: images.flip(3) if epoch % 2 else images,
+    "07c": lambda machines, message, bandwidth, delay: machines * (delay + message / bandwidth),
+    "07d": lambda patches: torch.linalg.inv(patches @ patches.T / patches.shape[1]),
 }
 
 
@@ -98,6 +101,13 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
         ("04d", lambda logits, labels, s: overflowing(logits, labels, s)),
         ("05d", lambda right, repeats, draw: bootstrap(right, repeats, draw, (0.05, 0.95))),
         ("06b", lambda maps, gradients: (maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
+        (
+            "07b",
+            lambda images, coins, epoch: torch.where(
+                coins.view(-1, 1, 1, 1), images.flip(3), images
+            ),
+        ),
+        ("07d", lambda patches: torch.linalg.inv(torch.linalg.cholesky(patches.cov()))),
     ],
 )
 def test_tempting_answers_fail(name, tempting, capsys):
@@ -150,6 +160,12 @@ def test_a_network_may_be_too_large_or_see_too_little(capsys):
 def test_an_unknown_exercise_names_the_known():
     with pytest.raises(ValueError, match="01a"):
         check("09z", 1)
+
+
+def test_a_speedup_may_be_rounded(capsys):
+    assert is_right("07a", 1 / (0.4 + 0.6 / 20)) and is_right("07a", 2.33)
+    assert is_right("07a", 1 / 0.4) is False  # as if the network took no time at all
+    assert "got 2.5, expected 2.33 ± 0.01" in capsys.readouterr().out
 
 
 def test_check_prints_and_returns_nothing_to_show(capsys):
