@@ -17,7 +17,7 @@ from cifar_utils.explain import grad_cam, save_cam_gif
 from cifar_utils.models import create_model, mult_adds
 from cifar_utils.report import PUBLISHED, shipped_results
 
-NETWORK = "separable"  # the one whose answers are shown
+NETWORK = "resnet18"  # the one whose answers are shown
 
 
 def draw(names, folder, cifar):
@@ -96,7 +96,7 @@ def _gallery(find, show, heading, *, with_cam):
 def _learning(place):
     def draw_learning(path, cifar):
         """Grad-CAM of one image, epoch by epoch, while a network learned."""
-        kept = np.load(PRETRAINED / "compact-val-cam.npz")
+        kept = np.load(PRETRAINED / f"{NETWORK}-cam.npz")
         heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
         (where,) = (cifar.train.indices == int(kept["indices"][place])).nonzero()
         save_cam_gif(path, cifar.train.images[where[0]], heatmaps[:, place])

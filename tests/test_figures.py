@@ -30,7 +30,7 @@ def shipped(monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "PRETRAINED", tmp_path)
     heat = np.random.default_rng(0).integers(0, 256, (3, 5, 32, 32), dtype=np.uint8)
     indices = np.array([7, 1, 5, 20, 3])
-    np.savez(tmp_path / "compact-val-cam.npz", heatmaps=heat, indices=indices)
+    np.savez(tmp_path / "resnet18-cam.npz", heatmaps=heat, indices=indices)
     figures._answers.cache_clear()
     return heat, indices
 
