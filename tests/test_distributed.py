@@ -214,13 +214,14 @@ def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: done.append("connect"))
+    monkeypatch.setattr(torch.distributed, "barrier", lambda: done.append("wait"))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("part"))
     with pytest.raises(KeyError), distributed.together():
         raise KeyError
     assert done == ["connect"]
     with distributed.together():
         assert done == ["connect"] * 2
-    assert done == ["connect", "connect", "part"]
+    assert done == ["connect", "connect", "wait", "part"]
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
