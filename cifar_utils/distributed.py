@@ -37,8 +37,9 @@ def together():
     dist.init_process_group(backend)
     yield
     # Only where all went well: a process that fails has to end at once, so that torchrun ends the
-    # others, which wait for it. They leave together: one that is done early may end while a thread
-    # of gloo's still holds what was sent last, and that kills it, and through torchrun all others.
+    # others, which wait for it. They leave together: on a busy machine one that was done early was
+    # seen to abort at its end (most likely a thread of gloo's that still held what was sent last),
+    # and torchrun then ends the first one, too, before it has tested and written.
     dist.barrier()
     dist.destroy_process_group()
 
