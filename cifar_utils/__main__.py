@@ -278,17 +278,18 @@ def _add_bench(subparsers):
         "bench",
         "measure how fast recipes, networks and augmentations are here",
         commands.bench_command,
-        example="cifar bench --recipe fast --against airbench94 --repeats 5 --json bench.json",
+        example="cifar bench --recipe fast quick --against airbench94 --json bench.json",
     )
-    parser.usage = "cifar bench [--recipe NAME] [options]"
+    parser.usage = "cifar bench [--recipe NAME ...] [options]"
     add = parser.add_argument
     add(
         "--recipe",
+        nargs="+",
         metavar="NAME",
-        help="time this recipe from start to end, and its accuracy; without it, networks and "
-        "augmentations are timed",
+        help="time these recipes from start to end, in turn, and their accuracy; without it, "
+        "networks and augmentations are timed",
     )
-    add("--against", metavar="NAME", help="another recipe, trained in turn with the first")
+    add("--against", metavar="NAME", help="another one, to which the times of the others are held")
     add(
         "--repeats",
         type=_positive,
@@ -305,14 +306,14 @@ def _add_bench(subparsers):
     add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
     _add_device(parser, compile=True)
-    _add_recipe_fields(parser, "each replaces the value of --recipe, not that of --against")
+    _add_recipe_fields(parser, "each replaces the value of all of --recipe, not that of --against")
 
 
 def _add_report(subparsers):
     parser = _command(
         subparsers,
         "report",
-        "print the results of the shipped networks as a Markdown table",
+        "print what the shipped runs and races reached, as two Markdown tables",
         commands.report_command,
         example="cifar report --write README.md",
     )
@@ -320,7 +321,7 @@ def _add_report(subparsers):
         "--write",
         type=Path,
         metavar="FILE",
-        help="put the table into FILE, between the two comments that the README has around it",
+        help="put the tables into FILE, each between the two comments around it in the README",
     )
 
 

@@ -38,7 +38,7 @@ def _train(options):
 
     first = rank() == 0
     say = (lambda *_: None) if options.quiet else print
-    recipe = _checked_recipe(options)
+    recipe = _checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
     state, recipe = agreed(_resume(options, recipe, _writable(out)) if first else None)
     cifar = _load(options)
@@ -106,14 +106,14 @@ def _test_run(model, history, cifar, out, *, verbose):
         _print_per_class(figures)
 
 
-def _checked_recipe(options):
-    """The recipe with the flags' changes; all that can be refused before the data is touched."""
+def _checked_recipe(options, name):
+    """That recipe with the flags' changes; all that can be refused before the data is touched."""
     from cifar_utils.augment import operations
     from cifar_utils.device import pick_device, pick_precision
     from cifar_utils.models import INITIALIZATIONS, MODELS
     from cifar_utils.optim import OPTIMIZERS, SCHEDULES
 
-    recipe = get_recipe(options.recipe or "compact").changed(**_recipe_changes(options))
+    recipe = get_recipe(name).changed(**_recipe_changes(options))
     device = pick_device(options.device)
     if options.precision != "auto":
         pick_precision(options.precision, device)
@@ -418,7 +418,7 @@ def lr_find_command(options):
     from cifar_utils.models import create_model
     from cifar_utils.train import lr_range_test
 
-    recipe = _checked_recipe(options)
+    recipe = _checked_recipe(options, options.recipe or "compact")
     _writable(options.out)
     cifar = _load(options)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
@@ -493,7 +493,7 @@ def _given(options, name):
 def _race(options, device, precision):
     from cifar_utils import bench
 
-    recipes = [_checked_recipe(options)]
+    recipes = [_checked_recipe(options, name) for name in options.recipe]
     if options.against:
         recipes.append(get_recipe(options.against))
     cifar = _load(options)
@@ -501,20 +501,22 @@ def _race(options, device, precision):
         recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
         compile=options.compile,
     )  # fmt: skip
-    results = {"recipes": rows}
     on = "validation" if len(cifar.val) else "test"
+    images = {"source": cifar.source, "training": len(cifar.train), "on": on,
+              "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
+    results = {"images": images, "recipes": rows}
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
     print(bench.table(rows, columns))
     if options.against:
-        results["ratio"] = bench.ratio(*rows)
-        times = bench.cell(results["ratio"], ".2f")
-        names, reached = zip(
-            *((row["name"], f"{row['accuracy_views']['median']:.2%}") for row in rows), strict=True
-        )
-        print(
-            f"{names[0]} takes {times} times as long as {names[1]}, to {' against '.join(reached)}"
-        )
+        *rows, other = rows
+        results["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
+        for row in rows:
+            times = bench.cell(results["ratios"][row["name"]], ".2f")
+            reached = " against ".join(
+                f"{one['accuracy_views']['median']:.2%}" for one in (row, other)
+            )
+            print(f"{row['name']} takes {times} times as long as {other['name']}, to {reached}")
     return results
 
 
@@ -542,16 +544,18 @@ def _throughput(options, device, precision):
 def report_command(options):
     from cifar_utils import report
 
-    table = report.table(report.shipped_results())
+    tables = {name: make() for name, make in report.TABLES.items()}
     if not options.write:
-        print(table)
+        print("\n\n".join(tables.values()))
         return
-    page = options.write.read_text()
-    before, start, rest = page.partition(report.START)
-    _, end, after = rest.partition(report.END)
-    if not end:
-        raise ValueError(f"{options.write} lacks the lines {report.START} and {report.END}")
-    replaced = f"{before}{start}\n{table}\n{end}{after}"
+    page = replaced = options.write.read_text()
+    for name, table in tables.items():
+        start, end = report.marks(name)
+        before, _, rest = replaced.partition(start)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{options.write} lacks the lines {start} and {end}")
+        replaced = f"{before}{start}\n{table}\n{end}{after}"
     write_whole(options.write, lambda temporary: temporary.write_text(replaced))
     print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")
 

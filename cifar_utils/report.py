@@ -1,7 +1,13 @@
-"""The results: what the shipped runs reached, beside what the networks' authors did."""
+"""The results: what the shipped runs reached, beside what the networks' authors did, and the races.
 
+A race is what `cifar bench --recipe … --json FILE` writes: recipes trained in turn, against the
+clock. Those in `races/` are pooled, whatever their seeds.
+"""
+
+import json
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 
 from cifar_utils.checkpoints import PRETRAINED
 from cifar_utils.history import History
@@ -15,7 +21,8 @@ PUBLISHED = {
     "separable": (0.8474, 80),
     "resnet18": (0.9298, 25),
 }
-START, END = "<!-- results: cifar report --write README.md -->", "<!-- end of the results -->"
+RACES = Path(__file__).parent / "races"
+REFERENCE = "airbench94"  # whose time the others' are held against
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,14 @@ class Result:
     runs: tuple[History, ...]
 
     @property
-    def accuracy(self):
-        """Mean test accuracy after the last epoch, in [0, 1]."""
-        return statistics.mean(run.test["top1"] for run in self.runs)
+    def accuracies(self):
+        """Test accuracies after the last epoch, in [0, 1], one a run."""
+        return [run.test["top1"] for run in self.runs]
 
     @property
-    def spread(self):
-        """Standard deviation of the runs' test accuracies; None for a single run."""
-        accuracies = [run.test["top1"] for run in self.runs]
-        return statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    def accuracy(self):
+        """Their mean."""
+        return statistics.mean(self.accuracies)
 
     @property
     def minutes(self):
@@ -55,8 +61,7 @@ class Result:
 
     def __str__(self):
         """What the recipe can claim, in a line."""
-        runs = f", {len(self.runs)} seeds" if len(self.runs) > 1 else ", one seed"
-        return f"{_percent(self)}{runs}; {_time(self)} on {self.device}"
+        return f"{_mean(self.accuracies)}, {_seeds(self.runs)}; {_time(self)} on {self.device}"
 
 
 def shipped_results(folder=PRETRAINED):
@@ -94,8 +99,108 @@ CAPTION = (
 
 def table(results):
     """The results as a Markdown table, one row a recipe, and below it what the columns mean."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_row, results.values())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + f"\n\n{CAPTION}"
+    return _markdown(COLUMNS, map(_row, results.values())) + f"\n\n{CAPTION}"
+
+
+@dataclass(frozen=True)
+class Race:
+    """The timed trainings of one recipe, which differ in the seed alone."""
+
+    name: str
+    seconds: tuple[float, ...]
+    one_view: tuple[float, ...]  # test accuracies in [0, 1]
+    all_views: tuple[float, ...]  # of recipe.views views of each image
+    ratios: tuple[float, ...]  # of its seconds to the reference's, in races that held both
+    device: str
+
+    def __str__(self):
+        """What the recipe can claim, in a line."""
+        reached = f"{_mean(self.one_view)} of one view, {_mean(self.all_views)} of six"
+        time = _minutes(statistics.median(self.seconds))
+        return f"{reached}, {_seeds(self.seconds)}; {time} on {self.device}"
+
+
+def shipped_races(folder=RACES):
+    """dict from recipe to Race, of the files in `folder`, the slowest first.
+
+    Raises ValueError where those of one name differ in more than the seed, or in the machine, or
+    were not tested on the 10,000 test images of CIFAR-10 after training on all others.
+    """
+    parts = {}
+    for path in sorted(folder.glob("*.json")):
+        race = json.loads(path.read_text())
+        wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
+        if race["images"] != wanted:
+            raise ValueError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
+        device = f"{race['device']}, {race['precision']}"
+        for row in race["recipes"]:
+            ratios = race.get("ratios", {}).get(row["name"], {"values": []})
+            row |= {"recipe": row["recipe"] | {"seed": 0}, "ratio": ratios, "device": device}
+            parts.setdefault(row["name"], []).append(row)
+    races = []
+    for name, rows in parts.items():
+        if any(row[key] != rows[0][key] for row in rows for key in ("recipe", "device")):
+            raise ValueError(f"the races of {name} in {folder} are not of one recipe and machine")
+        seconds, one, several, ratios = (
+            tuple(value for row in rows for value in row[key]["values"])
+            for key in ("seconds", "accuracy", "accuracy_views", "ratio")
+        )
+        races.append(Race(name, seconds, one, several, ratios, rows[0]["device"]))
+    races.sort(key=lambda race: -statistics.median(race.seconds))
+    return {race.name: race for race in races}
+
+
+RACE_COLUMNS = (
+    "recipe", "seeds", "one view", "six views", "training", f"of `{REFERENCE}`'s time", "on",
+)  # fmt: skip
+RACE_CAPTION = (
+    "Test accuracy after the last epoch, mean ± standard deviation over seeds, of one view of each "
+    "image and of six (test-time augmentation). Training is the median without evaluation; its "
+    "share of the reference's time is the median over races in which both took turns."
+)
+
+
+def race_table(races):
+    """The races as a Markdown table, one row a recipe, and below it what the columns mean."""
+    rows = []
+    for race in races.values():
+        ratio = f"{statistics.median(race.ratios):.2f}" if race.ratios else "–"
+        rows.append((
+            f"`{race.name}`", str(len(race.seconds)), f"**{_mean(race.one_view)}**",
+            f"**{_mean(race.all_views)}**", _minutes(statistics.median(race.seconds)),
+            "1" if race.name == REFERENCE else ratio, race.device,
+        ))  # fmt: skip
+    return _markdown(RACE_COLUMNS, rows) + f"\n\n{RACE_CAPTION}"
+
+
+# By name, for `cifar report`: a page holds a table between two comments that name it.
+TABLES = {
+    "results": lambda: table(shipped_results()),
+    "races": lambda: race_table(shipped_races()),
+}
+
+
+def marks(name):
+    """The two comments around the table of that name in a page."""
+    return f"<!-- {name}: cifar report --write README.md -->", f"<!-- end of the {name} -->"
+
+
+def _markdown(columns, rows):
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _mean(values):
+    mean = f"{100 * statistics.mean(values):.2f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.2f}%" if len(values) > 1 else f"{mean}%"
+
+
+def _seeds(runs):
+    return f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
+
+
+def _minutes(seconds):
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 def _row(result):
@@ -105,19 +210,13 @@ def _row(result):
     return (
         f"`{result.name}`",
         "–" if published is None else f"{100 * published:g}%",
-        f"**{_percent(result)}**",
+        f"**{_mean(result.accuracies)}**",
         f"{epochs}, {recipe.epochs}",
         f"{parameter_count(model):,}",
         f"{mult_adds(model) / 1e6:.1f} M",
         _time(result),
         result.device,
     )
-
-
-def _percent(result):
-    if result.spread is None:
-        return f"{result.accuracy:.2%}"
-    return f"{100 * result.accuracy:.2f} ± {100 * result.spread:.2f}%"
 
 
 def _time(result):

@@ -111,18 +111,21 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
          "accuracy": bench.spread([0.9]), "accuracy_views": bench.spread([views]),
          "compile_seconds": bench.spread([7.0])}
         for name, seconds, views in (("fast", [3.0, 3.0, 8.0], 0.91),
+                                     ("quick", [1.0, 1.5, 4.0], 0.9),
                                      ("airbench94", [4.0, 6.0, 8.0], 0.92))
     ]  # fmt: skip
     raced, few = [], painted_split(10)
     monkeypatch.setattr(commands, "_load", lambda options: Cifar(few, few, few))
     monkeypatch.setattr(bench, "race", lambda recipes, *_, **__: raced.extend(recipes) or rows)
-    main(["bench", "--recipe", "fast", "--against", "airbench94", "--lr", "0.5",
+    main(["bench", "--recipe", "fast", "quick", "--against", "airbench94", "--lr", "0.5",
           "--precision", "fp32", "--compile", "--json", str(tmp_path / "race.json")])  # fmt: skip
     printed = capsys.readouterr().out
     told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, to 91.00% against 92.00%"
     assert told in printed and "7.0 (7.0 to 7.0)" in printed
+    assert "quick takes 0.25 (0.25 to 0.50) times as long as airbench94, to 90.00%" in printed
     assert "accuracy on the validation images of memory" in printed
     assert "3.0 (3.0 to 8.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
     found = json.loads((tmp_path / "race.json").read_text())
-    assert found["ratio"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
-    assert raced == [RECIPES["fast"].changed(lr=0.5), RECIPES["airbench94"]]
+    assert found["ratios"]["fast"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
+    changed = [RECIPES[name].changed(lr=0.5) for name in ("fast", "quick")]
+    assert raced == [*changed, RECIPES["airbench94"]]

@@ -241,13 +241,19 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
 
 def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):
     main(["report"])
-    table = capsys.readouterr().out.strip()
-    page = Path("page.md")
-    page.write_text(f"before\n{report.START}\nold\n{report.END}\nafter\n")
+    results, races = (
+        report.table(report.shipped_results()),
+        report.race_table(report.shipped_races()),
+    )
+    assert capsys.readouterr().out == f"{results}\n\n{races}\n"
+    page, (start, end), (from_here, to_here) = Path("page.md"), *map(report.marks, report.TABLES)
+    page.write_text(f"before\n{start}\nold\n{end}\nbetween\n{from_here}\n{to_here}after\n")
     for answer in ("up to date now", "as it was"):
         main(["report", "--write", "page.md"])
         assert answer in capsys.readouterr().out
-        assert page.read_text() == f"before\n{report.START}\n{table}\n{report.END}\nafter\n"
+        assert page.read_text() == (
+            f"before\n{start}\n{results}\n{end}\nbetween\n{from_here}\n{races}\n{to_here}after\n"
+        )
     page.write_text("no marks")
     assert "lacks the lines" in refused(capsys, "report", "--write", "page.md")
     assert page.read_text() == "no marks"

@@ -1,6 +1,7 @@
 """The results table, and that everything it stands on is there and in step."""
 
 import hashlib
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from cifar_utils import recipes, report, ship
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import MODELS
-from cifar_utils.recipes import RECIPES
+from cifar_utils.recipes import RECIPES, Recipe
 
 README = Path(__file__).parent.parent / "README.md"
 RUNS = {path.stem: History.load(path) for path in sorted(PRETRAINED.glob("*.json"))}
@@ -39,8 +40,7 @@ def test_runs_are_gathered_by_recipe_and_seed(tmp_path):
     assert list(results) == ["vgg", "compact", "resnet34"]
     compact = results["compact"]
     assert [run.recipe.seed for run in compact.runs] == [0, 2, 10]
-    assert compact.accuracy == pytest.approx(0.91) and compact.spread == pytest.approx(0.01)
-    assert results["vgg"].spread is None
+    assert compact.accuracy == pytest.approx(0.91) and compact.accuracies == [0.90, 0.92, 0.91]
     # The median epoch, 20 s, times three epochs: the pause of 90 s hardly counts.
     assert results["vgg"].minutes == pytest.approx(1.0)
     assert str(compact) == "91.00 ± 1.00%, 3 seeds; 1 min on CPU, 2 threads, bf16"
@@ -68,6 +68,67 @@ def test_runs_under_one_name_are_of_one_recipe(tmp_path):
     history("compact", seed=1, seconds=(1.0,)).save(tmp_path / "compact-seed1.json")
     with pytest.raises(ValueError, match=r"the runs of compact in .* are not of one recipe"):
         report.shipped_results(tmp_path)
+
+
+ALL = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
+
+
+def race(path, rows, *, images=ALL, device="CPU, 2 threads", ratios=None):
+    """A file as `cifar bench --json` writes it; rows: (recipe, seconds, accuracies, of six)."""
+    keys = ("recipe", "seconds", "accuracy", "accuracy_views")
+    spreads = [(row[0].name, row[0].as_dict(), *({"values": part} for part in row[1:]))
+               for row in rows]  # fmt: skip
+    recipes = [{"name": name, **dict(zip(keys, row, strict=True))} for name, *row in spreads]
+    told = {"device": device, "precision": "fp32", "images": images, "recipes": recipes}
+    if ratios:
+        told["ratios"] = {name: {"values": values} for name, values in ratios.items()}
+    path.write_text(json.dumps(told))
+
+
+def test_races_are_pooled_by_recipe(tmp_path):
+    quick, reference = RECIPES["quick"], RECIPES["airbench94"]
+    race(tmp_path / "a.json",
+         [(quick, [240.0], [0.91], [0.92]), (reference, [1200.0], [0.93], [0.94])],
+         ratios={"quick": [0.2]})  # fmt: skip
+    race(tmp_path / "b.json", [(quick.changed(seed=1), [360.0, 300.0], [0.92, 0.93], [0.93, 0.94])])
+    races = report.shipped_races(tmp_path)
+    assert list(races) == ["airbench94", "quick"]
+    assert races["quick"].seconds == (240.0, 360.0, 300.0) and races["quick"].ratios == (0.2,)
+    assert str(races["quick"]) == (
+        "92.00 ± 1.00% of one view, 93.00 ± 1.00% of six, 3 seeds; 5.0 min on CPU, 2 threads, fp32"
+    )
+    assert str(races["airbench94"]) == (
+        "93.00% of one view, 94.00% of six, one seed; 20.0 min on CPU, 2 threads, fp32"
+    )
+    lines = report.race_table(races).splitlines()
+    assert len({line.count("|") for line in lines[:4]}) == 1
+    assert lines[2] == (
+        "| `airbench94` | 1 | **93.00%** | **94.00%** | 20.0 min | 1 | CPU, 2 threads, fp32 |"
+    )
+    assert lines[3] == (
+        "| `quick` | 3 | **92.00 ± 1.00%** | **93.00 ± 1.00%** | 5.0 min | 0.20 | "
+        "CPU, 2 threads, fp32 |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"images": ALL | {"on": "validation"}}, "is not of all of CIFAR-10"),
+        ({"images": ALL | {"source": "synthetic"}}, "is not of all of CIFAR-10"),
+        ({"device": "another"}, "are not of one recipe and machine"),
+        ({"epochs": 3}, "are not of one recipe and machine"),
+    ],
+)
+def test_only_races_of_one_kind_are_pooled(tmp_path, change, complaint):
+    quick, figures = RECIPES["quick"], ([240.0], [0.91], [0.92])
+    race(tmp_path / "a.json", [(quick, *figures)])
+    race(tmp_path / "b.json", [(quick.changed(seed=1), *figures)])
+    assert len(report.shipped_races(tmp_path)["quick"].seconds) == 2
+    epochs = change.pop("epochs", quick.epochs)
+    race(tmp_path / "b.json", [(quick.changed(seed=1, epochs=epochs), *figures)], **change)
+    with pytest.raises(ValueError, match=complaint):
+        report.shipped_races(tmp_path)
 
 
 def test_published_epochs_are_those_of_the_published_recipes():
@@ -111,19 +172,27 @@ def test_what_ships_is_a_finished_run_of_todays_recipe_on_cifar10(name):
     assert bool(run.val_images) == (run.test is None)
 
 
+@pytest.mark.parametrize("path", sorted(report.RACES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_races_that_ship_are_of_todays_recipes(path):
+    for row in json.loads(path.read_text())["recipes"]:
+        assert Recipe(**row["recipe"]) == RECIPES[row["name"]].changed(seed=row["recipe"]["seed"])
+
+
 def test_the_weights_stay_within_the_limit():
     assert sum(path.stat().st_size for path in PRETRAINED.glob("*.safetensors")) <= ship.LIMIT
 
 
 def test_the_readme_holds_exactly_the_report():
-    _, _, rest = README.read_text().partition(report.START)
-    held, end, _ = rest.partition(report.END)
-    assert end and held == f"\n{report.table(report.shipped_results())}\n"
+    for name, table in report.TABLES.items():
+        start, end = report.marks(name)
+        _, _, rest = README.read_text().partition(start)
+        held, found, _ = rest.partition(end)
+        assert found and held == f"\n{table()}\n"
 
 
 def test_each_recipe_bears_its_measured_claim_and_no_other():
     lines = [line.strip() for line in Path(recipes.__file__).read_text().splitlines()]
-    results = report.shipped_results()
+    results = report.shipped_results() | report.shipped_races()
     for name, result in results.items():
         (row,) = (place for place, line in enumerate(lines) if line.startswith(f'Recipe("{name}",'))
         assert lines[row - 1] == f"# {result}"
