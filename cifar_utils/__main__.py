@@ -289,7 +289,9 @@ def _add_bench(subparsers):
         help="time these recipes from start to end, in turn, and their accuracy; without it, "
         "networks and augmentations are timed",
     )
-    add("--against", metavar="NAME", help="another one, to which the times of the others are held")
+    add(
+        "--against", metavar="NAME", help="one more in the race, for the ratio of the others' times"
+    )
     add(
         "--repeats",
         type=_positive,

@@ -61,7 +61,8 @@ class Result:
 
     def __str__(self):
         """What the recipe can claim, in a line."""
-        return f"{_mean(self.accuracies)}, {_seeds(self.runs)}; {_time(self)} on {self.device}"
+        time = _time(60 * self.minutes, ".0f")
+        return f"{_mean(self.accuracies)}, {_seeds(self.runs)}; {time} on {self.device}"
 
 
 def shipped_results(folder=PRETRAINED):
@@ -102,6 +103,22 @@ def table(results):
     return _markdown(COLUMNS, map(_row, results.values())) + f"\n\n{CAPTION}"
 
 
+def _row(result):
+    recipe = result.runs[0].recipe
+    published, epochs = PUBLISHED.get(recipe.model, (None, "–"))
+    model = create_model(recipe.model, seed=0)
+    return (
+        f"`{result.name}`",
+        "–" if published is None else f"{100 * published:g}%",
+        f"**{_mean(result.accuracies)}**",
+        f"{epochs}, {recipe.epochs}",
+        f"{parameter_count(model):,}",
+        f"{mult_adds(model) / 1e6:.1f} M",
+        _time(60 * result.minutes, ".0f"),
+        result.device,
+    )
+
+
 @dataclass(frozen=True)
 class Race:
     """The timed trainings of one recipe, which differ in the seed alone."""
@@ -116,7 +133,7 @@ class Race:
     def __str__(self):
         """What the recipe can claim, in a line."""
         reached = f"{_mean(self.one_view)} of one view, {_mean(self.all_views)} of six"
-        time = _minutes(statistics.median(self.seconds))
+        time = _time(statistics.median(self.seconds), ".1f")
         return f"{reached}, {_seeds(self.seconds)}; {time} on {self.device}"
 
 
@@ -124,7 +141,8 @@ def shipped_races(folder=RACES):
     """dict from recipe to Race, of the files in `folder`, the slowest first.
 
     Raises ValueError where those of one name differ in more than the seed, or in the machine, or
-    were not tested on the 10,000 test images of CIFAR-10 after training on all others.
+    share a seed, or were not tested on the 10,000 test images of CIFAR-10 after training on all
+    others.
     """
     parts = {}
     for path in sorted(folder.glob("*.json")):
@@ -132,20 +150,26 @@ def shipped_races(folder=RACES):
         wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
         if race["images"] != wanted:
             raise ValueError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
-        device = f"{race['device']}, {race['precision']}"
+        held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
         for row in race["recipes"]:
-            ratios = race.get("ratios", {}).get(row["name"], {"values": []})
-            row |= {"recipe": row["recipe"] | {"seed": 0}, "ratio": ratios, "device": device}
+            first, count = row["recipe"].pop("seed"), len(row["seconds"]["values"])
+            row["seeds"] = range(first, first + count)
+            row["ratio"] = held.get(row["name"], {"values": []})
+            row["machine"] = [race[key] for key in ("device", "precision", "processor")]
             parts.setdefault(row["name"], []).append(row)
     races = []
     for name, rows in parts.items():
-        if any(row[key] != rows[0][key] for row in rows for key in ("recipe", "device")):
+        if any(row[key] != rows[0][key] for row in rows for key in ("recipe", "machine")):
             raise ValueError(f"the races of {name} in {folder} are not of one recipe and machine")
+        seeds = [seed for row in rows for seed in row["seeds"]]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"two races of {name} in {folder} share a seed")
         seconds, one, several, ratios = (
             tuple(value for row in rows for value in row[key]["values"])
             for key in ("seconds", "accuracy", "accuracy_views", "ratio")
         )
-        races.append(Race(name, seconds, one, several, ratios, rows[0]["device"]))
+        device, precision, _ = rows[0]["machine"]
+        races.append(Race(name, seconds, one, several, ratios, f"{device}, {precision}"))
     races.sort(key=lambda race: -statistics.median(race.seconds))
     return {race.name: race for race in races}
 
@@ -167,7 +191,7 @@ def race_table(races):
         ratio = f"{statistics.median(race.ratios):.2f}" if race.ratios else "–"
         rows.append((
             f"`{race.name}`", str(len(race.seconds)), f"**{_mean(race.one_view)}**",
-            f"**{_mean(race.all_views)}**", _minutes(statistics.median(race.seconds)),
+            f"**{_mean(race.all_views)}**", _time(statistics.median(race.seconds), ".1f"),
             "1" if race.name == REFERENCE else ratio, race.device,
         ))  # fmt: skip
     return _markdown(RACE_COLUMNS, rows) + f"\n\n{RACE_CAPTION}"
@@ -199,26 +223,5 @@ def _seeds(runs):
     return f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
 
 
-def _minutes(seconds):
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def _row(result):
-    recipe = result.runs[0].recipe
-    published, epochs = PUBLISHED.get(recipe.model, (None, "–"))
-    model = create_model(recipe.model, seed=0)
-    return (
-        f"`{result.name}`",
-        "–" if published is None else f"{100 * published:g}%",
-        f"**{_mean(result.accuracies)}**",
-        f"{epochs}, {recipe.epochs}",
-        f"{parameter_count(model):,}",
-        f"{mult_adds(model) / 1e6:.1f} M",
-        _time(result),
-        result.device,
-    )
-
-
-def _time(result):
-    minutes = result.minutes
-    return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+def _time(seconds, form):
+    return f"{seconds / 60:{form}} min" if seconds >= 60 else f"{seconds:.0f} s"

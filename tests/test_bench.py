@@ -126,6 +126,7 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
     assert "accuracy on the validation images of memory" in printed
     assert "3.0 (3.0 to 8.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
     found = json.loads((tmp_path / "race.json").read_text())
+    assert found["images"] == {"source": "memory", "training": 10, "on": "validation", "tested": 10}
     assert found["ratios"]["fast"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
     changed = [RECIPES[name].changed(lr=0.5) for name in ("fast", "quick")]
     assert raced == [*changed, RECIPES["airbench94"]]

@@ -73,13 +73,14 @@ def test_runs_under_one_name_are_of_one_recipe(tmp_path):
 ALL = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
 
 
-def race(path, rows, *, images=ALL, device="CPU, 2 threads", ratios=None):
+def race(path, rows, *, images=ALL, device="CPU, 2 threads", processor="A", ratios=None):
     """A file as `cifar bench --json` writes it; rows: (recipe, seconds, accuracies, of six)."""
     keys = ("recipe", "seconds", "accuracy", "accuracy_views")
     spreads = [(row[0].name, row[0].as_dict(), *({"values": part} for part in row[1:]))
                for row in rows]  # fmt: skip
     recipes = [{"name": name, **dict(zip(keys, row, strict=True))} for name, *row in spreads]
-    told = {"device": device, "precision": "fp32", "images": images, "recipes": recipes}
+    told = {"device": device, "precision": "fp32", "processor": processor, "images": images,
+            "recipes": recipes}  # fmt: skip
     if ratios:
         told["ratios"] = {name: {"values": values} for name, values in ratios.items()}
     path.write_text(json.dumps(told))
@@ -111,12 +112,20 @@ def test_races_are_pooled_by_recipe(tmp_path):
     )
 
 
+def test_ratios_to_another_than_the_reference_do_not_count(tmp_path):
+    rows = [(RECIPES[name], [240.0], [0.91], [0.92]) for name in ("quick", "fast")]
+    race(tmp_path / "a.json", rows, ratios={"quick": [1.0]})
+    assert report.shipped_races(tmp_path)["quick"].ratios == ()
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"images": ALL | {"on": "validation"}}, "is not of all of CIFAR-10"),
         ({"images": ALL | {"source": "synthetic"}}, "is not of all of CIFAR-10"),
         ({"device": "another"}, "are not of one recipe and machine"),
+        ({"processor": "B"}, "are not of one recipe and machine"),
+        ({"seed": 0}, "share a seed"),
         ({"epochs": 3}, "are not of one recipe and machine"),
     ],
 )
@@ -125,8 +134,9 @@ def test_only_races_of_one_kind_are_pooled(tmp_path, change, complaint):
     race(tmp_path / "a.json", [(quick, *figures)])
     race(tmp_path / "b.json", [(quick.changed(seed=1), *figures)])
     assert len(report.shipped_races(tmp_path)["quick"].seconds) == 2
-    epochs = change.pop("epochs", quick.epochs)
-    race(tmp_path / "b.json", [(quick.changed(seed=1, epochs=epochs), *figures)], **change)
+    fields = {key: change[key] for key in ("epochs", "seed") if key in change}
+    others = {key: change[key] for key in change if key not in fields}
+    race(tmp_path / "b.json", [(quick.changed(**({"seed": 1} | fields)), *figures)], **others)
     with pytest.raises(ValueError, match=complaint):
         report.shipped_races(tmp_path)
 
