@@ -94,7 +94,9 @@ COLUMNS = (
 )  # fmt: skip
 CAPTION = (
     "Ours is the test accuracy after the last epoch, of one view of each image; ± is the standard "
-    "deviation over seeds. Published is the best that the authors' own logs show."
+    "deviation over seeds. Published is the best that the authors' own logs show. Training is the "
+    "number of epochs times their median, without evaluation (epochs on small images apart): what "
+    "a quiet machine takes."
 )
 
 
