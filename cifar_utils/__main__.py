@@ -308,7 +308,10 @@ def _add_bench(subparsers):
     add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
     _add_device(parser, compile=True)
-    _add_recipe_fields(parser, "each replaces the value of all of --recipe, not that of --against")
+    _add_recipe_fields(
+        parser,
+        "each replaces the value of all of --recipe, and --seed alone also that of --against",
+    )
 
 
 def _add_report(subparsers):

@@ -207,7 +207,7 @@ def _torchvision(name):
     def operation(images, generator=None):
         pipeline = torchvision_pipeline(name)
         with torch.random.fork_rng(devices=[]):  # its transforms know only the global generator
-            torch.manual_seed(_seed(generator))
+            torch.default_generator.manual_seed(_seed(generator))
             changed = torch.stack([pipeline(image) for image in images.cpu()])
         return changed.to(images.device)
 

@@ -15,7 +15,7 @@ import torch
 
 from cifar_utils import __version__
 from cifar_utils.augment import augment
-from cifar_utils.device import describe, generator, keep_memory
+from cifar_utils.device import describe, generator, keep_memory, layout
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
@@ -85,7 +85,7 @@ def race(recipes, cifar, *, repeats, device, precision, compile=False, log=print
     """
     runs = [[] for _ in recipes]
     for recipe in recipes:  # what is compiled or looked up once is no part of a training
-        few = cifar.train[: 2 * recipe.batch_size]
+        few = cifar.train[: 3 * recipe.batch_size]  # its last step is on whole images
         _train(recipe.changed(epochs=1), few, device, precision)
     for repeat in range(repeats):
         for recipe, its_runs in zip(recipes, runs, strict=True):
@@ -179,7 +179,7 @@ def time_models(names, device, precisions, *, images=128, times=5):
         first = None
         for precision in precisions:
             recipe = Recipe(model=name, lr=1e-4)
-            model = create_model(name, seed=0).to(device, memory_format=torch.channels_last)
+            model = create_model(name, seed=0).to(device, memory_format=layout(device))
             work = {
                 "training": _training_step(model, batch, labels, recipe, precision),
                 "inference": lambda model=model, precision=precision: predict(

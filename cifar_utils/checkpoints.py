@@ -67,7 +67,7 @@ def load_weights(path):
         about = json.loads(about["cifar_utils"])
         recipe, classes = Recipe(**about["recipe"]), tuple(about["classes"])
         info = WeightsInfo(recipe, about["source"], classes, about["epoch"])
-        model = create_model(recipe.model, len(classes))
+        model = create_model(recipe.model, len(classes), **recipe.initial())
         model.load_state_dict(
             {
                 name: value.float() if value.is_floating_point() else value

@@ -13,6 +13,8 @@ from pathlib import Path
 from cifar_utils.files import write_whole
 from cifar_utils.recipes import RECIPES, get_recipe
 
+RESULTS = ("weights.safetensors", "history.json")  # of a run, beside its checkpoint
+
 
 def train_command(options):
     from cifar_utils.distributed import rank, together
@@ -33,6 +35,7 @@ def _train(options):
 
     from cifar_utils import plots
     from cifar_utils.distributed import agreed, rank
+    from cifar_utils.explain import forget_heatmaps
     from cifar_utils.models import create_model, parameter_count
     from cifar_utils.train import fit
 
@@ -54,6 +57,8 @@ def _train(options):
         f"{len(cifar.test):,} test images"
     )
     recorder = _cam_recorder(cifar, out) if options.cam and first else None
+    if first and not state:
+        forget_heatmaps(out / "cam")
     untold = options.compile
 
     def log(run):
@@ -137,7 +142,8 @@ def _resume(options, recipe, out):
     if not options.recipe and not options.resume:
         raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
     checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not options.resume and not options.overwrite:
+    held = any((out / name).exists() for name in (checkpoint.name, *RESULTS))
+    if held and not options.resume and not options.overwrite:
         raise ValueError(
             f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
             "or choose another --out"
@@ -147,6 +153,11 @@ def _resume(options, recipe, out):
     if not checkpoint.exists():
         if not options.recipe:
             raise ValueError(f"there is no checkpoint in {out} to resume; give --recipe to start")
+        if held and not options.overwrite:
+            raise ValueError(
+                f"{out} holds a run without checkpoint.pt, which --resume needs; add --overwrite "
+                "to replace it, or choose another --out"
+            )
         print(f"no checkpoint in {out} yet: starting from the first epoch", file=sys.stderr)
         return None, recipe
     state = load_checkpoint(checkpoint)
@@ -204,6 +215,8 @@ def test_command(options):
     from cifar_utils.device import pick_device
 
     device = pick_device(options.device)
+    if options.share < 1 and options.views == 1:
+        raise ValueError("--share needs --views 2 or 6")
     model, info = checkpoints.find_weights(options.weights)
     out = _writable(options.out or Path())
     cifar = _load(options)
@@ -366,8 +379,6 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
 
 
 def data_command(options):
-    import torch
-
     from cifar_utils import data, plots
 
     cifar = data.load(options.root, source=options.source, validation=0)
@@ -382,13 +393,25 @@ def data_command(options):
     shares = zip(cifar.classes, *counts, strict=False)
     print("classes     " + ", ".join(f"{name} {train}/{test}" for name, train, test in shares))
     if len(cifar.train):
-        pixels = cifar.train.images.double() / 255
-        std, mean = torch.std_mean(pixels, dim=(0, 2, 3), correction=0)
+        mean, std = _mean_and_std(cifar.train.images)
         for name, values in (("mean", mean), ("std", std)):
             print(f"{name:<12}" + " ".join(f"{value:.4f}" for value in values.tolist()))
+    if options.montage and not len(cifar.train):
+        raise ValueError("there are no training images for --montage")
     if options.montage:
         plots.save_montage(options.montage, cifar.train.images[:1024])
         print(f"written: {options.montage}")
+
+
+def _mean_and_std(images):
+    """Of each channel of uint8 images, as shares of 255: exact, from how often each byte occurs."""
+    import torch
+
+    counts = torch.stack([part.flatten().bincount(minlength=256) for part in images.unbind(1)])
+    shares = counts.double() / counts[0].sum()
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean = shares @ levels
+    return mean, (shares @ levels**2 - mean**2).sqrt()
 
 
 def summary_command(options):
@@ -495,7 +518,8 @@ def _race(options, device, precision):
 
     recipes = [_checked_recipe(options, name) for name in options.recipe]
     if options.against:
-        recipes.append(get_recipe(options.against))
+        # Of its own values it keeps all but the seed: who runs a race again wants new runs of both.
+        recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     cifar = _load(options)
     rows = bench.race(
         recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,

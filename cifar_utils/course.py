@@ -144,16 +144,16 @@ def load(*, whole=False):
     return cifar
 
 
-def batch_file(cifar):
-    """(path, MD5) of the first batch file, for reading by hand in notebook 01.
+def official_file(cifar, name):
+    """(path, MD5) of "data_batch_1" or "batches.meta", for reading by hand in notebook 01.
 
     Where the stand-in is used there are no files: one of the same form is then written into a
-    temporary folder, from the images in the order of their source.
+    temporary folder, a batch from the images in the order of their source.
     """
     from cifar_utils import data
 
     if cifar.source == "cifar10":
-        return data.official_folder(data.default_root()) / "data_batch_1", data.MD5["data_batch_1"]
+        return data.official_folder(data.default_root()) / name, data.MD5[name]
     import hashlib
     import pickle
 
@@ -163,11 +163,15 @@ def batch_file(cifar):
     order = indices.argsort()[:10_000]
     images = torch.cat([cifar.train.images, cifar.val.images])[order].flatten(1).numpy()
     labels = torch.cat([cifar.train.labels, cifar.val.labels])[order].tolist()
-    names = [f"drawn_{number}.png".encode() for number in range(len(labels))]
-    batch = {b"batch_label": b"training batch 1 of 5", b"labels": labels, b"data": images,
-             b"filenames": names}  # fmt: skip
-    content = pickle.dumps(batch, protocol=2)
-    path = Path(tempfile.mkdtemp()) / "data_batch_1"
+    filenames = [f"drawn_{number}.png".encode() for number in range(len(labels))]
+    files = {
+        "data_batch_1": {b"batch_label": b"training batch 1 of 5", b"labels": labels,
+                         b"data": images, b"filenames": filenames},
+        "batches.meta": {b"num_cases_per_batch": 10_000, b"num_vis": 3072,
+                         b"label_names": [label.encode() for label in cifar.classes]},
+    }  # fmt: skip
+    content = pickle.dumps(files[name], protocol=2)
+    path = Path(tempfile.mkdtemp()) / name
     path.write_bytes(content)
     return path, hashlib.md5(content).hexdigest()
 
@@ -245,23 +249,26 @@ def expect(name, value, source):
 def estimate(recipe, train, *, steps=10):
     """Print, and return in seconds, how long `fit` will train here; on a CPU what to do about it.
 
-    A few steps are measured on a throw-away network: at least three, and at most for 5 seconds.
-    They are steps of the training's end, where images have their full size.
+    A few steps are measured, augmentation included, on a throw-away network: at least three, and at
+    most for 5 seconds. They are steps of the training's end, where images have their full size.
     """
-    from cifar_utils.device import describe, pick_device, pick_precision
+    from cifar_utils.device import describe, keep_memory, layout, pick_device, pick_precision
     from cifar_utils.models import create_model
     from cifar_utils.optim import make_optimizer
     from cifar_utils.train import AugmentedBatches, train_one_epoch
 
     device = pick_device()
     precision = pick_precision("auto", device)
-    model = create_model(recipe.model, seed=0).to(device)
+    if device.type == "cpu":
+        keep_memory()  # as fit does
+    model = create_model(recipe.model, len(train.classes), **recipe.initial())
+    model.to(device, memory_format=layout(device))
     optimizer = make_optimizer(model, recipe)
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)
     times, began = [], time.perf_counter()
     while len(times) < 3 or (len(times) < steps and time.perf_counter() - began < 5):
-        batch = batches[len(times) % len(batches)]
         start = time.perf_counter()
+        batch = batches[len(times) % len(batches)]
         train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), precision=precision)
         times.append(time.perf_counter() - start)
     step = sorted(times[1:])[len(times[1:]) // 2]  # the first step also compiles kernels

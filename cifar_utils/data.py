@@ -264,8 +264,11 @@ def _cifar10(root):
 
 
 def official_folder(root):
-    """The folder under `root` that holds the seven official files, or None."""
-    for folder in (root / BATCHES, root):
+    """The folder with the seven official files: in `root`, or where `fetch` put them; else None."""
+    places = [root / BATCHES, root]
+    if (root / ARCHIVE).is_file():
+        places.append(_writable(root) / BATCHES)
+    for folder in places:
         if all((folder / name).is_file() for name in MD5):
             return folder
     return None
@@ -294,7 +297,8 @@ def fetch(root):
     """Make sure that root/cifar-10-batches-py holds the seven official files, each verified.
 
     Takes root/cifar-10-python.tar.gz where it is there and right, else downloads it from the
-    MIRRORS in turn. Raises ConnectionError where none delivers.
+    MIRRORS in turn. Where that archive lies in a folder that cannot be written to, its files go to
+    ~/.cache/cifar_utils. Raises ConnectionError where no mirror delivers.
     """
     archive = root / ARCHIVE
     if not archive.is_file() or files.md5(archive) != ARCHIVE_MD5:
@@ -304,10 +308,11 @@ def fetch(root):
             raise ConnectionError(
                 f"{error}; put {ARCHIVE} or {BATCHES}/ into {root}, or choose source 'synthetic'"
             ) from None
+    folder = _writable(root) / BATCHES
     with tarfile.open(archive) as tar:
         for name in MD5:  # by name: nothing else in the archive is ever written to disk
             content = tar.extractfile(f"{BATCHES}/{name}").read()
-            files.write_whole(root / BATCHES / name, lambda path, c=content: path.write_bytes(c))
+            files.write_whole(folder / name, lambda path, c=content: path.write_bytes(c))
 
 
 def _folder(root):
@@ -332,11 +337,14 @@ def _folder(root):
         tensors = []
         for part in found:
             bar = tqdm(found[part], desc=f"reading {part}", leave=False)
-            tensors.append(torch.stack([read_image(file) for file in bar]))
-            tensors.append(torch.tensor([classes.index(file.parent.name) for file in found[part]]))
+            images = torch.stack([read_image(file) for file in bar])
+            labels = torch.tensor([classes.index(file.parent.name) for file in found[part]])
+            # Files come class by class. Mixed, the first thousand images are of all classes.
+            order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
+            tensors += [images[order], labels[order]]
         return tensors
 
-    stamp = files.stamp_of(found["train"] + found["test"])
+    stamp = f"mixed {files.stamp_of(found['train'] + found['test'])}"
     return "folder", (*_cached(root, "folder", stamp, decode), classes)
 
 
@@ -433,13 +441,16 @@ def _cached(root, name, stamp, decode):
     The file goes to ~/.cache/cifar_utils where the data's folder cannot be written to.
     """
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    can_write = os.access(nearest, os.W_OK)
-    folder = root if can_write else Path("~/.cache/cifar_utils").expanduser()
-    path = folder / f"decoded-{name}-{key}.safetensors"
+    path = _writable(root) / f"decoded-{name}-{key}.safetensors"
     names = ("train_images", "train_labels", "test_images", "test_labels")
     tensors = files.cached(path, stamp, lambda: dict(zip(names, decode(), strict=True)))
     return tuple(tensors[name] for name in names)
+
+
+def _writable(root):
+    """`root`, or ~/.cache/cifar_utils where it cannot be written to."""
+    nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
+    return root if os.access(nearest, os.W_OK) else Path("~/.cache/cifar_utils").expanduser()
 
 
 def read_image(path):

@@ -18,12 +18,13 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def pick_device(name="auto"):
-    """The torch.device of that name; "auto" takes CUDA, else Apple's MPS, else the CPU.
+    """The torch.device of that name (or the device given); "auto": CUDA, else MPS, else the CPU.
 
     Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
     a device that this machine does not have, and for one that several processes cannot share.
     Used in notebook 04.
     """
+    name = str(name)
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
@@ -51,6 +52,15 @@ def describe(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (MPS)"
+
+
+def layout(device):
+    """How convolutions on `device` like their inputs in memory: channels last, but for MPS.
+
+    There the gradient of batch norm in that layout was wrong in several versions of torch:
+    github.com/pytorch/pytorch/issues/175189.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def check_compiler(device):
@@ -113,11 +123,13 @@ def bf16_speedup(*, seconds=0.3):
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    deadline = time.perf_counter() + seconds
-    times = [(step("fp32"), step("bf16"))]  # the first call of each also compiles its kernels
-    while time.perf_counter() < deadline:  # emulated bf16 may use the time up in its first step
-        times.append((step("fp32"), step("bf16")))
-    torch.set_num_threads(threads)
+    try:
+        deadline = time.perf_counter() + seconds
+        times = [(step("fp32"), step("bf16"))]  # the first call of each also compiles its kernels
+        while time.perf_counter() < deadline:  # emulated bf16 may use the time up in its first step
+            times.append((step("fp32"), step("bf16")))
+    finally:
+        torch.set_num_threads(threads)
     fp32, bf16 = np.median(times[1:] or times, axis=0)
     return float(fp32 / bf16)
 
@@ -134,7 +146,8 @@ def seed_from(*key):
     """One well-mixed 63-bit seed from several non-negative integers, such as (seed, epoch, batch).
 
     Seeds that depend on nothing but the place in the training make a resumed run, and a run with
-    more workers, draw the same random numbers as any other.
+    more workers, draw the same random numbers as any other. Zeros at a key's end change nothing:
+    the order of an epoch, (seed, epoch), shares its seed with its first batch, (seed, epoch, 0).
     """
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_utils.data import normalize
-from cifar_utils.device import autocast
+from cifar_utils.device import autocast, layout
 
 VIEWS = (1, 2, 6)
 
@@ -38,16 +38,18 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
             logits[unsure] = predict(model, few, views=views, **options)
         return logits
     device = next(model.parameters()).device
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}  # they need not be all alike
     model.eval()
     logits = []
-    with torch.no_grad(), autocast(device, precision):
-        for batch in images.split(batch_size):
-            inputs = normalize(batch.to(device))
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-            seen = [model(view).float() for view in _views(inputs, views)]
-            logits.append(torch.stack(seen).mean(0).cpu())
-    model.train(was_training)
+    try:
+        with torch.no_grad(), autocast(device, precision):
+            for batch in images.split(batch_size):
+                inputs = normalize(batch.to(device)).contiguous(memory_format=layout(device))
+                seen = [model(view).float() for view in _views(inputs, views)]
+                logits.append(torch.stack(seen).mean(0).cpu())
+    finally:  # also after Ctrl-C in a notebook
+        for module, training in modes.items():
+            module.training = training
     return torch.cat(logits) if logits else torch.zeros(0, 0)
 
 

@@ -295,11 +295,12 @@ def _macro_f1(answer):
     for rows in (
         [[8, 2, 0], [1, 6, 3], [0, 0, 10]],
         [[0, 5], [0, 5]],  # nothing was called the first class
+        [[3, 1, 0], [0, 4, 0], [0, 0, 0]],  # and here nothing is of the last, either
     ):
         matrix = torch.tensor(rows)
         right = matrix.diagonal().double()
         # The same as 2 · precision · recall / (precision + recall), without a division by zero.
-        f1 = 2 * right / (matrix.sum(0) + matrix.sum(1))
+        f1 = 2 * right / (matrix.sum(0) + matrix.sum(1)).clamp(min=1)
         yield f"macro F1 of {rows}", float(answer(matrix)), f1.mean().item()
 
 

@@ -102,9 +102,8 @@ class CamRecorder:
 
     def __call__(self, run):
         epoch = run.history.epochs[-1].epoch
-        if epoch == 0:  # another run's maps are not to be mixed with this one's
-            for old in self.folder.glob("heatmaps-*.npz"):
-                old.unlink()
+        if epoch == 0:
+            forget_heatmaps(self.folder)
         heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options)
         save_arrays(
             _kept(self.folder, epoch), heatmaps=heatmaps.numpy(), indices=self.split.indices.numpy()
@@ -129,9 +128,18 @@ def read_heatmaps(folder, epochs):
     known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
     if not known:
         raise ValueError(f"there are no heatmaps in {folder}")
-    files = [np.load(_kept(folder, epoch)) for epoch in known]
-    heatmaps = torch.from_numpy(np.stack([file["heatmaps"] for file in files]))
-    return known, heatmaps, files[0]["indices"]
+    heatmaps = []
+    for epoch in known:  # one file open at a time: systems limit their number
+        with np.load(_kept(folder, epoch)) as file:
+            heatmaps.append(file["heatmaps"])
+            indices = file["indices"]
+    return known, torch.from_numpy(np.stack(heatmaps)), indices
+
+
+def forget_heatmaps(folder):
+    """Delete what an earlier run's CamRecorder left in `folder`: two runs are not to be mixed."""
+    for old in [*folder.glob("heatmaps-*.npz"), *folder.glob("cam-*.gif")]:
+        old.unlink()
 
 
 def _kept(folder, epoch):

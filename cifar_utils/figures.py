@@ -96,9 +96,10 @@ def _gallery(find, show, heading, *, with_cam):
 def _learning(place):
     def draw_learning(path, cifar):
         """Grad-CAM of one image, epoch by epoch, while a network learned."""
-        kept = np.load(PRETRAINED / f"{NETWORK}-cam.npz")
-        heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
-        (where,) = (cifar.train.indices == int(kept["indices"][place])).nonzero()
+        with np.load(PRETRAINED / f"{NETWORK}-cam.npz") as kept:
+            heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
+            index = int(kept["indices"][place])
+        (where,) = (cifar.train.indices == index).nonzero()
         save_cam_gif(path, cifar.train.images[where[0]], heatmaps[:, place])
 
     return draw_learning

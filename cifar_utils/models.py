@@ -269,7 +269,7 @@ def separable(num_classes=10):
 
 
 def _resnet(block, expansion, depths, num_classes, dropout):
-    """A ResNet in its CIFAR form: a 3×3 stem, no pooling after it (arXiv 1512.03385)."""
+    """An ImageNet ResNet (arXiv 1512.03385) fitted to 32×32: a 3×3 stem, no pooling after it."""
     stages, inputs = [stage(conv_bn(3, 64, 3), nn.ReLU())], 64  # (N, 64, 32, 32)
     for width, depth, first_stride in zip((64, 128, 256, 512), depths, (1, 2, 2, 2), strict=True):
         blocks = []
@@ -369,8 +369,8 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
     if not 0 <= dropout_factor <= 1:
         raise ValueError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
-        if seed is not None:
-            torch.manual_seed(seed)
+        if seed is not None:  # of the CPU's generator: torch.manual_seed reseeds those of GPUs, too
+            torch.default_generator.manual_seed(seed)
         model = MODELS[name](num_classes)
         if initialization == "kaiming":
             layers = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]

@@ -62,7 +62,12 @@ def rate_factor(recipe, progress):
         raise ValueError(f"unknown schedule {recipe.schedule!r}; choose one of {choices}")
     if progress < recipe.warmup:
         return progress / recipe.warmup
-    return SCHEDULES[recipe.schedule](recipe, (progress - recipe.warmup) / (1 - recipe.warmup))
+    return SCHEDULES[recipe.schedule](recipe, after_warmup(recipe, progress))
+
+
+def after_warmup(recipe, progress):
+    """The progress of the schedule proper, which begins when the warm-up ends."""
+    return (progress - recipe.warmup) / (1 - recipe.warmup)
 
 
 def set_rates(optimizer, recipe, progress):
@@ -74,7 +79,8 @@ def set_rates(optimizer, recipe, progress):
     """
     decay = 1.0
     if recipe.schedule == "step":
-        decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
+        done = max(0.0, after_warmup(recipe, progress))
+        decay = recipe.step_decay_factor ** steps_taken(done, every=recipe.step_every)
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
         rests = progress > until

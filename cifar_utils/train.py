@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from cifar_utils.device import (
     describe,
     generator,
     keep_memory,
+    layout,
     pick_device,
     pick_precision,
     seed_from,
@@ -50,7 +51,7 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         whole = len(labels)  # of which this process, if others help, takes a part
         images, labels = map(distributed.share_of, (images, labels))
         inputs = shrunk(normalize(images.to(device)), recipe, done)
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=layout(device))
         labels = labels.to(device)
         with autocast(device, precision):
             logits = model(inputs)
@@ -81,7 +82,10 @@ def shrunk(inputs, recipe, done):
     """
     if done >= recipe.small_until or recipe.small_size == inputs.shape[2]:
         return inputs
-    return F.interpolate(inputs, size=recipe.small_size, mode="bilinear", antialias=True)
+    # On MPS older versions of torch cannot antialias.
+    where = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
+    small = F.interpolate(inputs.to(where), recipe.small_size, mode="bilinear", antialias=True)
+    return small.to(inputs.device)
 
 
 def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", precision="auto",
@@ -92,9 +96,10 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     on it, so it is never the test set. log: called with the Run after each epoch, and before the
     first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
-    ahead. resume: a Run's state(); the training then goes on to the same result, bit for bit on a
-    CPU, as one never interrupted. compile: put the network through torch.compile, outside of the
-    epochs' clocks: see `compiled`. Every epoch re-seeds torch's generator from the recipe's seed.
+    ahead. resume: a Run's state(); the training then goes on as one never interrupted, bit for bit
+    on a CPU in the same precision, which "auto" keeps where the device has it. compile: put the
+    network through torch.compile, outside of the epochs' clocks: see `compiled`. Every epoch
+    re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
@@ -136,10 +141,10 @@ def start(model, train, val, recipe, device, precision, resume):
     device = pick_device(device)
     if device.type == "cpu":
         keep_memory()
-    if resume and precision == "auto":  # a second measurement might come out differently
-        precision = resume["precision"]
+    if resume and precision == "auto" and (resume["precision"], device.type) != ("fp16", "cpu"):
+        precision = resume["precision"]  # a second measurement might come out differently
     precision = distributed.agreed(pick_precision(precision, device))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=layout(device))
     prepare(model, train, recipe)
     distributed.same_start(model)
     distributed.share_batch_norm(model)
@@ -191,7 +196,7 @@ def compiled(run, train):
         set_rates(run.optimizer, recipe, done)
         inputs = shrunk(torch.zeros(count, *train.images.shape[1:], device=device), recipe, done)
         with autocast(device, run.history.precision):
-            logits = network(inputs.contiguous(memory_format=torch.channels_last))
+            logits = network(inputs.contiguous(memory_format=layout(device)))
         labels = torch.zeros(count, dtype=torch.int64, device=device)
         F.cross_entropy(logits.float(), labels).backward()
     set_rates(run.optimizer, recipe, 0.0)
@@ -260,8 +265,9 @@ class Run:
             raise ValueError("the checkpoint was made with another recipe")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history = history
+        if self.scaler.is_enabled() and state["scaler"]:  # not where the precision has changed
+            self.scaler.load_state_dict(state["scaler"])
+        self.history = replace(self.history, epochs=history.epochs)  # the rest is as it is here
 
 
 class AugmentedBatches(Dataset):
@@ -333,9 +339,11 @@ def lr_range_test(
         raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     if steps < 10:
         raise ValueError(f"steps is {steps}; it must be at least 10")
+    if not len(train):
+        raise ValueError("there are no training images")
     device = pick_device(device)
     precision = pick_precision(precision, device)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device, memory_format=layout(device))
     recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)
     prepare(model, train, recipe)
     optimizer = make_optimizer(model, recipe)
@@ -358,5 +366,7 @@ def lr_range_test(
             break
         rates.append(rate)
         losses.append(smooth)
+    if len(losses) < 2:
+        raise ValueError(f"the loss explodes at once, at a rate of {lowest}; choose a lower lowest")
     slopes = np.gradient(losses, np.log(rates))
     return LearningRateRange(tuple(rates), tuple(losses), rates[int(slopes.argmin())])

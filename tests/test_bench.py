@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifar_utils import bench, commands
+from cifar_utils import bench, commands, train
 from cifar_utils.__main__ import main
 from cifar_utils.data import Cifar
 from cifar_utils.recipes import RECIPES, Recipe
@@ -105,6 +105,15 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
     assert "resnet152" in asked and "fastnet" in asked
 
 
+def test_the_warm_up_before_a_race_has_steps_of_every_size(painted_split, monkeypatch):
+    seen, shrunk = [], train.shrunk
+    monkeypatch.setattr(train, "shrunk", lambda *of: seen.append(shrunk(*of)) or seen[-1])
+    recipe = RECIPES["quick"].changed(epochs=1, batch_size=16)
+    cifar = Cifar(painted_split(48), painted_split(0), painted_split(20, seed=1))
+    bench.race([recipe], cifar, repeats=1, device=CPU, precision="fp32", log=str)
+    assert [inputs.shape[2] for inputs in seen[:3]] == [24, 24, 32]
+
+
 def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_path):
     rows = [
         {"name": name, "seconds": bench.spread(seconds), "augmentation_share": bench.spread([0.1]),
@@ -118,7 +127,8 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
     monkeypatch.setattr(commands, "_load", lambda options: Cifar(few, few, few))
     monkeypatch.setattr(bench, "race", lambda recipes, *_, **__: raced.extend(recipes) or rows)
     main(["bench", "--recipe", "fast", "quick", "--against", "airbench94", "--lr", "0.5",
-          "--precision", "fp32", "--compile", "--json", str(tmp_path / "race.json")])  # fmt: skip
+          "--seed", "3", "--precision", "fp32", "--compile",
+          "--json", str(tmp_path / "race.json")])  # fmt: skip
     printed = capsys.readouterr().out
     told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, to 91.00% against 92.00%"
     assert told in printed and "7.0 (7.0 to 7.0)" in printed
@@ -128,5 +138,6 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
     found = json.loads((tmp_path / "race.json").read_text())
     assert found["images"] == {"source": "memory", "training": 10, "on": "validation", "tested": 10}
     assert found["ratios"]["fast"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
-    changed = [RECIPES[name].changed(lr=0.5) for name in ("fast", "quick")]
-    assert raced == [*changed, RECIPES["airbench94"]]
+    assert "seeds from 3 on" in printed
+    changed = [RECIPES[name].changed(lr=0.5, seed=3) for name in ("fast", "quick")]
+    assert raced == [*changed, RECIPES["airbench94"].changed(seed=3)]

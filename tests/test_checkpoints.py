@@ -74,6 +74,18 @@ def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_loaded_networks_keep_their_recipes_dropout_and_spare_the_global_generator(tmp_path):
+    recipe = RECIPES["compact"].changed(dropout_factor=0.5)
+    model = create_model(recipe.model, **recipe.initial())
+    checkpoints.save_weights(tmp_path / "w.safetensors", model, WeightsInfo(recipe, "cifar10"))
+    before = torch.get_rng_state()
+    loaded, _ = checkpoints.load_weights(tmp_path / "w.safetensors")
+    assert torch.equal(torch.get_rng_state(), before)
+    rates = [[layer.p for layer in network.modules() if isinstance(layer, torch.nn.Dropout)]
+             for network in (model, loaded, create_model("compact"))]  # fmt: skip
+    assert rates[0] == rates[1] != rates[2]
+
+
 class Bomb:
     def __init__(self, path):
         self.path = path

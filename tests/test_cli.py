@@ -128,6 +128,21 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     assert "--validation" in refused(capsys, *less, "--resume")
     main([*run, "--overwrite", "--lr", "0.02"])
     assert History.load("run/history.json").recipe.lr == 0.02
+    Path("run/checkpoint.pt").unlink()
+    assert "--overwrite" in refused(capsys, *run)
+    assert "without checkpoint.pt" in refused(capsys, *run, "--resume")
+
+
+def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    main([*run, "--cam"])
+    Path("run/cam/mine.png").touch()
+    main([*run, "--resume"])
+    assert len(list(Path("run/cam").iterdir())) == 3 + 5 + 1
+    main([*run, "--overwrite"])
+    assert [path.name for path in Path("run/cam").iterdir()] == ["mine.png"]
+    main(["ship", "run", "--out", "shipped", *arrays[:4]])
+    assert not Path("shipped/compact-val-cam.npz").exists()
 
 
 def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
@@ -229,8 +244,9 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
         assert words in line and not Path("shipped").exists()
     shutil.copytree("good", "holed")
     Path("holed/cam").mkdir()
+    np.savez("holed/cam/heatmaps-001.npz", heatmaps=np.zeros((5, 32, 32)), indices=np.arange(5))
     line = refused(capsys, "ship", "good", "holed", "--out", "shipped", *arrays[:4])
-    assert "no heatmaps in holed" in line and not Path("shipped").exists()
+    assert "holed/cam lacks epochs" in line and not Path("shipped").exists()
     shutil.copytree("good", "twin")
     line = refused(capsys, "ship", "good", "twin", "--out", "shipped", *arrays[:4])
     assert "two of the runs would ship under one name" in line
@@ -405,6 +421,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
         (["test", "--weights", "lenet"], "shipped networks"),
         (["test"], "required: --weights"),
+        (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),
         (["predict", "nowhere.png"], "there is no file nowhere.png"),
         (["predict"], "required: IMAGE"),
         (["data", "--source", "x"], "choose one of auto"),

@@ -200,13 +200,16 @@ def test_only_a_full_run_on_cifar10_writes_to_images(monkeypatch, tmp_path):
     assert set(places.values()) == {tmp_path / "build" / "notebooks"}
 
 
-def test_the_stand_in_has_a_batch_file_of_the_official_form(random_split):
+def test_the_stand_in_has_files_of_the_official_form(random_split):
     split = random_split(30)
     shuffled = split[torch.randperm(30)]
-    path, digest = course.batch_file(data.Cifar(shuffled[:20], shuffled[20:], split))
-    content = path.read_bytes()
-    assert hashlib.md5(content).hexdigest() == digest
-    batch = pickle.loads(content, encoding="bytes")
+    cifar = data.Cifar(shuffled[:20], shuffled[20:], split)
+    batch, meta = {}, {}
+    for name, content in (("data_batch_1", batch), ("batches.meta", meta)):
+        path, digest = course.official_file(cifar, name)
+        assert hashlib.md5(path.read_bytes()).hexdigest() == digest
+        content |= pickle.loads(path.read_bytes(), encoding="bytes")
+    assert tuple(name.decode() for name in meta[b"label_names"]) == split.classes
     assert sorted(batch) == [b"batch_label", b"data", b"filenames", b"labels"]
     assert batch[b"labels"] == split.labels.tolist()
     assert np.array_equal(batch[b"data"].reshape(30, 3, 32, 32), split.images.numpy())
@@ -237,6 +240,14 @@ def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, ca
     monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
     course.estimate(recipe.changed(epochs=200), random_split(20))
     assert "shorten" in capsys.readouterr().out
+
+
+def test_an_estimate_counts_augmentation(monkeypatch, random_split):
+    ticks, augment = iter(range(1, 10_000)), train.augment
+    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(train, "augment", lambda *of, **how: next(ticks) and augment(*of, **how))
+    recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
+    assert course.estimate(recipe, random_split(20)) == 2 * 3 * 30  # a tick each
 
 
 def test_an_estimate_is_of_steps_on_whole_images(monkeypatch, random_split):

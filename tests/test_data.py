@@ -385,6 +385,19 @@ def test_read_only_folder_is_cached_in_the_home_folder(root, monkeypatch):
     assert same(data.load(root, validation=10), first)
 
 
+def test_an_archive_in_a_read_only_folder_is_unpacked_in_the_home_folder(
+    official, tmp_path, monkeypatch
+):
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / data.ARCHIVE).write_bytes(official.archive)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for _ in range(2):
+        assert data.load(given, validation=10).source == "cifar10"
+    assert [path.name for path in given.iterdir()] == [data.ARCHIVE]
+    assert data.official_folder(given) not in (None, given, given / data.BATCHES)
+
+
 def test_two_read_only_folders_do_not_share_a_cache(root, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     shutil.copytree(root, tmp_path / "twin")
@@ -478,6 +491,7 @@ def test_folder_gives_every_picture_with_the_name_of_its_folder(pictures):
     assert cifar.source == "folder" and cifar.classes == ("ant", "zebra")
     assert (len(cifar.train), len(cifar.val), len(cifar.test)) == (6, 2, 4)
     assert sorted(cifar.val.names) == ["ant", "zebra"]
+    assert list(cifar.test.names) != sorted(cifar.test.names), "not class by class"
     got = {(name, image.permute(1, 2, 0).numpy().tobytes())
            for part in (cifar.train, cifar.val, cifar.test)
            for name, image in zip(part.names, part.images, strict=True)}  # fmt: skip

@@ -21,7 +21,7 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device("auto").type == "cuda" and pick_device("cuda:1").index == 1
-    assert pick_device("cpu") == CPU
+    assert pick_device("cpu") == CPU and pick_device(CPU) == CPU
     with pytest.raises(ValueError, match="no cuda:2; this machine has 2 CUDA"):
         pick_device("cuda:2")
 
@@ -87,6 +87,11 @@ def test_precisions_that_cannot_be_are_refused():
         pick_precision("half", CPU)
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         pick_precision("fp16", CPU)
+
+
+def test_apple_gpus_get_their_inputs_in_the_usual_layout():
+    assert device.layout(CPU) == device.layout(torch.device("cuda")) == torch.channels_last
+    assert device.layout(torch.device("mps")) == torch.contiguous_format
 
 
 def test_measuring_leaves_random_numbers_and_threads_as_they_were():

@@ -139,6 +139,22 @@ def test_predict_is_a_plain_forward_pass_in_any_batch_size(random_split):
     assert not evaluate.predict(model, images).requires_grad and not model.training
 
 
+def test_predict_puts_every_layers_mode_back_even_when_stopped(random_split):
+    model, images = create_model("compact", seed=0).train(), random_split(3).images
+    model.features[0][0][1].eval()  # as who freezes a batch norm does
+    modes = [layer.training for layer in model.modules()]
+    evaluate.predict(model, images)
+    assert [layer.training for layer in model.modules()] == modes
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    model.features[1].register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.predict(model, images)
+    assert [layer.training for layer in model.modules()] == modes
+
+
 def test_predict_on_no_images(random_split):
     assert len(evaluate.predict(create_model("compact"), random_split(0).images)) == 0
 

@@ -143,6 +143,23 @@ def test_overlay_is_eight_times_as_large_and_shows_the_heat(random_split):
     assert right[1] > left[1] + 50, "yellow has more green than dark violet"
 
 
+def test_heatmaps_are_read_with_one_file_open_at_a_time(tmp_path, monkeypatch):
+    kept = np.random.default_rng(0).random((3, 2, 32, 32), dtype=np.float32)
+    for epoch, heatmaps in enumerate(kept):
+        np.savez(tmp_path / f"heatmaps-{epoch:03}.npz", heatmaps=heatmaps, indices=np.arange(2))
+    opened, load = [], np.load
+
+    def spy(path):
+        assert all(file.zip is None for file in opened), "the last one is closed"
+        opened.append(load(path))
+        return opened[-1]
+
+    monkeypatch.setattr(explain.np, "load", spy)
+    epochs, heatmaps, indices = explain.read_heatmaps(tmp_path, 5)
+    assert epochs == [0, 1, 2] and len(opened) == 3 and opened[-1].zip is None
+    assert np.array_equal(heatmaps.numpy(), kept) and indices.tolist() == [0, 1]
+
+
 def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_split):
     heatmaps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
     explain.save_cam_gif(tmp_path / "cam.gif", random_split(1).images[0], heatmaps)

@@ -69,6 +69,16 @@ def test_warmup_rises_from_0_and_then_the_schedule_starts_from_its_beginning():
     assert optim.rate_factor(recipe, 0.6) == pytest.approx(0.5)
 
 
+def test_after_a_warmup_weight_decay_steps_when_the_rate_does():
+    recipe = Recipe(schedule="step", step_every=0.5, step_factor=0.1, step_decay_factor=3.0,
+                    warmup=0.2, lr=1.0, weight_decay=0.01)  # fmt: skip
+    optimizer = optim.make_optimizer(create_model("compact"), recipe)
+    for progress, lr, decay in ((0.1, 0.5, 0.01), (0.59, 1.0, 0.01), (0.61, 0.1, 0.03)):
+        optim.set_rates(optimizer, recipe, progress)
+        for group in optimizer.param_groups:
+            assert (group["lr"], group["weight_decay"]) == pytest.approx((lr, decay))
+
+
 def test_published_conv5_changes_rate_and_weight_decay_after_300_of_400_epochs():
     recipe = RECIPES["conv5-published"]
     optimizer = optim.make_optimizer(create_model("conv5"), recipe)

@@ -127,6 +127,18 @@ def test_resuming_with_another_recipe_is_refused(painted_split):
         run(painted_split(32), None, RECIPE.changed(lr=0.1), resume=states[1])
 
 
+def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
+    """A GPU's fp16 for example, which a CPU does not have."""
+    split, states = painted_split(64), []
+    run(split, log=lambda run: states.append(copied(run)))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0).state_dict()
+    from_gpu = states[1] | {"precision": "fp16", "scaler": scaler}
+    for state, asked, wanted in ((states[1], "bf16", {"bf16"}), (states[1], "auto", {"fp32"}),
+                                 (from_gpu, "auto", {"fp32", "bf16"})):  # fmt: skip
+        _, history = run(split, resume=state, precision=asked)
+        assert history.precision in wanted and len(history.epochs) == 4
+
+
 def test_workers_change_nothing(painted_split):
     """Also with albumentations, whose workers repeat each other's draws when left to themselves."""
     for policy in ("crop-alternating-cutout", "compact-published"):
@@ -356,10 +368,11 @@ def test_lr_range_test_suggests_a_rate_between_too_small_and_too_large(painted_s
         create_model("compact", seed=0), painted_split(400), RECIPE, highest=1e9, steps=60, **PLAIN
     )
     assert len(wild.rates) < 60 and all(map(math.isfinite, wild.losses))
-    with pytest.raises(ValueError, match="lowest"):
-        train.lr_range_test(
-            create_model("compact"), painted_split(32), RECIPE, lowest=1, highest=0.1
-        )
+    for count, limits, reason in ((32, (1, 0.1), "lowest"), (0, (1e-4, 1), "no training images"),
+                                  (32, (1e9, 1e12), "explodes at once")):  # fmt: skip
+        with pytest.raises(ValueError, match=reason):
+            train.lr_range_test(create_model("conv5", seed=0), painted_split(count), RECIPE,
+                                lowest=limits[0], highest=limits[1], **PLAIN)  # fmt: skip
 
 
 def train_process(root, out, *more):
