@@ -12,6 +12,7 @@ import base64
 import importlib.metadata
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -249,7 +250,7 @@ def expect(name, value, source):
 def estimate(recipe, train, *, steps=10):
     """Print, and return in seconds, how long `fit` will train here; on a CPU what to do about it.
 
-    A few steps are measured, augmentation included, on a throw-away network: at least three, and at
+    A few steps are measured, augmentation included, on a throw-away network: at least four, and at
     most for 5 seconds. They are steps of the training's end, where images have their full size.
     """
     from cifar_utils.device import describe, keep_memory, layout, pick_device, pick_precision
@@ -266,12 +267,12 @@ def estimate(recipe, train, *, steps=10):
     optimizer = make_optimizer(model, recipe)
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)
     times, began = [], time.perf_counter()
-    while len(times) < 3 or (len(times) < steps and time.perf_counter() - began < 5):
+    while len(times) < 4 or (len(times) < steps and time.perf_counter() - began < 5):
         start = time.perf_counter()
         batch = batches[len(times) % len(batches)]
         train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), precision=precision)
         times.append(time.perf_counter() - start)
-    step = sorted(times[1:])[len(times[1:]) // 2]  # the first step also compiles kernels
+    step = statistics.median(times[2:])  # the first two also compile kernels and ask for memory
     seconds = step * len(batches) * recipe.epochs
     print(
         f"{recipe.model}, {recipe.epochs} epochs of {len(train):,} images: "
