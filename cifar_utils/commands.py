@@ -13,8 +13,6 @@ from pathlib import Path
 from cifar_utils.files import write_whole
 from cifar_utils.recipes import RECIPES, get_recipe
 
-RESULTS = ("weights.safetensors", "history.json")  # of a run, beside its checkpoint
-
 
 def train_command(options):
     from cifar_utils.distributed import rank, together
@@ -142,7 +140,8 @@ def _resume(options, recipe, out):
     if not options.recipe and not options.resume:
         raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
     checkpoint = out / "checkpoint.pt"
-    held = any((out / name).exists() for name in (checkpoint.name, *RESULTS))
+    names = (checkpoint.name, "weights.safetensors", "history.json")
+    held = any((out / name).exists() for name in names)
     if held and not options.resume and not options.overwrite:
         raise ValueError(
             f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
@@ -151,13 +150,13 @@ def _resume(options, recipe, out):
     if not options.resume:
         return None, recipe
     if not checkpoint.exists():
-        if not options.recipe:
-            raise ValueError(f"there is no checkpoint in {out} to resume; give --recipe to start")
         if held and not options.overwrite:
             raise ValueError(
                 f"{out} holds a run without checkpoint.pt, which --resume needs; add --overwrite "
                 "to replace it, or choose another --out"
             )
+        if not options.recipe:
+            raise ValueError(f"there is no checkpoint in {out} to resume; give --recipe to start")
         print(f"no checkpoint in {out} yet: starting from the first epoch", file=sys.stderr)
         return None, recipe
     state = load_checkpoint(checkpoint)
@@ -393,7 +392,7 @@ def data_command(options):
     shares = zip(cifar.classes, *counts, strict=False)
     print("classes     " + ", ".join(f"{name} {train}/{test}" for name, train, test in shares))
     if len(cifar.train):
-        mean, std = _mean_and_std(cifar.train.images)
+        mean, std = _channel_statistics(cifar.train.images)
         for name, values in (("mean", mean), ("std", std)):
             print(f"{name:<12}" + " ".join(f"{value:.4f}" for value in values.tolist()))
     if options.montage and not len(cifar.train):
@@ -403,8 +402,11 @@ def data_command(options):
         print(f"written: {options.montage}")
 
 
-def _mean_and_std(images):
-    """Of each channel of uint8 images, as shares of 255: exact, from how often each byte occurs."""
+def _channel_statistics(images):
+    """(means, standard deviations) of the channels of uint8 images, as shares of 255.
+
+    From how often each byte occurs: exact, and without a copy of all images as floats.
+    """
     import torch
 
     counts = torch.stack([part.flatten().bincount(minlength=256) for part in images.unbind(1)])

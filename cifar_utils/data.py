@@ -267,7 +267,7 @@ def official_folder(root):
     """The folder with the seven official files: in `root`, or where `fetch` put them; else None."""
     places = [root / BATCHES, root]
     if (root / ARCHIVE).is_file():
-        places.append(_writable(root) / BATCHES)
+        places.append(_where_to_write(root) / BATCHES)
     for folder in places:
         if all((folder / name).is_file() for name in MD5):
             return folder
@@ -308,7 +308,7 @@ def fetch(root):
             raise ConnectionError(
                 f"{error}; put {ARCHIVE} or {BATCHES}/ into {root}, or choose source 'synthetic'"
             ) from None
-    folder = _writable(root) / BATCHES
+    folder = _where_to_write(root) / BATCHES
     with tarfile.open(archive) as tar:
         for name in MD5:  # by name: nothing else in the archive is ever written to disk
             content = tar.extractfile(f"{BATCHES}/{name}").read()
@@ -441,13 +441,13 @@ def _cached(root, name, stamp, decode):
     The file goes to ~/.cache/cifar_utils where the data's folder cannot be written to.
     """
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
-    path = _writable(root) / f"decoded-{name}-{key}.safetensors"
+    path = _where_to_write(root) / f"decoded-{name}-{key}.safetensors"
     names = ("train_images", "train_labels", "test_images", "test_labels")
     tensors = files.cached(path, stamp, lambda: dict(zip(names, decode(), strict=True)))
     return tuple(tensors[name] for name in names)
 
 
-def _writable(root):
+def _where_to_write(root):
     """`root`, or ~/.cache/cifar_utils where it cannot be written to."""
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
     return root if os.access(nearest, os.W_OK) else Path("~/.cache/cifar_utils").expanduser()

@@ -131,6 +131,7 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     Path("run/checkpoint.pt").unlink()
     assert "--overwrite" in refused(capsys, *run)
     assert "without checkpoint.pt" in refused(capsys, *run, "--resume")
+    assert "without checkpoint.pt" in refused(capsys, "train", "--resume", "--out", "run")
 
 
 def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays):
@@ -365,8 +366,17 @@ def test_data_describes_what_it_finds(arrays, capsys):
     main(["data", "--root", arrays[1], "--source", "npy", "--montage", "m.png"])
     printed = capsys.readouterr().out
     assert "npy" in printed and "300" in printed and "40" in printed and "airplane 30/4" in printed
+    pixels = np.load(Path(arrays[1]) / "train_data.npy") / 255
+    for name, values in (("mean", pixels.mean((0, 1, 2))), ("std", pixels.std((0, 1, 2)))):
+        assert f"{name:<12}" + " ".join(f"{value:.4f}" for value in values) in printed
     with Image.open("m.png") as sheet:
         assert sheet.size == (1024, 320)
+    for kind in ("data", "labels"):  # test images alone
+        (Path(arrays[1]) / f"test_{kind}.npy").rename(f"fog_{kind}.npy")
+    line = refused(
+        capsys, "data", "--root", "fog_data.npy", "--source", "npy", "--montage", "m.png"
+    )
+    assert "no training images for --montage" in line
 
 
 def test_summary_and_recipes(capsys):

@@ -137,6 +137,10 @@ def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
                                  (from_gpu, "auto", {"fp32", "bf16"})):  # fmt: skip
         _, history = run(split, resume=state, precision=asked)
         assert history.precision in wanted and len(history.epochs) == 4
+    onwards = train.start(create_model("compact"), split, None, RECIPE, "cpu", "fp32", None)
+    onwards.scaler = torch.amp.GradScaler("cpu", init_scale=2.0)  # as on a GPU that takes to fp16
+    onwards.load_state(states[1])
+    assert onwards.scaler.get_scale() == 2 and len(onwards.history.epochs) == 2
 
 
 def test_workers_change_nothing(painted_split):
