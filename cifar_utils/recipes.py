@@ -45,6 +45,7 @@ class Recipe:
     small_size: int = knob(32, "side of the images in the first part of the training, in pixels")
     small_until: float = knob(0.0, "fraction of the training on images of small_size")
     whitening: float = knob(0.0, "whiten the first layer, train its bias for this fraction; 0: no")
+    winograd: bool = knob(False, "3×3 convolutions by Winograd's algorithm, in fp32 on a CPU")
     initialization: str = knob("default", "default, kaiming or dirac")
     dropout_factor: float = knob(1.0, "on the network's own dropout rates")
     views: int = knob(1, "test-time augmentation of the final test: 1, 2 or 6 views an image")

@@ -12,6 +12,7 @@ from pathlib import Path
 from cifar_utils.checkpoints import PRETRAINED
 from cifar_utils.history import History
 from cifar_utils.models import create_model, mult_adds, parameter_count
+from cifar_utils.recipes import Recipe
 
 # Test accuracy and epochs of the five systems: the best that their own logs show.
 PUBLISHED = {
@@ -154,8 +155,10 @@ def shipped_races(folder=RACES):
             raise ValueError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
         held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
         for row in race["recipes"]:
-            first, count = row["recipe"].pop("seed"), len(row["seconds"]["values"])
-            row["seeds"] = range(first, first + count)
+            recipe, count = Recipe(**row["recipe"]), len(row["seconds"]["values"])
+            row["recipe"], row["seeds"] = (
+                recipe.changed(seed=0), range(recipe.seed, recipe.seed + count)
+            )  # fmt: skip
             row["ratio"] = held.get(row["name"], {"values": []})
             row["machine"] = [race[key] for key in ("device", "precision", "processor")]
             parts.setdefault(row["name"], []).append(row)

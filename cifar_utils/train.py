@@ -28,6 +28,7 @@ from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import Whitening, takes, whiten
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
+from cifar_utils.winograd import convolutions
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
@@ -53,7 +54,7 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         inputs = shrunk(normalize(images.to(device)), recipe, done)
         inputs = inputs.contiguous(memory_format=layout(device))
         labels = labels.to(device)
-        with autocast(device, precision):
+        with autocast(device, precision), convolutions(recipe.winograd):
             logits = model(inputs)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -110,6 +111,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
     network = compiled(run, train) if compile else model
+    if compile:
+        recipe = recipe.changed(winograd=False)  # its own code knows nothing of winograd.c
     if not run.history.epochs:
         run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
         log(run)

@@ -112,6 +112,16 @@ def test_races_are_pooled_by_recipe(tmp_path):
     )
 
 
+def test_a_file_from_before_a_field_existed_is_still_of_the_same_recipe(tmp_path):
+    rows = ([240.0], [0.91], [0.92])
+    race(tmp_path / "a.json", [(RECIPES["airbench94"], *rows)])
+    race(tmp_path / "b.json", [(RECIPES["airbench94"].changed(seed=1), *rows)])
+    old = json.loads((tmp_path / "a.json").read_text())
+    assert old["recipes"][0]["recipe"].pop("winograd") is False
+    (tmp_path / "a.json").write_text(json.dumps(old))
+    assert len(report.shipped_races(tmp_path)["airbench94"].seconds) == 2
+
+
 def test_ratios_to_another_than_the_reference_do_not_count(tmp_path):
     rows = [(RECIPES[name], [240.0], [0.91], [0.92]) for name in ("quick", "fast")]
     race(tmp_path / "a.json", rows, ratios={"quick": [1.0]})
