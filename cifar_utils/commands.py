@@ -115,15 +115,11 @@ def _checked_recipe(options, name):
     from cifar_utils.device import pick_device, pick_precision
     from cifar_utils.models import INITIALIZATIONS, MODELS
     from cifar_utils.optim import OPTIMIZERS, SCHEDULES
-    from cifar_utils.winograd import library
 
     recipe = get_recipe(name).changed(**_recipe_changes(options))
     device = pick_device(options.device)
     if options.precision != "auto":
         pick_precision(options.precision, device)
-    if recipe.winograd and device.type == "cpu" and not library():
-        print("no C compiler (cc, or the one in CC): convolutions go the usual, slower way",
-              file=sys.stderr)  # fmt: skip
     operations(recipe.augmentation)
     for what, name, known in (
         ("model", recipe.model, MODELS),

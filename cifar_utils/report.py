@@ -156,9 +156,8 @@ def shipped_races(folder=RACES):
         held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
         for row in race["recipes"]:
             recipe, count = Recipe(**row["recipe"]), len(row["seconds"]["values"])
-            row["recipe"], row["seeds"] = (
-                recipe.changed(seed=0), range(recipe.seed, recipe.seed + count)
-            )  # fmt: skip
+            row["seeds"] = range(recipe.seed, recipe.seed + count)
+            row["recipe"] = recipe.changed(seed=0)  # whole, also where the file lacks a new field
             row["ratio"] = held.get(row["name"], {"values": []})
             row["machine"] = [race[key] for key in ("device", "precision", "processor")]
             parts.setdefault(row["name"], []).append(row)

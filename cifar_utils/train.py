@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +29,7 @@ from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import Whitening, takes, whiten
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
-from cifar_utils.winograd import convolutions
+from cifar_utils.winograd import convolutions, library
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
@@ -99,8 +100,9 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on as one never interrupted, bit for bit
     on a CPU in the same precision, which "auto" keeps where the device has it. compile: put the
-    network through torch.compile, outside of the epochs' clocks: see `compiled`. Every epoch
-    re-seeds torch's generator from the recipe's seed.
+    network through torch.compile, outside of the epochs' clocks: see `compiled`; its convolutions
+    are then direct ones, whatever recipe.winograd says. Every epoch re-seeds torch's generator from
+    the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
@@ -111,8 +113,13 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
     network = compiled(run, train) if compile else model
-    if compile:
-        recipe = recipe.changed(winograd=False)  # its own code knows nothing of winograd.c
+    recipe = recipe.changed(winograd=recipe.winograd and not compile)
+    if recipe.winograd and (device.type, precision) == ("cpu", "fp32") and not library():
+        warnings.warn(
+            "winograd.c cannot be compiled here, which takes Linux and a C compiler: this training "
+            "has direct convolutions and needs longer",
+            stacklevel=2,
+        )
     if not run.history.epochs:
         run.add_epoch(0, 0.0, evaluate(model, train[:5000], precision), val, seconds=0.0)
         log(run)

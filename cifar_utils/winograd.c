@@ -1,8 +1,7 @@
 /* The transforms of Winograd's F(4×4, 3×3), which winograd.py explains, compiles and calls.
 
 Maps are (images, height, width, channels) in memory, tiles (36, images · rows · columns, channels).
-A vector holds sixteen channels, so channels must be a multiple of 16. Without OpenMP the pragmas
-say nothing and one thread does it all. */
+A vector holds sixteen channels, so channels must be a multiple of 16. */
 
 typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
 typedef long long size;
@@ -36,8 +35,8 @@ static inline void from_pixels(vec *x, int step) {
 
 /* Tiles of maps: of 6×6 pixels each, transformed by Bᵀ · B, two neighbours sharing two rows or
 columns, with a border of zeros; or, for a gradient, of 4×4 pixels, transformed by A · Aᵀ. */
-void maps_to_tiles(const float *maps, float *tiles, int gradient, size images, size height,
-                   size width, size channels, int threads) {
+void maps_to_tiles(const float *maps, float *tiles, size gradient, size images, size height,
+                   size width, size channels, size threads) {
     size rows = (height + 3) / 4, columns = (width + 3) / 4;
     size plane = images * rows * columns * channels;
     int side = gradient ? 4 : 6, border = gradient ? 0 : 1;
@@ -72,7 +71,7 @@ void maps_to_tiles(const float *maps, float *tiles, int gradient, size images, s
 
 /* Maps of tiles, by Aᵀ · A: 4×4 pixels of each, less what lies outside. */
 void tiles_to_maps(const float *tiles, float *maps, size images, size height, size width,
-                   size channels, int threads) {
+                   size channels, size threads) {
     size rows = (height + 3) / 4, columns = (width + 3) / 4;
     size plane = images * rows * columns * channels;
 #pragma omp parallel for num_threads(threads)

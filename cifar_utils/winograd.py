@@ -1,29 +1,29 @@
 """3×3 convolutions with a quarter of the multiplications: Winograd's algorithm, in fp32 on a CPU.
 
-A tile of 4×4 output pixels sees a patch of 6×6 input pixels. For a pair of channels the usual way
-multiplies 16 · 9 = 144 times; here 36 products do, between the patch and the kernel, when both are
-transformed before and the result after:
+A tile of 4×4 output pixels sees a patch of 6×6 input pixels. For a pair of channels a direct
+convolution multiplies 16 · 9 = 144 times; here 36 products do, between the patch and the kernel,
+when both are transformed before and the result after:
 
-    tile = Aᵀ [ (G kernel Gᵀ) · (Bᵀ patch B) ] A
+    tile = Aᵀ [ (G kernel Gᵀ) ⊙ (Bᵀ patch B) ] A
 
-where · multiplies number by number. Summed over the input channels, for all patches at once, that
+where ⊙ multiplies number by number. Summed over the input channels, for all patches at once, that
 is 36 matrix products. The transforms only add and multiply by small constants, so they pay where
-many channels share them. Up to rounding the result is that of the usual way. Lavin and Gray give
-the algorithm and its matrices (arXiv 1509.09308). On GPUs cuDNN takes it by itself; on CPUs torch
-always takes the usual way (github.com/uxlfoundation/oneDNN/pull/3139).
+many channels share them. Up to rounding the result is that of a direct convolution. Lavin and Gray
+give the algorithm and its matrices (arXiv 1509.09308). On GPUs cuDNN may choose it; on CPUs torch
+asks its library, oneDNN, for direct ones (github.com/uxlfoundation/oneDNN/pull/3139).
 
 The transforms are in winograd.c, for in torch's operations they take longer than they save. A C
-compiler makes machine code of them when they are first needed.
+compiler makes machine code of them when they are first needed: on Linux, with OpenMP.
 """
 
 import ctypes
 import functools
-import itertools
 import os
-import shutil
+import shlex
 import subprocess
+import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -32,42 +32,41 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 # G ⊗ G (36, 9): from the nine weights of a kernel to what its products are taken with.
-_G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_G = torch.tensor(
+    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]],
+    dtype=torch.float32, device="cpu",
+) / 24  # fmt: skip
 _G = torch.kron(_G, _G)
 
 
 @functools.cache
 def library():
-    """winograd.c as a ctypes library, or None where there is no C compiler that can compile it."""
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None:
+    """winograd.c as a ctypes library, or None where it cannot be compiled or opened."""
+    if sys.platform != "linux":
         return None
-    source = Path(__file__).with_name("winograd.c")
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "winograd.so")
-        # For this very processor, which compilers call by two names, and in threads if they can.
-        for native, threads in itertools.product(
-            ("-march=native", "-mcpu=native"), (["-fopenmp"], [])
-        ):
-            command = [compiler, "-O3", native, *threads, "-shared", "-fPIC", "-o", target, source]
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    options = ["-O3", "-fopenmp", "-shared", "-fPIC", Path(__file__).with_name("winograd.c"), "-o"]
+    for native in (["-march=native"], ["-mcpu=native"], []):  # the first for x86, then for ARM
+        # No compiler, or a folder for temporary files from which nothing may be run.
+        with suppress(OSError), tempfile.TemporaryDirectory() as folder:
+            target = Path(folder, "winograd.so")
+            command = [*compiler, *native, *options, target]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                return _declared(ctypes.CDLL(str(target)))
+                loaded = ctypes.CDLL(str(target))
+                pointers, numbers = [ctypes.c_void_p] * 2, [ctypes.c_longlong] * 6
+                loaded.maps_to_tiles.argtypes = pointers + numbers
+                loaded.tiles_to_maps.argtypes = pointers + numbers[1:]
+                return loaded
     return None
-
-
-def _declared(loaded):
-    pointer, flag, number = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-    loaded.maps_to_tiles.argtypes = pointer, pointer, flag, *[number] * 4, flag
-    loaded.tiles_to_maps.argtypes = pointer, pointer, *[number] * 4, flag
-    return loaded
 
 
 def convolutions(wanted):
     """A context in which F.conv2d, so also nn.Conv2d, goes by Winograd's algorithm where it pays.
 
-    wanted: False for a context that changes nothing, as there is also without a C compiler. It pays
-    for 3×3 kernels with a border of one, stride 1 and at least 64 channels on both sides, in fp32
-    on a CPU, on maps that fill their tiles of 4×4 at least by half. Used in notebook 07.
+    wanted: False for a context that changes nothing, as it is also where `library` gives None.
+    Elsewhere: 3×3 kernels with padding 1 and stride 1, of 64 channels or more on both sides
+    (multiples of 16), in fp32 on a CPU, on maps that fill at least half of their tiles of 4×4. Used
+    in notebook 07.
     """
     return _Convolutions() if wanted and library() else nullcontext()
 
@@ -85,6 +84,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
 
     fits = (
         weight.shape[2:] == (3, 3) and input.dim() == 4 and groups == 1
+        and input.shape[1] == weight.shape[1]
         and everywhere(stride, 1) and everywhere(dilation, 1)
         and (padding == "same" or everywhere(padding, 1))
         and input.device.type == weight.device.type == "cpu"
@@ -104,9 +104,11 @@ def pays(outputs, inputs, height, width):
 
 
 class Winograd(torch.autograd.Function):
-    """Maps (N, C, H, W) and kernels (K, C, 3, 3) to maps (N, K, H, W), fp32 on a CPU.
+    """Maps (N, C, H, W) and kernels (K, C, 3, 3) to maps (N, K, H, W), as F.conv2d with padding 1.
 
-    As F.conv2d with padding 1. C and K are multiples of 16; the result is laid out channels last.
+    All in fp32 on a CPU, C and K multiples of 16: ValueError for others. The result is laid out
+    channels last. For the way back the transformed patches are kept, in 2.25 times the memory of
+    the input maps or, where these do not fill their tiles, more.
     """
 
     @staticmethod
@@ -120,16 +122,17 @@ class Winograd(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         patches, kernels = ctx.saved_tensors
-        # Of the kernels: back through the products, then through G.
-        products = patches.transpose(1, 2) @ _to_tiles(gradient, gradient=True)
         outputs, inputs = kernels.shape[:2]
-        by_kernels = (_G.T @ products.view(36, -1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
-        if not ctx.needs_input_grad[0]:
-            return None, by_kernels
-        # Of the maps: the same convolution, with the kernels turned around.
-        turned = kernels.flip(2, 3).transpose(0, 1)
-        products = _to_tiles(gradient) @ _transformed(turned)
-        return _to_maps(products, len(gradient), *ctx.size), by_kernels
+        by_maps = by_kernels = None
+        if ctx.needs_input_grad[0]:  # the same convolution, with the kernels turned around
+            turned = kernels.flip(2, 3).transpose(0, 1)
+            products = _to_tiles(gradient) @ _transformed(turned)
+            by_maps = _to_maps(products, len(gradient), *ctx.size)
+        if ctx.needs_input_grad[1]:  # back through the products, then through G
+            products = patches.transpose(1, 2) @ _to_tiles(gradient, gradient=True)
+            by_kernels = (_G.T @ products.view(36, -1)).view(3, 3, inputs, outputs)
+            by_kernels = by_kernels.permute(3, 2, 0, 1)
+        return by_maps, by_kernels
 
 
 def _transformed(kernels):
@@ -140,9 +143,10 @@ def _transformed(kernels):
 
 def _to_tiles(maps, gradient=False):
     """Bᵀ patch B of the patches of maps (N, C, H, W), or A tile Aᵀ of their tiles: (36, …, C)."""
+    _check(maps)
     maps = maps.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = maps.shape
-    tiles = torch.empty(36, images * -(-height // 4) * -(-width // 4), channels)
+    tiles = maps.new_empty(36, images * -(-height // 4) * -(-width // 4), channels)
     library().maps_to_tiles(
         maps.data_ptr(), tiles.data_ptr(), gradient, images, height, width, channels,
         torch.get_num_threads(),
@@ -151,11 +155,22 @@ def _to_tiles(maps, gradient=False):
 
 
 def _to_maps(tiles, images, height, width):
-    """Aᵀ tile A of tiles (36, tiles, C), put together: maps (N, C, H, W)."""
+    """Aᵀ tile A of tiles (36, …, C), put together: maps (N, C, H, W)."""
+    _check(tiles.transpose(1, 2))
     channels = tiles.shape[2]
-    maps = torch.empty(images, channels, height, width, memory_format=torch.channels_last)
+    maps = tiles.new_empty(images, height, width, channels).permute(0, 3, 1, 2)  # channels last
     library().tiles_to_maps(
         tiles.data_ptr(), maps.data_ptr(), images, height, width, channels,
         torch.get_num_threads(),
     )  # fmt: skip
     return maps
+
+
+def _check(tensor):
+    """ValueError for what winograd.c cannot read: it sees addresses and numbers alone."""
+    kind, where, channels = tensor.dtype, tensor.device.type, tensor.shape[1]
+    if kind != torch.float32 or where != "cpu" or channels % 16:
+        raise ValueError(
+            f"Winograd's convolution is for float32 on a CPU, of 16, 32, … channels, not for "
+            f"{channels} of {kind} on {where}"
+        )

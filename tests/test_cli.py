@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cifar_utils import checkpoints, data, evaluate, report, ship, winograd
+from cifar_utils import checkpoints, data, evaluate, report, ship
 from cifar_utils.__main__ import main
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -97,15 +97,6 @@ def test_every_recipe_field_is_a_flag(arrays, capsys):
     )  # fmt: skip
     printed = capsys.readouterr().out
     assert printed.startswith("test: ") and printed.count("\n") == 1
-
-
-def test_who_has_no_c_compiler_is_told(arrays, capsys, monkeypatch):
-    monkeypatch.setattr(winograd, "library", lambda: None)
-    run = ["train", "--recipe", "compact", *FAST, *arrays, "--overwrite", "--no-test", "-q"]
-    main(run)
-    assert "compiler" not in capsys.readouterr().err
-    main([*run, "--winograd"])
-    assert capsys.readouterr().err.startswith("no C compiler")
 
 
 def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):

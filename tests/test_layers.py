@@ -11,7 +11,7 @@ import cifar_utils
 
 PACKAGE = Path(cifar_utils.__file__).parent
 LEVELS = [
-    {"distributed"},
+    {"distributed", "winograd"},
     {"files", "synthetic", "augment", "models", "optim", "recipes", "device"},
     {"data"},
     {"evaluate", "history", "checkpoints"},

@@ -1,5 +1,8 @@
 """Winograd's convolutions against torch's own in double precision, and where they are taken."""
 
+import subprocess
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,7 @@ from cifar_utils import train, winograd
 from cifar_utils.models import create_model
 from cifar_utils.recipes import Recipe
 
-needs_compiler = pytest.mark.skipif(not winograd.library(), reason="no C compiler here")
+needs_compiler = pytest.mark.skipif(not winograd.library(), reason="winograd.c not compiled")
 
 
 def error(found, wanted):
@@ -52,9 +55,9 @@ def test_memory_in_any_order_is_read_alike():
     last = {"memory_format": torch.channels_last}
     expected = winograd.Winograd.apply(maps, kernels)
     assert torch.equal(expected, winograd.Winograd.apply(maps.to(**last), kernels.to(**last)))
-    mirrored = maps.flip(3).transpose(2, 3)
-    assert torch.equal(winograd.Winograd.apply(mirrored, kernels),
-                       winograd.Winograd.apply(mirrored.contiguous(), kernels))  # fmt: skip
+    turned = maps.transpose(2, 3)
+    assert torch.equal(winograd.Winograd.apply(turned, kernels),
+                       winograd.Winograd.apply(turned.contiguous(), kernels))  # fmt: skip
 
 
 @pytest.fixture
@@ -76,7 +79,8 @@ def test_a_layer_that_suits_goes_by_it(taken, padding, bias):
         found = layer(maps)
     assert taken == [(80, 64, 3, 3)]
     assert error(found, layer.double()(maps.double())) < 1e-4
-    assert layer.float()(maps) is not None and len(taken) == 1  # the context is over
+    layer.float()(maps)
+    assert len(taken) == 1  # the context is over
 
 
 @needs_compiler
@@ -91,6 +95,7 @@ def test_a_layer_that_suits_goes_by_it(taken, padding, bias):
         ({"groups": 2, "in_channels": 128}, 8),
         ({"padding_mode": "reflect"}, 8),
         ({"in_channels": 48}, 8),
+        ({"in_channels": 72}, 8),
         ({"out_channels": 72}, 8),
         ({"dtype": torch.float64}, 8),
         ({}, 5),  # fills 25 of the 64 pixels of its four tiles
@@ -113,31 +118,135 @@ def test_sixteen_bits_go_the_usual_way(taken):
     assert not taken
 
 
-def test_nothing_changes_where_it_is_not_wanted_or_cannot_be_compiled(taken, monkeypatch):
+@needs_compiler
+def test_nothing_changes_where_it_is_not_wanted(taken):
     layer, maps = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(2, 64, 8, 8)
     with winograd.convolutions(False):
         layer(maps)
-    monkeypatch.setenv("CC", "no-such-compiler")
-    winograd.library.cache_clear()
-    try:
-        with winograd.convolutions(True):
-            layer(maps)
-    finally:
-        monkeypatch.undo()
-        winograd.library.cache_clear()
     assert not taken
 
 
 @needs_compiler
-def test_a_recipe_can_ask_for_it(taken, painted_split):
-    def trained(**changes):
-        recipe = Recipe(model="fastnet", epochs=2, batch_size=8, lr=0.01, **changes)
-        model = create_model("fastnet", seed=0)
-        options = {"log": lambda run: None, "device": "cpu", "precision": "fp32"}
-        train.fit(model, painted_split(16), None, recipe, **options)
-        return torch.cat([weight.detach().flatten() for weight in model.parameters()])
-
-    usual = trained()
+def test_a_layer_refuses_the_wrong_number_of_channels_as_ever(taken):
+    with winograd.convolutions(True), pytest.raises(RuntimeError, match="channels"):
+        torch.nn.Conv2d(64, 64, 3, padding=1)(torch.randn(2, 80, 8, 8))
     assert not taken
-    assert error(trained(winograd=True), usual) < 1e-3
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", [{"dtype": torch.float64}, {"device": "meta"}, {"size": 40}])
+def test_numbers_that_c_cannot_read_are_refused(change):
+    size = change.pop("size", 32)
+    maps, kernels = torch.zeros(1, size, 4, 4, **change), torch.zeros(16, size, 3, 3, **change)
+    with pytest.raises(ValueError, match=r"float32 on a CPU"):
+        winograd.Winograd.apply(maps, kernels)
+
+
+@needs_compiler
+def test_no_images_and_one_image_give_maps_of_their_number():
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1)
+    with winograd.convolutions(True):
+        assert layer(torch.randn(0, 64, 8, 8)).shape == (0, 64, 8, 8)
+        assert layer(torch.randn(64, 8, 8)).shape == (64, 8, 8)
+
+
+@needs_compiler
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_what_is_frozen_gets_no_gradient_and_the_other_its_own(frozen):
+    tensors = [torch.randn(2, 16, 6, 6), torch.randn(32, 16, 3, 3)]
+    tensors[1 - frozen].requires_grad_()
+    winograd.Winograd.apply(*tensors).sum().backward()  # a gradient that is one number, expanded
+    double = [tensor.detach().double() for tensor in tensors]
+    double[1 - frozen].requires_grad_()
+    F.conv2d(*double, padding=1).sum().backward()
+    assert tensors[frozen].grad is None
+    assert error(tensors[1 - frozen].grad, double[1 - frozen].grad) < 1e-4
+
+
+@needs_compiler
+def test_the_number_of_threads_changes_nothing():
+    maps, kernels, found = torch.randn(3, 32, 9, 9), torch.randn(32, 32, 3, 3), []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(winograd.Winograd.apply(maps, kernels))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(*found, rtol=1e-5, atol=1e-5)  # the products may add up in another order
+
+
+def no_compiler(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+
+
+def a_compiler_that_fails(monkeypatch):
+    monkeypatch.setenv("CC", "false with arguments")
+
+
+def nothing_may_be_loaded(monkeypatch):
+    def refuse(path):
+        raise OSError("failed to map segment from shared object")
+
+    monkeypatch.setattr(winograd.ctypes, "CDLL", refuse)
+
+
+def another_system(monkeypatch):
+    monkeypatch.setattr(winograd.sys, "platform", "darwin")
+    monkeypatch.setattr(subprocess, "run", None)  # is not even tried
+
+
+@pytest.mark.parametrize(
+    "spoil", [no_compiler, a_compiler_that_fails, nothing_may_be_loaded, another_system]
+)
+def test_where_it_cannot_be_compiled_convolutions_are_direct(taken, monkeypatch, spoil):
+    layer, maps = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(2, 64, 8, 8)
+    with monkeypatch.context() as patched:
+        spoil(patched)
+        winograd.library.cache_clear()
+        try:
+            assert winograd.library() is None
+            with winograd.convolutions(True):
+                layer(maps)
+        finally:
+            winograd.library.cache_clear()
+    assert not taken
+
+
+def trained(split, **changes):
+    """How far each convolution of fastnet moves in four steps; the recipe has it or has it not."""
+    options = {key: changes.pop(key) for key in ("compile", "precision") if key in changes}
+    recipe = Recipe(model="fastnet", epochs=2, batch_size=8, lr=0.01, **changes)
+    model = create_model("fastnet", seed=0)
+    options = {"log": lambda run: None, "device": "cpu", "precision": "fp32"} | options
+    before = [kernel.detach().clone() for kernel in model.parameters() if kernel.dim() == 4]
+    train.fit(model, split, None, recipe, **options)
+    after = [kernel.detach() for kernel in model.parameters() if kernel.dim() == 4]
+    return [new - old for new, old in zip(after, before, strict=True)]
+
+
+@needs_compiler
+def test_a_recipe_can_ask_for_it(taken, painted_split):
+    usual = trained(painted_split(16))
+    assert not taken
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="winograd")
+        moved = trained(painted_split(16), winograd=True)
     assert len(set(taken)) == 3 and len(taken) == 5 * 2 * 2  # layers, epochs, steps
+    for found, wanted in zip(moved, usual, strict=True):
+        assert error(found, wanted) < 0.01
+
+
+@needs_compiler
+def test_torch_compile_leaves_it_out(taken, painted_split, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setattr(train, "check_compiler", lambda device: None)
+    trained(painted_split(16), winograd=True, compile=True)
+    assert not taken
+
+
+def test_a_training_that_has_to_do_without_says_so(painted_split, monkeypatch):
+    monkeypatch.setattr(train, "library", lambda: None)
+    monkeypatch.setattr(winograd, "library", lambda: None)
+    with pytest.warns(UserWarning, match=r"winograd\.c cannot be compiled"):
+        trained(painted_split(16), winograd=True)
