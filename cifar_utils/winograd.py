@@ -83,8 +83,8 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
         return value in (wanted, (wanted, wanted), [wanted, wanted])
 
     fits = (
-        weight.shape[2:] == (3, 3) and input.dim() == 4 and groups == 1
-        and input.shape[1] == weight.shape[1]
+        weight.shape[2:] == (3, 3) and input.dim() == 4
+        and input.shape[1] == weight.shape[1]  # not so for groups
         and everywhere(stride, 1) and everywhere(dilation, 1)
         and (padding == "same" or everywhere(padding, 1))
         and input.device.type == weight.device.type == "cpu"
