@@ -101,8 +101,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     ahead. resume: a Run's state(); the training then goes on as one never interrupted, bit for bit
     on a CPU in the same precision, which "auto" keeps where the device has it. compile: put the
     network through torch.compile, outside of the epochs' clocks: see `compiled`; its convolutions
-    are then direct ones, whatever recipe.winograd says. Every epoch re-seeds torch's generator from
-    the recipe's seed.
+    are then direct ones, whatever recipe.winograd says; a warning tells where they have to be for
+    want of a compiler. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in

@@ -12,8 +12,9 @@ many channels share them. Up to rounding the result is that of a direct convolut
 give the algorithm and its matrices (arXiv 1509.09308). On GPUs cuDNN may choose it; on CPUs torch
 asks its library, oneDNN, for direct ones (github.com/uxlfoundation/oneDNN/pull/3139).
 
-The transforms are in winograd.c, for in torch's operations they take longer than they save. A C
-compiler makes machine code of them when they are first needed: on Linux, with OpenMP.
+The transforms are in winograd.c, where each is one pass over memory; of torch's operations it would
+take dozens. A C compiler makes machine code of them when they are first needed: on Linux, with
+OpenMP.
 """
 
 import ctypes
@@ -143,7 +144,7 @@ def _transformed(kernels):
 
 def _to_tiles(maps, gradient=False):
     """Bᵀ patch B of the patches of maps (N, C, H, W), or A tile Aᵀ of their tiles: (36, …, C)."""
-    _check(maps)
+    _check(maps, maps.shape[1])
     maps = maps.contiguous(memory_format=torch.channels_last)
     images, channels, height, width = maps.shape
     tiles = maps.new_empty(36, images * -(-height // 4) * -(-width // 4), channels)
@@ -156,8 +157,8 @@ def _to_tiles(maps, gradient=False):
 
 def _to_maps(tiles, images, height, width):
     """Aᵀ tile A of tiles (36, …, C), put together: maps (N, C, H, W)."""
-    _check(tiles.transpose(1, 2))
     channels = tiles.shape[2]
+    _check(tiles, channels)
     maps = tiles.new_empty(images, height, width, channels).permute(0, 3, 1, 2)  # channels last
     library().tiles_to_maps(
         tiles.data_ptr(), maps.data_ptr(), images, height, width, channels,
@@ -166,9 +167,9 @@ def _to_maps(tiles, images, height, width):
     return maps
 
 
-def _check(tensor):
+def _check(tensor, channels):
     """ValueError for what winograd.c cannot read: it sees addresses and numbers alone."""
-    kind, where, channels = tensor.dtype, tensor.device.type, tensor.shape[1]
+    kind, where = tensor.dtype, tensor.device.type
     if kind != torch.float32 or where != "cpu" or channels % 16:
         raise ValueError(
             f"Winograd's convolution is for float32 on a CPU, of 16, 32, … channels, not for "

@@ -101,7 +101,7 @@ def test_a_layer_that_suits_goes_by_it(taken, padding, bias):
         ({}, 5),  # fills 25 of the 64 pixels of its four tiles
     ],
 )
-def test_other_layers_go_the_usual_way(taken, options, size):
+def test_other_layers_stay_direct(taken, options, size):
     options = {"in_channels": 64, "out_channels": 64, "kernel_size": 3, "padding": 1} | options
     layer = torch.nn.Conv2d(**options)
     maps = torch.randn(2, options["in_channels"], size, size, dtype=layer.weight.dtype)
@@ -111,7 +111,7 @@ def test_other_layers_go_the_usual_way(taken, options, size):
 
 
 @needs_compiler
-def test_sixteen_bits_go_the_usual_way(taken):
+def test_sixteen_bits_stay_direct(taken):
     layer, maps = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(2, 64, 8, 8)
     with winograd.convolutions(True), torch.autocast("cpu", torch.bfloat16):
         assert layer(maps).dtype == torch.bfloat16
@@ -213,13 +213,12 @@ def test_where_it_cannot_be_compiled_convolutions_are_direct(taken, monkeypatch,
     assert not taken
 
 
-def trained(split, **changes):
-    """How far each convolution of fastnet moves in four steps; the recipe has it or has it not."""
-    options = {key: changes.pop(key) for key in ("compile", "precision") if key in changes}
+def moved(split, compile=False, **changes):
+    """How far each kernel of fastnet moves in four steps."""
     recipe = Recipe(model="fastnet", epochs=2, batch_size=8, lr=0.01, **changes)
     model = create_model("fastnet", seed=0)
-    options = {"log": lambda run: None, "device": "cpu", "precision": "fp32"} | options
     before = [kernel.detach().clone() for kernel in model.parameters() if kernel.dim() == 4]
+    options = {"log": lambda run: None, "device": "cpu", "precision": "fp32", "compile": compile}
     train.fit(model, split, None, recipe, **options)
     after = [kernel.detach() for kernel in model.parameters() if kernel.dim() == 4]
     return [new - old for new, old in zip(after, before, strict=True)]
@@ -227,13 +226,13 @@ def trained(split, **changes):
 
 @needs_compiler
 def test_a_recipe_can_ask_for_it(taken, painted_split):
-    usual = trained(painted_split(16))
+    directly = moved(painted_split(16))
     assert not taken
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="winograd")
-        moved = trained(painted_split(16), winograd=True)
+        otherwise = moved(painted_split(16), winograd=True)
     assert len(set(taken)) == 3 and len(taken) == 5 * 2 * 2  # layers, epochs, steps
-    for found, wanted in zip(moved, usual, strict=True):
+    for found, wanted in zip(otherwise, directly, strict=True):
         assert error(found, wanted) < 0.01
 
 
@@ -241,7 +240,7 @@ def test_a_recipe_can_ask_for_it(taken, painted_split):
 def test_torch_compile_leaves_it_out(taken, painted_split, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     monkeypatch.setattr(train, "check_compiler", lambda device: None)
-    trained(painted_split(16), winograd=True, compile=True)
+    moved(painted_split(16), winograd=True, compile=True)
     assert not taken
 
 
@@ -249,4 +248,4 @@ def test_a_training_that_has_to_do_without_says_so(painted_split, monkeypatch):
     monkeypatch.setattr(train, "library", lambda: None)
     monkeypatch.setattr(winograd, "library", lambda: None)
     with pytest.warns(UserWarning, match=r"winograd\.c cannot be compiled"):
-        trained(painted_split(16), winograd=True)
+        moved(painted_split(16), winograd=True)
