@@ -156,7 +156,7 @@ def _add_test(subparsers):
     add(
         "--confusion",
         action="store_true",
-        help="print the confusion matrix; with --out also draw it",
+        help="print the confusion matrix; --out draws it, too",
     )
     add(
         "--grid",
@@ -377,7 +377,7 @@ def _add_ship(subparsers):
 
 _ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
 _SOURCE_HELP = "auto, cifar10, folder, npy or synthetic (default: auto)"
-_WEIGHTS_HELP = "weights file, a run's folder, or a shipped network's name"
+_WEIGHTS_HELP = "a shipped network's name, a weights file, or a run's folder (./NAME if called so)"
 
 
 def _command(subparsers, name, help, run, *, example):

@@ -123,7 +123,7 @@ def _beside(images, drawn):
 def albumentations_pipeline(name):
     """The albumentations.Compose of a published policy. Used in notebook 02.
 
-    It takes and returns {"image": uint8 (32, 32, 3) array}.
+    It takes and returns {"image": uint8 (32, 32, 3) array}. Raises ValueError for other names.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
     import albumentations as A
@@ -165,7 +165,7 @@ def albumentations_pipeline(name):
             A.CoarseDropout((1, 1), (8, 8), (8, 8), fill=mean, p=0.5),
         ],
     }
-    return A.Compose(steps[name], strict=True)  # strict: a wrong argument name is an error
+    return A.Compose(_named(name, steps), strict=True)  # strict: a wrong argument name is an error
 
 
 def _albumentations(name):
@@ -184,23 +184,25 @@ def torchvision_pipeline(name):
     """The torchvision.transforms.v2.Compose of a policy that was published in torchvision.
 
     It takes and returns one uint8 (3, 32, 32) tensor: given a batch, torchvision would use one draw
-    for all of it. Used in notebook 02.
+    for all of it. Raises ValueError for other names.
     """
     from torchvision.transforms import v2
 
-    if name == "conv5-torchvision":
-        return v2.Compose(
-            [v2.RandomHorizontalFlip(), v2.RandomRotation(10), v2.ColorJitter(brightness=0.5)]
-        )
-    return v2.Compose(
-        [
+    steps = {
+        "conv5-torchvision": [
+            v2.RandomHorizontalFlip(),
+            v2.RandomRotation(10),
+            v2.ColorJitter(brightness=0.5),
+        ],
+        "compact-torchvision": [
             v2.RandomCrop(32, padding=4),
             v2.RandomHorizontalFlip(),
             v2.RandomRotation(5),
             v2.RandomAffine(0, shear=10, scale=(0.8, 1.2)),
             v2.ColorJitter(0.2, 0.2, 0.2),
-        ]
-    )
+        ],
+    }
+    return v2.Compose(_named(name, steps))
 
 
 def _torchvision(name):
@@ -212,6 +214,12 @@ def _torchvision(name):
         return changed.to(images.device)
 
     return operation
+
+
+def _named(name, steps):
+    if name not in steps:
+        raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(steps)}")
+    return steps[name]
 
 
 def _seed(generator):
@@ -244,14 +252,17 @@ AUGMENTATIONS = {
 
 
 def augment(images, policy, *, generator=None, epoch=0, indices=None):
-    """A changed copy of every image, after the named policy of AUGMENTATIONS.
+    """Every image changed after the named policy of AUGMENTATIONS.
 
-    images: uint8 (N, 3, 32, 32), left as they are; the result has the same shape and type.
+    images: uint8 (N, 3, 32, 32), left as they are; the result has the same shape and type, and for
+    a policy without operations is `images` itself.
     generator: a torch.Generator, which makes the draw reproducible; None takes torch's own.
     epoch, indices: needed by the alternating flip alone: the epoch's number and int64 (N,) with the
     images' positions in their data set (by default 0 … N - 1).
-    Raises ValueError for an unknown policy. Used in notebook 02.
+    Raises ValueError for an unknown policy, and for images that are not uint8. Used in notebook 02.
     """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images are {images.dtype}; augment takes uint8 images in 0 to 255")
     for operation in operations(policy):
         if operation is alternating_flip:
             indices = _range(images) if indices is None else indices

@@ -104,27 +104,34 @@ def load_pretrained(name):
 
 
 def find_weights(where):
-    """(model, info) of a path (file or run folder) or of the name of a shipped network."""
+    """(model, info) of the name of a shipped network, or of a path: a file or a run's folder.
+
+    A folder that is called like a shipped network is meant by ./NAME. Raises ValueError for what is
+    neither, and as `load_pretrained` and `load_weights` do.
+    """
+    if where in pretrained_names():
+        return load_pretrained(where)
     if Path(where).exists() or Path(where).suffix or len(Path(where).parts) > 1:
         return load_weights(where)
-    if where not in pretrained_names():
-        raise ValueError(
-            f"{where!r} is neither a path nor one of the shipped networks: "
-            f"{', '.join(pretrained_names())}"
-        )
-    return load_pretrained(where)
+    raise ValueError(
+        f"{where!r} is neither a path nor one of the shipped networks: "
+        f"{', '.join(pretrained_names())}"
+    )
 
 
 def save_checkpoint(path, state):
-    """Write a dict of tensors and plain values in one piece."""
+    """Write the state() of a Run in one piece."""
     write_whole(path, lambda temporary: torch.save(state, temporary))
 
 
 def load_checkpoint(path):
-    """The dict that save_checkpoint wrote, on the CPU; ValueError where it cannot be read."""
+    """The state of a Run that save_checkpoint wrote, on the CPU; ValueError for anything else."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ValueError(f"there is no checkpoint at {path}") from None
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
         raise ValueError(f"{path} is damaged, or no checkpoint; start anew without it") from None
+    if not isinstance(state, dict) or not {"model", "optimizer", "history"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of a run; start anew without it")
+    return state

@@ -55,8 +55,6 @@ def _train(options):
         f"{len(cifar.test):,} test images"
     )
     recorder = _cam_recorder(cifar, out) if options.cam and first else None
-    if first and not state:
-        forget_heatmaps(out / "cam")
     untold = options.compile
 
     def log(run):
@@ -65,6 +63,8 @@ def _train(options):
             say(f"compiled in {run.compile_seconds:.1f} s")
         untold = False
         say(run)
+        if not run.history.epochs[-1].epoch:  # only now, for fit has refused nothing
+            forget_heatmaps(out / "cam")
         if recorder:
             recorder(run)
         _save_run(run, out, cifar)
@@ -112,14 +112,17 @@ def _test_run(model, history, cifar, out, *, verbose):
 def _checked_recipe(options, name):
     """That recipe with the flags' changes; all that can be refused before the data is touched."""
     from cifar_utils.augment import operations
-    from cifar_utils.device import pick_device, pick_precision
-    from cifar_utils.models import INITIALIZATIONS, MODELS
+    from cifar_utils.device import check_compiler, pick_device, pick_precision
+    from cifar_utils.models import INITIALIZATIONS, MODELS, create_model
     from cifar_utils.optim import OPTIMIZERS, SCHEDULES
+    from cifar_utils.train import check_model
 
     recipe = get_recipe(name).changed(**_recipe_changes(options))
     device = pick_device(options.device)
     if options.precision != "auto":
         pick_precision(options.precision, device)
+    if getattr(options, "compile", False):
+        check_compiler(device)
     operations(recipe.augmentation)
     for what, name, known in (
         ("model", recipe.model, MODELS),
@@ -129,6 +132,8 @@ def _checked_recipe(options, name):
     ):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+    if options.recipe:  # else the recipe may still come from the run to resume
+        check_model(create_model(recipe.model, **recipe.initial()), recipe)
     return recipe
 
 
@@ -217,7 +222,9 @@ def test_command(options):
     if options.share < 1 and options.views == 1:
         raise ValueError("--share needs --views 2 or 6")
     model, info = checkpoints.find_weights(options.weights)
-    out = _writable(options.out or Path())
+    out = options.out or Path()
+    if options.grid or options.out:
+        _writable(out)
     cifar = _load(options)
     if cifar.classes != info.classes:
         raise ValueError(
@@ -327,7 +334,8 @@ def predict_command(options):
 
     device = pick_device(options.device)
     model, info = checkpoints.find_weights(options.weights)
-    _writable(options.out)
+    if options.cam:
+        _writable(options.out)
     images = torch.stack([read_image(path) for path in options.images])
     logits = evaluate.predict(model.to(device), images)
     probabilities = logits.double().softmax(1)
@@ -388,8 +396,9 @@ def data_command(options):
         print(f"files       {len(data.MD5)}, each with the published MD5")
     for name, split in (("training", cifar.train), ("test", cifar.test)):
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
-    counts = [split.labels.bincount(minlength=10).tolist() for split in (cifar.train, cifar.test)]
-    shares = zip(cifar.classes, *counts, strict=False)
+    splits, length = (cifar.train, cifar.test), len(cifar.classes)
+    counts = [split.labels.bincount(minlength=length).tolist() for split in splits]
+    shares = zip(cifar.classes, *counts, strict=True)
     print("classes     " + ", ".join(f"{name} {train}/{test}" for name, train, test in shares))
     if len(cifar.train):
         mean, std = _channel_statistics(cifar.train.images)
@@ -469,12 +478,16 @@ def bench_command(options):
     from cifar_utils.device import pick_device, pick_precision
 
     _check_bench(options)
+    recipes = [_checked_recipe(options, name) for name in options.recipe or ()]
+    if options.against:
+        # Of its own values it keeps all but the seed: who runs a race again wants new runs of both.
+        recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     results = bench.machine(device, precision)
     print(", ".join(results.values()))
-    if options.recipe:
-        results |= _race(options, device, precision)
+    if recipes:
+        results |= _race(options, recipes, device, precision)
     else:
         results |= _throughput(options, device, precision)
     if options.json:
@@ -484,7 +497,7 @@ def bench_command(options):
 
 
 def _check_bench(options):
-    """All that can be refused before anything is measured."""
+    """Refuse options that do not go together, and unknown names."""
     from cifar_utils.augment import operations
     from cifar_utils.models import MODELS
 
@@ -515,13 +528,9 @@ def _given(options, name):
     return value is not None and value is not False  # 0 and an empty list are given
 
 
-def _race(options, device, precision):
+def _race(options, recipes, device, precision):
     from cifar_utils import bench
 
-    recipes = [_checked_recipe(options, name) for name in options.recipe]
-    if options.against:
-        # Of its own values it keeps all but the seed: who runs a race again wants new runs of both.
-        recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     cifar = _load(options)
     rows = bench.race(
         recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,

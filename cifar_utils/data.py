@@ -122,7 +122,10 @@ class Cifar:
         return self.test.source
 
     def hold_out(self, count, *, seed=0):
-        """With `count` training images moved to validation, the same share of each class."""
+        """With `count` training images moved to validation, the same share of each class.
+
+        Raises ValueError where there are validation images already, or not enough to move.
+        """
         available = len(self.train)
         if len(self.val):
             raise ValueError(f"there are {len(self.val):,} validation images already")
@@ -137,7 +140,10 @@ class Cifar:
         return Cifar(self.train[kept], self.train[held_out], self.test)
 
     def limit(self, count):
-        """At most `count` images of each split, the same share of each class: for a quick trial."""
+        """At most `count` images of each split, the same share of each class: for a quick trial.
+
+        Raises ValueError for a count below 1.
+        """
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"limit is {count}; it must be a whole number of at least 1")
         splits = (self.train, self.val, self.test)
@@ -178,7 +184,8 @@ def stratified(labels, count, *, seed=0):
     """Sorted positions of `count` of the labels, so drawn that every class keeps its share.
 
     Shares that are no whole number are rounded by largest remainder. The draw depends on `seed`
-    only, on every platform and for good: RandomState's stream is frozen (NEP 19).
+    only, on every platform and for good: RandomState's stream is frozen (NEP 19). Raises ValueError
+    where there are fewer labels than `count`.
     """
     if not 0 <= count <= len(labels):
         raise ValueError(f"count is {count}; it must be in 0 to {len(labels):,}")
@@ -196,7 +203,8 @@ def stratified(labels, count, *, seed=0):
 def normalize(images):
     """uint8 (N, 3, H, W) to float32 with mean 0 and standard deviation 1 over the training set.
 
-    Only forward passes call this: augmentation and plots work on uint8. Used in notebook 01.
+    Only forward passes call this: augmentation and plots work on uint8. Raises ValueError for
+    images that are not uint8. Used in notebook 01.
     """
     if images.dtype != torch.uint8:
         raise ValueError(f"images are {images.dtype}; normalize takes uint8 images in 0 to 255")
@@ -213,7 +221,8 @@ def _mean_and_std(device):
 def batches(split, batch_size, *, generator=None):
     """The split in pieces of `batch_size` (the last may be smaller), each of them a Split.
 
-    With a torch.Generator the images come in a fresh random order, without one in their own.
+    With a torch.Generator the images come in a fresh random order, without one in their own. Raises
+    ValueError for a batch size below 1, when the first piece is asked for.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
@@ -372,7 +381,8 @@ def _npy(root):
             f"there is no array of images at {root}; source 'npy' wants NAME.npy with "
             "labels.npy, or NAME_data.npy with NAME_labels.npy"
         )
-    train = [file for file in arrays if file.stem in ("train_data", "train_images")]
+    names = () if is_file else ("train_data", "train_images")  # a file given by itself is the test
+    train = [file for file in arrays if file.stem in names]
     test = [file for file in arrays if file not in train]
     if len(test) != 1:
         names = ", ".join(file.name for file in test) or "none"

@@ -152,6 +152,6 @@ def seed_from(*key):
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def generator(*key, device="cpu"):
-    """A torch.Generator on `device`, seeded by `seed_from(*key)`."""
-    return torch.Generator(device).manual_seed(seed_from(*key))
+def generator(*key):
+    """A torch.Generator on the CPU, seeded by `seed_from(*key)`."""
+    return torch.Generator().manual_seed(seed_from(*key))

@@ -50,7 +50,7 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
     finally:  # also after Ctrl-C in a notebook
         for module, training in modes.items():
             module.training = training
-    return torch.cat(logits) if logits else torch.zeros(0, 0)
+    return torch.cat(logits)
 
 
 def _views(inputs, count):
@@ -108,7 +108,11 @@ def most_confused(matrix, classes, *, count=10):
 
 
 def metrics(logits, labels, classes):
-    """All of them in one dict of plain values: top1, top3, top5, loss, n, per_class."""
+    """All of them in one dict of plain values: top1, top3, top5, loss, n, per_class.
+
+    logits: float (N, C). labels: int64 (N,). Shares are in [0, 1]; per_class is a dict from the
+    C names in `classes` to them, None for a class without images. Raises ValueError where N is 0.
+    """
     if not len(labels):
         raise ValueError("there are no test images to evaluate on")
     per_class = per_class_accuracy(logits, labels).tolist()
@@ -130,8 +134,8 @@ def calibration(logits, labels, *, bins=15):
 
     Images are binned by confidence, the largest softmax probability. Returns (error, confidences,
     accuracies, counts): the error in [0, 1] is the mean distance of the bins' accuracy from their
-    confidence, weighted by their counts (arXiv 1706.04599); the arrays are float64 (bins,), NaN for
-    an empty bin. Used in notebook 05.
+    confidence, weighted by their counts (arXiv 1706.04599). The arrays have shape (bins,): the two
+    means are float64, NaN for an empty bin. Used in notebook 05.
     """
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()

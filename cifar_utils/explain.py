@@ -7,6 +7,7 @@ evaluation mode and leaves gradients and hooks behind.
 import contextlib
 import copy
 import io
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,15 +38,17 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     model.features (negative ones count from the end), or several, whose maps are averaged; None
     takes the deepest whose map is at least 4×4. method: a name of METHODS. smooth: average over the
     image and its mirror image in three contrasts. Each map is stretched to [0, 1]: the strengths of
-    two maps cannot be compared. An image in which nothing speaks for its class has a
-    map of zeros. The model is left as it was. Raises ValueError for an unknown method or stage.
-    Used in notebook 06.
+    two maps cannot be compared. An image in which nothing speaks for its class has a map of zeros.
+    The model is left as it was. Raises ValueError for an unknown method or stage, and where there
+    is not one target for each image. Used in notebook 06.
     """
     import pytorch_grad_cam
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    if len(targets) != len(images):
+        raise ValueError(f"there are {len(images)} images and {len(targets)} targets")
     if not len(images):
         return torch.zeros(0, *images.shape[2:])
     twin = copy.deepcopy(model).eval().requires_grad_(True)
@@ -98,7 +101,7 @@ class CamRecorder:
     """
 
     def __init__(self, folder, split, **options):
-        self.folder, self.split, self.options = folder, split, options
+        self.folder, self.split, self.options = Path(folder), split, options
 
     def __call__(self, run):
         epoch = run.history.epochs[-1].epoch
@@ -125,6 +128,7 @@ def read_heatmaps(folder, epochs):
     Returns (the E epochs that are there, their maps as float32 (E, N, 32, 32), the images' indices
     int64 (N,) in their source). Raises ValueError where there are none.
     """
+    folder = Path(folder)
     known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
     if not known:
         raise ValueError(f"there are no heatmaps in {folder}")

@@ -87,7 +87,7 @@ class History:
             known["recipe"] = Recipe(**known["recipe"])
             known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
             return cls(**known)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"this is no training history ({error})") from None
 
     def save(self, path):
@@ -98,4 +98,7 @@ class History:
         """Raises ValueError where the file is missing or no history."""
         if not Path(path).is_file():
             raise ValueError(f"there is no history at {path}")
-        return cls.from_json(Path(path).read_text())
+        try:
+            return cls.from_json(Path(path).read_text())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None

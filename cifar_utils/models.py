@@ -389,6 +389,14 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
     return model
 
 
+def whitening_layer(model):
+    """The network's Whitening layer; ValueError where it has none."""
+    for layer in model.modules():
+        if isinstance(layer, Whitening):
+            return layer
+    raise ValueError("this network has no whitening layer; set whitening to 0, or take fastnet")
+
+
 @torch.no_grad()
 def whiten(model, inputs):
     """Fit the network's Whitening layer to `inputs`, normalised float (N, 3, H, W).
@@ -397,9 +405,7 @@ def whiten(model, inputs):
     directions that hardly vary: those are left small, for they hold mostly noise. Raises ValueError
     for a network without such a layer. Source: arXiv 2404.00498.
     """
-    layer = next((layer for layer in model.modules() if isinstance(layer, Whitening)), None)
-    if layer is None:
-        raise ValueError("this network has no whitening layer; set whitening to 0, or take fastnet")
+    layer = whitening_layer(model)
     moments, count = 0, 0
     for batch in inputs.split(500):  # the patches of all images would fill half a gigabyte
         patches = F.unfold(batch.cpu().double(), layer.kernel_size)  # (500, 12, patches an image)

@@ -118,7 +118,7 @@ def show_pixels(values, *, title=None, ax=None):
 @styled
 def show_images(images, *, titles=None, columns=8, title=None):
     """A grid of images, uint8 (N, 3, H, W), each under its title."""
-    figure, axes = _grid(len(images), columns, (1.2, 1.35 if titles else 1.2), title)
+    figure, axes = _grid(len(images), columns, (1.2, 1.2 if titles is None else 1.35), title)
     for place, (ax, image) in enumerate(zip(axes, images, strict=True)):
         ax.imshow(_as_picture(image), interpolation="nearest")
         if titles is not None:
@@ -234,10 +234,10 @@ def _lay_over(ax, heatmap, extent):
 def plot_history(history, *, metric="accuracy", ax=None):
     """Training and validation curves of a History over its epochs.
 
-    metric: "accuracy" or "loss". Row 0, the untrained network, is drawn as well.
+    metric: "accuracy" or "loss", ValueError for others. Row 0, the untrained network, is drawn as
+    well.
     """
-    if metric not in ("accuracy", "loss"):
-        raise ValueError(f"unknown metric {metric!r}; choose accuracy or loss")
+    _check_metric(metric)
     ax = _axes(ax)
     epochs = [row.epoch for row in history.epochs]
     for part, style, color in (("train", "o--", ORANGE), ("val", "s-", BLUE)):
@@ -260,9 +260,10 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
 
     histories: dict from name to History; a star marks the test figure of one that has it. metric:
-    "accuracy" or "loss". The horizontal axis is the share of the training, so that runs of
-    different lengths can be compared.
+    "accuracy" or "loss", ValueError for others. The horizontal axis is the share of the training,
+    so that runs of different lengths can be compared.
     """
+    _check_metric(metric)
     ax = _axes(ax, (8, 4))
     meaning = {"val": "solid: validation", "train": "dashed: training", "test": "★: test"}
     drawn = set()
@@ -290,6 +291,11 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
         title=", ".join(meaning[part] for part in meaning if part in drawn),
     )
     return ax
+
+
+def _check_metric(metric):
+    if metric not in ("accuracy", "loss"):
+        raise ValueError(f"unknown metric {metric!r}; choose accuracy or loss")
 
 
 @styled

@@ -27,7 +27,7 @@ from cifar_utils.device import (
 )
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
-from cifar_utils.models import Whitening, takes, whiten
+from cifar_utils.models import Whitening, takes, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
 from cifar_utils.winograd import convolutions, library
 
@@ -105,8 +105,10 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     want of a compiler. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
-    each draws for itself. Raises ArithmeticError where the loss is no longer finite. Used in
-    notebook 04.
+    each draws for itself. Raises ArithmeticError where the loss is no longer finite, and ValueError
+    before the first step: for no training images, an unknown name in the recipe, a recipe that the
+    model does not fit, another recipe than that of `resume`, or `compile` without a compiler. Used
+    in notebook 04.
     """
     if distributed.rank():
         log, progress = (lambda run: None), iter
@@ -172,15 +174,22 @@ def start(model, train, val, recipe, device, precision, resume):
 
 
 def prepare(model, train, recipe):
-    """Whiten the first layer where the recipe says so; ValueError if the two do not fit.
+    """Whiten the first layer where the recipe says so. Raises ValueError as `check_model` does.
 
     Where it does not, a whitening layer is trained like any other, for it holds random kernels.
     """
+    check_model(model, recipe)
     if recipe.whitening:
         whiten(model, normalize(train.images[:5000]))
     for layer in model.modules():
         if isinstance(layer, Whitening):
             layer.weight.requires_grad_(not recipe.whitening)
+
+
+def check_model(model, recipe):
+    """ValueError where the recipe wants of the network what it cannot do."""
+    if recipe.whitening:
+        whitening_layer(model)
     if recipe.small_until and not takes(model, recipe.small_size):
         raise ValueError(
             f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
@@ -343,7 +352,8 @@ def lr_range_test(
     The recipe gives everything else but the size of the images, which are whole ones; under muon
     its muon_lr keeps its ratio to lr. The losses are smoothed (exponential mean of 0.9, its start
     corrected). The test ends early where the loss passes four times its lowest value. The model is
-    changed: throw it away. Used in notebook 04.
+    changed: throw it away. Raises ValueError for rates that do not rise from above 0, for fewer
+    than 10 steps, and as `fit` does. Used in notebook 04.
     """
     if not 0 < lowest < highest:
         raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")

@@ -107,7 +107,7 @@ def pays(outputs, inputs, height, width):
 class Winograd(torch.autograd.Function):
     """Maps (N, C, H, W) and kernels (K, C, 3, 3) to maps (N, K, H, W), as F.conv2d with padding 1.
 
-    All in fp32 on a CPU, C and K multiples of 16: ValueError for others. The result is laid out
+    All in fp32 on a CPU, C and K multiples of 16: an error for others. The result is laid out
     channels last. For the way back the transformed patches are kept, in 2.25 times the memory of
     the input maps or, where these do not fill their tiles, more.
     """

@@ -172,6 +172,18 @@ def test_published_pipelines_do_what_they_say():
     assert abs((cut == 256).float().mean() - 0.3) < 5 * (0.3 * 0.7 / 2000) ** 0.5
 
 
+def test_images_that_are_no_bytes_are_refused():
+    with pytest.raises(ValueError, match=r"torch.float32; augment takes uint8"):
+        augment(torch.rand(2, 3, 32, 32), "crop-flip-color")
+
+
+def test_unknown_pipelines_name_the_valid_ones():
+    with pytest.raises(ValueError, match="'crop'; choose one of conv5-published, compact-"):
+        A.albumentations_pipeline("crop")
+    with pytest.raises(ValueError, match="choose one of conv5-torchvision, compact-torchvision"):
+        A.torchvision_pipeline("conv5-published")
+
+
 def test_unknown_policy_names_the_valid_ones():
     with pytest.raises(ValueError, match=r"unknown augmentation 'flap'.*crop-flip"):
         augment(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "flap")

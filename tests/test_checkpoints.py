@@ -1,6 +1,7 @@
 import hashlib
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,10 +106,11 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
-    checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": 1})
+    state = {"model": {}, "optimizer": {}, "history": "", "epoch": 1}
+    checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", state)
     with pytest.raises((AttributeError, pickle.PicklingError)):
         checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": lambda: 2})
-    assert checkpoints.load_checkpoint(tmp_path / "checkpoint.pt") == {"epoch": 1}
+    assert checkpoints.load_checkpoint(tmp_path / "checkpoint.pt") == state
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -119,6 +121,11 @@ def test_pretrained_weights_are_checked_against_their_hash(tmp_path, monkeypatch
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
     assert checkpoints.find_weights("compact")[1] == INFO
+    monkeypatch.chdir(tmp_path)
+    Path("compact").mkdir()  # a run of that name does not hide what ships, and has its own path
+    assert checkpoints.find_weights("compact")[1] == INFO
+    with pytest.raises(ValueError, match="no weights at compact"):
+        checkpoints.find_weights("./compact")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="SHA-256"):
         checkpoints.load_pretrained("compact")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from cifar_utils import checkpoints, data, evaluate, report, ship
+from cifar_utils import bench, checkpoints, data, evaluate, report, ship, train
 from cifar_utils.__main__ import main
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -134,7 +134,10 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     assert "without checkpoint.pt" in refused(capsys, "train", "--resume", "--out", "run")
 
 
-def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays):
+def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch):
+    def refuse(*_):
+        raise ValueError("no such thing")
+
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
     main([*run, "--cam"])
     Path("run/cam/mine.png").touch()
@@ -142,6 +145,13 @@ def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays):
     assert len(list(Path("run/cam").iterdir())) == 3 + 5 + 1
     main([*run, "--overwrite"])
     assert [path.name for path in Path("run/cam").iterdir()] == ["mine.png"]
+    main([*run, "--overwrite", "--cam"])
+    kept = sorted(Path("run/cam").iterdir())
+    with monkeypatch.context() as refusing:
+        refusing.setattr(train, "start", refuse)
+        assert "no such thing" in refused(capsys, *run, "--overwrite")
+    assert sorted(Path("run/cam").iterdir()) == kept  # a refused run takes nothing away
+    main([*run, "--overwrite"])
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
     assert not Path("shipped/compact-val-cam.npz").exists()
 
@@ -379,6 +389,16 @@ def test_data_describes_what_it_finds(arrays, capsys):
     assert "no training images for --montage" in line
 
 
+def test_data_names_every_class_of_a_folder(tmp_path, capsys):
+    for number in range(12):
+        for part in ("train", "test")[: 2 if number < 11 else 1]:  # the last has no test images
+            folder = tmp_path / "pictures" / part / f"class{number:02d}"
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(folder / "1.png")
+    main(["data", "--root", "pictures", "--source", "folder"])
+    assert "class10 1/1, class11 1/0\n" in capsys.readouterr().out
+
+
 def test_summary_and_recipes(capsys):
     main(["summary", "separable"])
     assert "199,810" in capsys.readouterr().out
@@ -463,6 +483,20 @@ def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, 
     refused(capsys, "train", "--recipe", "compact", "--device", "x")
     refused(capsys, "train", "--recipe", "compact", "--precision", "x")
     refused(capsys, "train", "--recipe", "compact", "--initialization", "x")
+    line = refused(capsys, "train", "--recipe", "compact", "--whitening", "0.1")
+    assert "no whitening layer" in line
+    small = ["--small-size", "20", "--small-until", "0.5"]
+    line = refused(capsys, "train", "--recipe", "compact", *small)
+    assert "compact takes no images of 20 pixels" in line
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    line = refused(capsys, "train", "--recipe", "compact", "--compile", "--device", "cpu")
+    assert "C++ compiler no-such-compiler" in line
+
+
+def test_bench_measures_nothing_before_it_knows_the_recipes(capsys, monkeypatch):
+    monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measured"))
+    for names in (["lenet"], ["fast", "--against", "lenet"], ["compact", "--whitening", "0.1"]):
+        refused(capsys, "bench", "--recipe", *names)
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trained, monkeypatch):
@@ -470,7 +504,8 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trai
     Path("file").touch()
     for out in ("file", "file/below"):
         for command in (["train", "--recipe", "compact"], ["test", "--weights", trained],
-                        ["predict", "x.png", "--weights", trained], ["lr-find"]):  # fmt: skip
+                        ["predict", "x.png", "--cam", "--weights", trained],
+                        ["lr-find"]):  # fmt: skip
             assert "is a file; choose another folder" in refused(capsys, *command, "--out", out)
     line = refused(capsys, "bench", "--json", "file/bench.json")
     assert "file is a file; choose another file with --json" in line
@@ -479,11 +514,26 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trai
     assert "cannot be written" in refused(capsys, "train", "--recipe", "compact", "--out", "new")
 
 
+def test_what_writes_nothing_works_in_a_folder_that_cannot_be_written_to(
+    arrays, capsys, trained, monkeypatch
+):
+    Image.new("RGB", (32, 32)).save("x.png")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    main(["predict", "x.png", "--weights", trained])
+    main(["test", "--weights", trained, *arrays])
+    capsys.readouterr()
+    for command in (["predict", "x.png", "--cam"], ["test", "--grid", *arrays]):
+        assert "cannot be written" in refused(capsys, *command, "--weights", trained)
+
+
 def test_a_damaged_checkpoint_is_refused(capsys, arrays):
     Path("run").mkdir()
     Path("run/checkpoint.pt").write_text("junk")
     line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
     assert "damaged" in line
+    torch.save(create_model("compact").state_dict(), "run/checkpoint.pt")
+    line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
+    assert "run/checkpoint.pt is no checkpoint of a run" in line
 
 
 def test_the_module_runs_as_a_program_and_needs_no_whole_output():

@@ -572,6 +572,12 @@ def test_arrays_in_the_manner_of_cifar_10_1(save, tmp_path):
         assert cifar.test.labels.dtype == torch.int64 and cifar.classes == data.CLASSES
 
 
+def test_an_array_that_is_given_by_itself_is_the_test_set(save, tmp_path):
+    images, labels = save("train_data.npy", "train_labels.npy")
+    cifar = data.load(tmp_path / "train_data.npy", source="npy")
+    assert is_split_of(cifar.test, images, labels) and not len(cifar.train)
+
+
 def test_arrays_in_the_manner_of_cifar_10_c(save, tmp_path):
     save("snow.npy", "labels.npy", seed=1)
     images, labels = save("fog.npy", "labels.npy", seed=2)

@@ -124,6 +124,13 @@ def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
     assert not torch.equal(usual, explain.grad_cam(model, split.images, split.labels, stage=3))
 
 
+def test_each_image_needs_its_target(random_split):
+    model, split = create_model("compact", seed=0), random_split(4)
+    for targets in (split.labels[:3], torch.cat([split.labels, split.labels])):
+        with pytest.raises(ValueError, match=r"4 images and [38] targets"):
+            explain.grad_cam(model, split.images, targets)
+
+
 def test_unknown_names_list_the_valid_ones(random_split):
     model, split = create_model("compact"), random_split(1)
     with pytest.raises(ValueError, match="choose one of gradcam, gradcam"):

@@ -68,3 +68,6 @@ def test_text_that_is_no_history_is_refused(tmp_path):
             History.from_json(text)
     with pytest.raises(ValueError, match="there is no history at"):
         History.load(tmp_path / "history.json")
+    (tmp_path / "history.json").write_text('{"recipe": ')  # cut short
+    with pytest.raises(ValueError, match=r"history.json: this is no training history"):
+        History.load(tmp_path / "history.json")

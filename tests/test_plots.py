@@ -57,6 +57,11 @@ def test_history_draws_both_curves_and_names_the_source(metric):
         plots.plot_history(HISTORY, metric="error")
 
 
+def test_compared_histories_know_the_same_metrics():
+    with pytest.raises(ValueError, match="'acc'; choose accuracy or loss"):
+        plots.compare_histories({"mine": HISTORY}, metric="acc")
+
+
 def test_an_unaugmented_training_is_not_called_augmented():
     plain = History(Recipe("mine", augmentation="none"), "synthetic", HISTORY.epochs)
     for history, name in ((HISTORY, "training (augmented)"), (plain, "training")):
@@ -150,6 +155,11 @@ def test_galleries_of_one_and_of_none(judged):
         mistakes = evaluate.most_confident_mistakes(logits, split.labels, count=count)
         assert isinstance(plots.show_mistakes(split.images, mistakes), Figure)
         assert isinstance(plots.show_images(split.images[:count]), Figure)
+
+
+def test_titles_of_images_may_be_an_array(random_split):
+    split = random_split(3)
+    assert titles(plots.show_images(split.images, titles=np.array(split.names))) == split.names
 
 
 def test_rows_show_each_rows_images_beside_its_name(random_split):
