@@ -42,6 +42,9 @@ def _train(options):
     recipe = _checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
     state, recipe = agreed(_resume(options, recipe, _writable(out)) if first else None)
+    teacher = Path(recipe.teacher).resolve()
+    if recipe.teacher and teacher.exists() and out.resolve() in (teacher, teacher.parent):
+        raise ValueError(f"{out} is to be written, so it cannot be the teacher; choose another")
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
@@ -112,6 +115,7 @@ def _test_run(model, history, cifar, out, *, verbose):
 def _checked_recipe(options, name):
     """That recipe with the flags' changes; all that can be refused before the data is touched."""
     from cifar_utils.augment import operations
+    from cifar_utils.checkpoints import find_weights
     from cifar_utils.device import check_compiler, pick_device, pick_precision
     from cifar_utils.models import INITIALIZATIONS, MODELS, create_model
     from cifar_utils.optim import OPTIMIZERS, SCHEDULES
@@ -132,6 +136,8 @@ def _checked_recipe(options, name):
     ):
         if name not in known:
             raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+    if recipe.teacher:
+        find_weights(recipe.teacher)
     if options.recipe:  # else the recipe may still come from the run to resume
         check_model(create_model(recipe.model, **recipe.initial()), recipe)
     return recipe

@@ -256,7 +256,7 @@ def estimate(recipe, train, *, steps=10):
     from cifar_utils.device import describe, keep_memory, layout, pick_device, pick_precision
     from cifar_utils.models import create_model
     from cifar_utils.optim import make_optimizer
-    from cifar_utils.train import AugmentedBatches, train_one_epoch
+    from cifar_utils.train import AugmentedBatches, find_teacher, train_one_epoch
 
     device = pick_device()
     precision = pick_precision("auto", device)
@@ -266,11 +266,12 @@ def estimate(recipe, train, *, steps=10):
     model.to(device, memory_format=layout(device))
     optimizer = make_optimizer(model, recipe)
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)
+    rest = {"precision": precision, "teacher": find_teacher(recipe, train.classes, device)}
     times, began = [], time.perf_counter()
     while len(times) < 4 or (len(times) < steps and time.perf_counter() - began < 5):
         start = time.perf_counter()
         batch = batches[len(times) % len(batches)]
-        train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), precision=precision)
+        train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), **rest)
         times.append(time.perf_counter() - start)
     step = statistics.median(times[2:])  # the first two also compile kernels and ask for memory
     seconds = step * len(batches) * recipe.epochs

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cifar_utils import distributed
 from cifar_utils.augment import augment, operations
+from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import normalize
 from cifar_utils.device import (
     autocast,
@@ -33,13 +34,15 @@ from cifar_utils.winograd import convolutions, library
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,
-                    precision="fp32", scaler=None):  # fmt: skip
+                    precision="fp32", scaler=None, teacher=None):  # fmt: skip
     """One pass over `batches`; mean loss and accuracy over its images, as floats.
 
     batches: an iterable with a length that gives (uint8 images, labels). span: where the epoch
     begins and ends in the training, as fractions; learning rate and image size follow. progress:
-    wraps the batches, as tqdm does. Of several processes each takes its part of every batch. Used
-    in notebook 04.
+    wraps the batches, as tqdm does. teacher: a network in evaluation mode on the model's device,
+    see `find_teacher`; its answers to the whole images are learnt beside the labels, and the loss
+    that is returned is that of the labels alone. Of several processes each takes its part of every
+    batch. Used in notebook 04.
     """
     device = next(model.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -52,13 +55,18 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         set_rates(optimizer, recipe, done)
         whole = len(labels)  # of which this process, if others help, takes a part
         images, labels = map(distributed.share_of, (images, labels))
-        inputs = shrunk(normalize(images.to(device)), recipe, done)
-        inputs = inputs.contiguous(memory_format=layout(device))
-        labels = labels.to(device)
+        images, labels = normalize(images.to(device)), labels.to(device)
+        inputs = shrunk(images, recipe, done).contiguous(memory_format=layout(device))
         with autocast(device, precision), convolutions(recipe.winograd):
             logits = model(inputs)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if teacher is not None:
+            with torch.no_grad(), autocast(device, precision), convolutions(recipe.winograd):
+                answers = teacher(images.contiguous(memory_format=layout(device)))
+            share = recipe.teacher_share
+            apart = distance(logits, answers.float(), recipe.temperature)
+            loss = (1 - share) * loss + share * apart
         loss = loss * (len(labels) / whole)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
@@ -74,6 +82,18 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         count += whole
     distributed.add_up(loss_sum, correct)
     return loss_sum.item() / count, correct.item() / count
+
+
+def distance(logits, answers, temperature):
+    """How far a network's logits (N, K) are from its teacher's answers, logits too: the mean
+    Kullback-Leibler divergence in nats, 0 or more, of the probabilities at that temperature.
+
+    Times temperature², so that its gradient does not fade as the temperature rises (Hinton, Vinyals
+    and Dean, arXiv 1503.02531).
+    """
+    learnt = F.log_softmax(logits / temperature, 1)
+    wanted = F.log_softmax(answers / temperature, 1)
+    return F.kl_div(learnt, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
 def shrunk(inputs, recipe, done):
@@ -107,13 +127,14 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite, and ValueError
     before the first step: for no training images, an unknown name in the recipe, a recipe that the
-    model does not fit, another recipe than that of `resume`, or `compile` without a compiler. Used
-    in notebook 04.
+    model does not fit, a teacher that is missing or knows other classes, another recipe than that
+    of `resume`, or `compile` without a compiler. Used in notebook 04.
     """
     if distributed.rank():
         log, progress = (lambda run: None), iter
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
+    teacher = find_teacher(recipe, train.classes, device)
     network = compiled(run, train) if compile else model
     recipe = recipe.changed(winograd=recipe.winograd and not compile)
     if recipe.winograd and (device.type, precision) == ("cpu", "fp32") and not library():
@@ -136,6 +157,7 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
                 span=span, progress=progress, precision=precision, scaler=run.scaler,
+                teacher=teacher,
             )  # fmt: skip
             seconds = time.perf_counter() - began
             run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
@@ -171,6 +193,22 @@ def start(model, train, val, recipe, device, precision, resume):
     if resume:
         run.load_state(resume)
     return run
+
+
+def find_teacher(recipe, classes, device):
+    """The network that the recipe learns from, ready to answer; None where it names none.
+
+    Raises ValueError where there is no such network, or where it knows other classes.
+    """
+    if not recipe.teacher:
+        return None
+    teacher, info = find_weights(recipe.teacher)
+    if info.classes != tuple(classes):
+        raise ValueError(
+            f"the teacher {recipe.teacher} knows the classes {', '.join(info.classes)}; the data "
+            f"has {', '.join(classes)}"
+        )
+    return teacher.requires_grad_(False).to(device, memory_format=layout(device))
 
 
 def prepare(model, train, recipe):
@@ -370,6 +408,7 @@ def lr_range_test(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
     batches = AugmentedBatches(train, recipe, epoch=1)
+    teacher = find_teacher(recipe, train.classes, device)
     torch.manual_seed(seed_from(recipe.seed))
     rates, losses, mean = [], [], 0.0
     for step in progress(range(steps)):
@@ -378,7 +417,7 @@ def lr_range_test(
             group["initial_lr"] = rate * ratio
         loss, _ = train_one_epoch(
             model, [batches[step % len(batches)]], optimizer, recipe, precision=precision,
-            scaler=scaler,
+            scaler=scaler, teacher=teacher,
         )  # fmt: skip
         mean = 0.9 * mean + 0.1 * loss
         smooth = mean / (1 - 0.9 ** (step + 1))

@@ -99,6 +99,19 @@ def test_every_recipe_field_is_a_flag(arrays, capsys):
     assert printed.startswith("test: ") and printed.count("\n") == 1
 
 
+def test_a_run_can_teach_another_but_not_itself(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--teacher", "teacher"]
+    main([*run[:-2], "--out", "teacher"])
+    main([*run, "--teacher-share", "0.9", "--temperature", "4", "--out", "student"])
+    recipe = History.load("student/history.json").recipe
+    assert (recipe.teacher, recipe.teacher_share, recipe.temperature) == ("teacher", 0.9, 4.0)
+    before = (Path("teacher") / "weights.safetensors").read_bytes()
+    for path in ("teacher", "./teacher/weights.safetensors"):
+        again = [*run, "--teacher", path, "--out", "teacher", "--overwrite"]
+        assert "cannot be the teacher" in refused(capsys, *again)
+    assert (Path("teacher") / "weights.safetensors").read_bytes() == before
+
+
 def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):
     asked, predict = [], evaluate.predict
 
@@ -434,6 +447,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["train", "--recipe", "compact", "--optimizer", "x"], "choose one of sgd, adam"),
         (["train", "--recipe", "compact", "--schedule", "x"], "choose one of constant"),
         (["train", "--recipe", "compact", "--augmentation", "x"], "choose one of none, flip"),
+        (["train", "--recipe", "compact", "--teacher", "x"], "one of the shipped networks: comp"),
         (
             ["train", "--recipe", "compact", "--initialization", "x"],
             "choose one of default, kaiming, dirac",
@@ -483,6 +497,7 @@ def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, 
     refused(capsys, "train", "--recipe", "compact", "--device", "x")
     refused(capsys, "train", "--recipe", "compact", "--precision", "x")
     refused(capsys, "train", "--recipe", "compact", "--initialization", "x")
+    refused(capsys, "train", "--recipe", "compact", "--teacher", "x")
     line = refused(capsys, "train", "--recipe", "compact", "--whitening", "0.1")
     assert "no whitening layer" in line
     small = ["--small-size", "20", "--small-until", "0.5"]

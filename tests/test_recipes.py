@@ -76,7 +76,7 @@ def test_rates_for_a_sum_of_losses_are_carried_over_to_the_mean(
 
 def test_recipes_of_older_histories_load_and_are_as_they_were():
     added = ("vector_rate", "muon_momentum", "muon_steps", "small_size", "small_until",
-             "whitening", "views")  # fmt: skip
+             "whitening", "views", "teacher", "teacher_share", "temperature")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe(**older) == Recipe(lr=0.3)
 
@@ -109,7 +109,8 @@ def test_a_recipe_survives_json(recipe):
      ("seed", -1), ("step_every", 0.0), ("clip_norm", -1.0), ("dropout_factor", 1.1),
      ("vector_rate", 0.0), ("muon_momentum", 1.0), ("muon_steps", 0), ("small_size", 33),
      ("small_until", 1.1), ("whitening", -0.1), ("views", 3), ("epochs", 2.5), ("lr", "fast"),
-     ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf"))],
+     ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf")),
+     ("teacher_share", 1.1), ("temperature", 0.0)],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):

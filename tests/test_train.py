@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cifar_utils import checkpoints, train
+from cifar_utils import checkpoints, course, train
 from cifar_utils.augment import augment
-from cifar_utils.data import normalize
+from cifar_utils.data import CLASSES, normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
 from cifar_utils.models import (
@@ -40,7 +42,7 @@ def weights(model):
 
 
 def run(train_split, val=None, recipe=RECIPE, **options):
-    model = create_model(recipe.model, seed=recipe.seed)
+    model = create_model(recipe.model, **recipe.initial())
     options = {"log": lambda run: None} | PLAIN | options
     return model, fit(model, train_split, val, recipe, **options)
 
@@ -227,6 +229,113 @@ def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_s
         assert torch.equal(before, model.classifier[-1].weight) is not moves
         assert model.classifier[-1].weight.isfinite().all()
         assert (scaler.get_scale() < scale) is not moves
+
+
+# --- a teacher ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def taught(tmp_path):
+    """Write a network's weights where a recipe can name them; the changes that make it teach."""
+
+    def write(model, recipe=RECIPE, classes=CLASSES):
+        path = tmp_path / "teacher.safetensors"
+        checkpoints.save_weights(path, model, checkpoints.WeightsInfo(recipe, "painted", classes))
+        return {"teacher": str(path), "teacher_share": 1.0}
+
+    return write
+
+
+@given(
+    rows=st.integers(1, 4), temperature=st.floats(0.25, 20), scale=st.floats(0.1, 30),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_distance_to_a_teacher_is_the_divergence_summed_by_hand(rows, temperature, scale, seed):
+    logits, answers = scale * torch.randn(2, rows, 10, generator=generator(seed)).double()
+    total = 0.0
+    for row, answer in zip(logits.tolist(), answers.tolist(), strict=True):
+        p, q = (
+            [math.exp((value - max(values)) / temperature) for value in values]
+            for values in (answer, row)
+        )
+        p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+        total += sum(x * math.log(x / y) for x, y in zip(p, q, strict=True) if x > 0)
+    by_hand = temperature**2 * total / rows
+    assert train.distance(logits, answers, temperature).item() == pytest.approx(by_hand, abs=1e-9)
+    assert train.distance(logits, logits, temperature).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_nothing_is_learnt_from_a_teacher_who_knows_what_the_network_knows(painted_split, taught):
+    recipe = RECIPE.changed(model="conv5", dropout_factor=0.0, weight_decay=0.0, epochs=1)
+    model = create_model("conv5", seed=RECIPE.seed, dropout_factor=0.0)
+    lesson = recipe.changed(**taught(model, recipe))
+    moved = [
+        (weights(run(painted_split(32), None, changed)[0]) - weights(model)).abs().max().item()
+        for changed in (lesson, lesson.changed(teacher_share=0.5))
+    ]
+    assert moved[0] < 1e-5 < 1e-3 < moved[1]
+
+
+def test_a_step_with_a_teacher_is_one_towards_both_labels_and_answers(painted_split, taught):
+    """With the temperature at 1 the gradient is that of mixed probabilities as labels."""
+    split, teacher = painted_split(32), create_model("conv5", seed=1).eval()
+    lesson = taught(teacher, RECIPE.changed(model="conv5")) | {"teacher_share": 0.3}
+    recipe = RECIPE.changed(model="conv5", dropout_factor=0.0, weight_decay=0.0, momentum=0.0,
+                            epochs=1, batch_size=32, lr=1.0, schedule="constant",
+                            augmentation="none", **lesson)  # fmt: skip
+    model = create_model("conv5", seed=RECIPE.seed, dropout_factor=0.0)
+    model.to(memory_format=torch.channels_last)  # so that sums are taken in the same order
+    inputs = normalize(split.images).contiguous(memory_format=torch.channels_last)
+    labels = F.one_hot(split.labels, 10).float()
+    wanted = 0.7 * labels + 0.3 * teacher(inputs).softmax(1).detach()
+    loss = -(wanted * model(inputs).log_softmax(1)).sum(1).mean()
+    loss.backward()
+    fitted, history = run(split, None, recipe)
+    for end, begin in zip(fitted.parameters(), model.parameters(), strict=True):
+        by_hand = -recipe.lr * begin.grad
+        assert (end - begin - by_hand).norm() < 0.01 * by_hand.norm()
+    plain = create_model("conv5", seed=RECIPE.seed, dropout_factor=0.0)
+    labels_alone = F.cross_entropy(plain(inputs), split.labels).item()
+    assert history.epochs[1].train_loss == pytest.approx(labels_alone, rel=1e-5)
+
+
+def test_a_teacher_sees_whole_images_and_stays_as_it_is(painted_split):
+    seen, split = [], painted_split(32)
+    teacher = create_model("compact", seed=1).eval().requires_grad_(False)
+    teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    before = weights(teacher)
+    recipe = RECIPE.changed(small_size=16, small_until=1.0, teacher_share=1.0)
+    features = torch.nn.Sequential(stage(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()))
+    model = ConvNet(features, average_head(8, 10))
+    train.train_one_epoch(
+        model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
+        teacher=teacher,
+    )  # fmt: skip
+    assert seen == [(16, 3, 32, 32)] * 2
+    assert torch.equal(weights(teacher), before) and not teacher.training
+
+
+def test_a_teacher_is_looked_for_before_the_first_step(painted_split, taught):
+    others = taught(create_model("compact", 3, seed=0), classes=("a", "b", "c"))
+    for changes, complaint in (
+        (others, "a, b, c"),
+        ({"teacher": "nobody"}, "neither a path nor one of the shipped networks"),
+    ):
+        rows = []
+        with pytest.raises(ValueError, match=complaint):
+            run(painted_split(32), None, RECIPE.changed(**changes), log=rows.append)
+        assert rows == []
+
+
+def test_the_range_test_and_the_estimate_ask_the_teacher(painted_split, taught, monkeypatch):
+    asked, distance = [], train.distance
+    monkeypatch.setattr(train, "distance", lambda *given: asked.append(1) or distance(*given))
+    lesson = RECIPE.changed(**taught(create_model("compact", seed=1)))
+    model, split = create_model("compact", seed=0), painted_split(32)
+    tried = train.lr_range_test(model, split, lesson, steps=10, highest=0.1, **PLAIN)
+    assert len(asked) == len(tried.rates)
+    course.estimate(lesson, split, steps=4)
+    assert len(asked) > len(tried.rates)
 
 
 class Sizes(torch.nn.Module):
