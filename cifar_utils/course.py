@@ -26,10 +26,17 @@ QUICK_IMAGES = 1000  # of each split
 QUICK_EPOCHS = 2
 LONG = 300  # seconds of training after which `estimate` says how to shorten it
 
+# What the first cell makes sure of, the oldest torch that will do, and what may be loaded before it
+# (package: module), so that a newer one takes a restart.
+NEEDED = ("torch", "torchvision", "albumentations", "torchsummary", "pytorch_grad_cam")
+OLDEST_TORCH = (2, 6)
+LOADED = {"matplotlib": "matplotlib", "pillow": "PIL"}
+
 # Where notebooks are run: (name, what its environment variables start with, how to get a GPU).
+# Kaggle first: its image is made from Colab's and may have its variables, too.
 PLACES = (
-    ("Colab", "COLAB_", "Runtime → Change runtime type → T4 GPU"),
     ("Kaggle", "KAGGLE_", "Settings → Accelerator → GPU T4 x2"),
+    ("Colab", "COLAB_", "Runtime → Change runtime type → T4 GPU"),
     ("Gradient", "PAPERSPACE_", "stop the machine, then start it again as one with a GPU"),
 )
 ELSEWHERE = "open the clone on Colab, Kaggle or Gradient; an NVIDIA or Apple GPU is used by itself"
@@ -53,7 +60,8 @@ def setup():
 
     On a CPU it says how to switch a GPU on. Torch is never touched: where pip has to be called, it
     is held to the installed versions of torch, torchvision and numpy. Raises SystemExit, with one
-    line to follow, where something is missing and cannot be installed.
+    line to follow, where torch is too old, where something is missing and cannot be installed, and
+    where pip has replaced what the kernel had loaded.
     """
     _install()
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler chats on stderr
@@ -85,25 +93,43 @@ def where():
 
 
 def _install():
-    """`pip install --editable` of the clone, where the package has not been installed yet."""
-    if _version("cifar-utils"):
+    """`pip install --editable` of the clone, where it or what it needs is not there yet."""
+    if _version("cifar-utils") and not _missing():  # a clone names itself wherever it was installed
         return
+    torch = _version("torch")
+    if torch and tuple(map(int, torch.split(".")[:2])) < OLDEST_TORCH:
+        raise SystemExit(
+            f"Here is torch {torch}, and the course needs {'.'.join(map(str, OLDEST_TORCH))} or "
+            "newer: choose a newer image, or run `pip install --upgrade torch torchvision` and "
+            "restart the kernel."
+        )
     print("Installing cifar_utils and what it needs …")
     kept = [f"{name}=={_version(name)}" for name in ("torch", "torchvision", "numpy")
             if _version(name)]  # fmt: skip
+    loaded = {name: _version(name) for name, module in LOADED.items() if module in sys.modules}
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(kept))
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
         done = subprocess.run([*pip, "--editable", str(ROOT)], capture_output=True, text=True)
     importlib.invalidate_caches()
-    needed = ("torch", "torchvision", "albumentations", "torchsummary", "pytorch_grad_cam")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if done.returncode and missing:
+    if done.returncode and _missing():
+        said = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise SystemExit(
-            f"Could not install {', '.join(missing)}: switch the Internet on for this notebook, "
-            f"or run `pip install --editable {ROOT.name}` beside the clone, and restart the kernel."
+            f"Could not install {', '.join(_missing())}: switch the Internet on for this notebook, "
+            f"or run `pip install --editable {ROOT.name}` beside the clone, and restart the "
+            f"kernel. Pip's last line: {''.join(said)}"
         )
+    replaced = [name for name in loaded if loaded[name] != _version(name)]
+    if replaced:
+        raise SystemExit(
+            f"Newer files of {', '.join(replaced)} are installed, but older ones are loaded: "
+            "restart the kernel, then run this cell again."
+        )
+
+
+def _missing():
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
 def _version(name):
@@ -213,12 +239,12 @@ def upload():
 
     Raises ValueError elsewhere, and where no file was chosen. Used in notebook 05.
     """
-    try:
-        from google.colab import files
-    except ImportError:
+    if where()[0] != "Colab":
         raise ValueError(
             "only Colab can ask for a file; put yours beside the notebook and write its name"
-        ) from None
+        )
+    from google.colab import files
+
     for name, content in files.upload().items():
         # Colab itself keeps a second file of one name under another name: so keep it ourselves.
         path = scratch(Path(name).name)

@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -58,15 +60,16 @@ def test_setup_says_what_it_runs_on(full, capsys):
         ("COLAB_RELEASE_TAG", "Colab", "T4 GPU"),
         ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "Accelerator"),
         ("PAPERSPACE_FQDN", "Gradient", "stop the machine"),
-        (None, "", "Colab, Kaggle or Gradient"),
+        ("KAGGLE_URL_BASE COLAB_RELEASE_TAG", "Kaggle", "Settings"),  # its image is Colab's
+        ("", "", "Colab, Kaggle or Gradient"),
     ],
 )
 def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable, place, word):
     for name in ("COLAB_", "KAGGLE_", "PAPERSPACE_"):
         for known in [key for key in course.os.environ if key.startswith(name)]:
             monkeypatch.delenv(known)
-    if variable:
-        monkeypatch.setenv(variable, "x")
+    for name in variable.split():
+        monkeypatch.setenv(name, "x")
     monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
     course.setup()
     line = next(line for line in capsys.readouterr().out.splitlines() if "GPU here" in line)
@@ -94,7 +97,7 @@ def not_installed(monkeypatch):
     def run(command, **_):
         held = Path(command[command.index("--constraint") + 1]).read_text()
         calls.append((command, held))
-        return subprocess.CompletedProcess(command, returncode=1)
+        return subprocess.CompletedProcess(command, 1, stderr="ERROR: one\nERROR: no network\n")
 
     monkeypatch.setattr(subprocess, "run", run)
     return calls
@@ -117,6 +120,37 @@ def test_what_cannot_be_installed_ends_in_one_line(not_installed, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         course._install()
     assert "torchsummary" in stopped.value.code and "\n" not in stopped.value.code
+    assert stopped.value.code.endswith("no network")
+
+
+def test_a_clone_that_only_names_itself_is_installed(monkeypatch):
+    """Its egg-info outlives the packages that were installed with it, where only folders last."""
+    find, called = importlib.util.find_spec, []
+    lost = lambda name: None if name == "torchsummary" and not called else find(name)  # noqa: E731
+    monkeypatch.setattr(course.importlib.util, "find_spec", lost)
+    done = subprocess.CompletedProcess([], returncode=0)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: called.append(1) or done)
+    course._install()
+    assert called
+
+
+@pytest.mark.parametrize("old", ["2.1.1+cu121", "1.13.0"])
+def test_a_torch_that_is_too_old_is_named_before_pip_is_asked(not_installed, monkeypatch, old):
+    known = course._version
+    monkeypatch.setattr(course, "_version", lambda name: old if name == "torch" else known(name))
+    with pytest.raises(SystemExit, match=f"torch {re.escape(old)}, .* needs 2.6 or newer"):
+        course._install()
+    assert not_installed == []
+
+
+def test_what_pip_replaced_under_the_kernel_takes_a_restart(not_installed, monkeypatch):
+    known = course._version
+    fresh = lambda name: f"{known(name)}{'.1' if not_installed else ''}"  # noqa: E731
+    monkeypatch.setattr(
+        course, "_version", lambda name: None if name == "cifar-utils" else fresh(name)
+    )
+    with pytest.raises(SystemExit, match=r"matplotlib.*restart the kernel"):
+        course._install()
 
 
 def opening_cell():
@@ -181,6 +215,9 @@ def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, 
     files = types.SimpleNamespace(upload=lambda: chosen)
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
+    with pytest.raises(ValueError, match="only Colab"):  # Kaggle's image has that module, too
+        course.upload()
+    monkeypatch.setattr(course, "where", lambda: ("Colab", ""))
     monkeypatch.setattr(course, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="no file was chosen"):
         course.upload()

@@ -5,6 +5,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import cifar_utils
+from cifar_utils import course
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -22,6 +23,11 @@ def test_environment_yml_is_in_step_with_pyproject():
     assert python.removeprefix("python") == PROJECT["requires-python"]
     extras = PROJECT["optional-dependencies"]
     assert by_name(pip) == by_name(PROJECT["dependencies"] + extras["test"] + extras["course"])
+
+
+def test_the_first_cell_knows_the_oldest_torch():
+    oldest = ".".join(map(str, course.OLDEST_TORCH))
+    assert str(by_name(PROJECT["dependencies"])["torch"]) == f">={oldest}"
 
 
 def test_the_version_is_written_once_more_in_the_package_and_equal():
