@@ -126,6 +126,7 @@ _OWN = (
            augmentation="crop-alternating-cutout", dropout_factor=0.3),
     # The same network with a teacher beside the labels: that of the recipe "fast", trained without
     # the validation images, so that they still tell the truth about the student.
+    # 91.22%, one seed; 91 min on CPU, 2 threads, fp32
     Recipe("compact-distilled", model="compact", epochs=40, batch_size=256, optimizer="muon",
            lr=0.1, muon_lr=0.05, weight_decay=0.01, decay_vectors=False, label_smoothing=0.1,
            augmentation="crop-alternating-cutout", winograd=True, dropout_factor=0.0,
