@@ -46,7 +46,10 @@ def fast_network():
     return model
 
 
-NETWORKS = {"small": (small_network, {}), "fast": (fast_network, {"whitening": 0.5})}
+NETWORKS = {
+    "small": (small_network, {"teacher": "compact"}),
+    "fast": (fast_network, {"whitening": 0.5}),
+}
 
 
 def train(folder):
