@@ -198,6 +198,8 @@ def start(model, train, val, recipe, device, precision, resume):
 def find_teacher(recipe, classes, device):
     """The network that the recipe learns from, ready to answer; None where it names none.
 
+    A teacher that was trained on the validation images flatters validation, for it passes on what
+    it knows about them; of the shipped networks only those called -val were not.
     Raises ValueError where there is no such network, or where it knows other classes.
     """
     if not recipe.teacher:
