@@ -5,7 +5,9 @@ import os
 import shutil
 import sys
 import time
+import warnings
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -21,10 +23,10 @@ def pick_device(name="auto"):
     """The torch.device of that name (or the device given); "auto": CUDA, else MPS, else the CPU.
 
     Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
-    a device that this machine does not have, and for one that several processes cannot share.
-    Used in notebook 04.
+    a device that this machine does not have, for a GPU that this torch cannot compute on ("auto"
+    warns, and takes the CPU) and for one that several processes cannot share. Used in notebook 04.
     """
-    name = str(name)
+    name = asked = str(name)
     kind = name.partition(":")[0]
     if kind not in DEVICES:
         raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
@@ -40,11 +42,32 @@ def pick_device(name="auto"):
         raise ValueError(f"{name!r} is no device; write {kind} or {kind}:0") from None
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+    if kind == "cuda" and not _has_kernels(device):
+        too_old = (
+            f"torch {torch.__version__} cannot compute on the {describe(device)}; on Kaggle choose "
+            "GPU T4 x2, elsewhere another GPU or a torch built for this one"
+        )
+        if asked != "auto":
+            raise ValueError(f"{too_old}; or choose cpu")
+        warnings.warn(f"{too_old}. Going on with the CPU.", stacklevel=2)
+        device = torch.device("cpu")
     if ranks() > 1 and (kind == "mps" or device.index is not None):
         raise ValueError(
             f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
         )
     return device
+
+
+def _has_kernels(device):
+    """Whether this torch was built for the GPU: the newest are no longer built for the oldest, such
+    as the P100, where the driver is fine and the first operation fails."""
+    try:
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            raise
+        return False
+    return True
 
 
 def describe(device):
@@ -64,10 +87,13 @@ def layout(device):
 
 
 def check_compiler(device):
-    """ValueError where torch.compile lacks the C++ compiler that it needs on a CPU."""
+    """ValueError where torch.compile lacks what it needs: a C++ compiler for a CPU, for CUDA Triton
+    (which has no part in MPS)."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and not shutil.which(compiler):
         raise ValueError(f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX")
+    if device.type == "cuda" and not find_spec("triton"):
+        raise ValueError("torch.compile needs the package triton on a GPU; install it")
 
 
 def keep_memory():

@@ -20,6 +20,7 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
     assert pick_device("auto").type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "_has_kernels", lambda device: True)
     assert pick_device("auto").type == "cuda" and pick_device("cuda:1").index == 1
     assert pick_device("cpu") == CPU and pick_device(CPU) == CPU
     with pytest.raises(ValueError, match="no cuda:2; this machine has 2 CUDA"):
@@ -60,12 +61,44 @@ def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
     monkeypatch.setattr(device, "ranks", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(device, "_has_kernels", lambda device: True)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == CPU
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     for name in ("cuda:1", "mps"):
         with pytest.raises(ValueError, match=f"cannot share {name}; choose cpu, or cuda"):
             pick_device(name)
+
+
+def test_a_gpu_that_torch_was_not_built_for_is_named_and_left(monkeypatch):
+    failure = "CUDA error: no kernel image is available for execution on the device"
+
+    def zeros(size, device):
+        raise RuntimeError(failure)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
+    monkeypatch.setattr(torch, "zeros", zeros)
+    with pytest.warns(UserWarning, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*with the CPU"):
+        assert pick_device("auto") == CPU
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(ValueError, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*choose cpu"):
+            pick_device(name)
+    failure = "CUDA out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pick_device("auto")
+
+
+def test_the_compiler_s_needs_are_named(monkeypatch):
+    monkeypatch.setattr(device, "find_spec", lambda name: None)
+    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    for kind, needed in (("cpu", r"compiler \S+; install"), ("cuda", "triton on a GPU; install")):
+        with pytest.raises(ValueError, match=needed):
+            device.check_compiler(torch.device(kind))
+    device.check_compiler(torch.device("mps"))
+    monkeypatch.setattr(device, "find_spec", lambda name: "found")
+    device.check_compiler(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])
