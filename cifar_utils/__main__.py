@@ -179,7 +179,12 @@ def _add_predict(subparsers):
         example="cifar predict holiday.jpg --cam",
     )
     add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="image file of any size or kind")
+    add(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image file of any size or kind; its five likeliest classes are printed",
+    )
     add(
         "--weights",
         default="compact",
@@ -194,7 +199,7 @@ def _add_predict(subparsers):
         metavar="DIR",
         help="folder for --cam pictures (default: .)",
     )
-    add("--json", action="store_true", help="print one JSON list and nothing else")
+    add("--json", action="store_true", help="print only a JSON list, with all classes")
     _add_device(parser, precision=False)
 
 
@@ -286,8 +291,9 @@ def _add_bench(subparsers):
         "--recipe",
         nargs="+",
         metavar="NAME",
-        help="time these recipes from start to end, in turn, and their accuracy; without it, "
-        "networks and augmentations are timed",
+        help="train by each of these recipes to its end, in turn: seconds, and the accuracy that "
+        "they buy; without it, networks and augmentations are timed (networks in fp32, and in "
+        "another --precision beside it)",
     )
     add(
         "--against", metavar="NAME", help="one more in the race, for the ratio of the others' times"
@@ -440,8 +446,8 @@ def _add_device(parser, *, precision=True, compile=False):
         group.add_argument(
             "--compile",
             action="store_true",
-            help="put the network through torch.compile before the first epoch; on CPUs this needs "
-            "a C++ compiler, and training may be slower for it",
+            help="put the network, not the whole step, through torch.compile before the first "
+            "epoch; on CPUs this needs a C++ compiler, and training may be slower for it",
         )
 
 

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from cifar_utils.augment import AUGMENTATIONS
 from cifar_utils.data import CLASSES
 from cifar_utils.files import write_whole
 
@@ -243,7 +244,8 @@ def plot_history(history, *, metric="accuracy", ax=None):
     for part, style, color in (("train", "o--", ORANGE), ("val", "s-", BLUE)):
         values = [getattr(row, f"{part}_{metric}") for row in history.epochs]
         if None not in values:
-            augmented = " (augmented)" if history.recipe.augmentation != "none" else ""
+            changed = AUGMENTATIONS.get(history.recipe.augmentation) != ()
+            augmented = " (augmented)" if changed else ""
             name = {"train": f"training{augmented}", "val": "validation"}[part]
             ax.plot(epochs, values, style, color=color, markersize=4, label=name)
     ax.set(title=history.title, xlabel="epoch", ylabel=metric)

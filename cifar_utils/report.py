@@ -192,7 +192,9 @@ def race_table(races):
     """The races as a Markdown table, one row a recipe, and below it what the columns mean."""
     rows = []
     for race in races.values():
-        ratio = f"{statistics.median(race.ratios):.2f}" if race.ratios else "–"
+        count = len(race.ratios)
+        races_run = f"{count} race{'s' if count > 1 else ''}"
+        ratio = f"{statistics.median(race.ratios):.2f} ({races_run})" if count else "–"
         rows.append((
             f"`{race.name}`", str(len(race.seconds)), f"**{_mean(race.one_view)}**",
             f"**{_mean(race.all_views)}**", _time(statistics.median(race.seconds), ".1f"),

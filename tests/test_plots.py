@@ -63,8 +63,13 @@ def test_compared_histories_know_the_same_metrics():
 
 
 def test_an_unaugmented_training_is_not_called_augmented():
-    plain = History(Recipe("mine", augmentation="none"), "synthetic", HISTORY.epochs)
-    for history, name in ((HISTORY, "training (augmented)"), (plain, "training")):
+    for policy, name in (
+        ("crop-flip", "training (augmented)"),
+        ("a policy of another's", "training (augmented)"),
+        ("none", "training"),
+        ("vgg-published", "training"),
+    ):
+        history = History(Recipe("mine", augmentation=policy), "synthetic", HISTORY.epochs)
         labels = [line.get_label() for line in plots.plot_history(history).get_lines()]
         assert name in labels
 

@@ -107,7 +107,7 @@ def test_races_are_pooled_by_recipe(tmp_path):
         "| `airbench94` | 1 | **93.00%** | **94.00%** | 20.0 min | 1 | CPU, 2 threads, fp32 |"
     )
     assert lines[3] == (
-        "| `quick` | 3 | **92.00 ± 1.00%** | **93.00 ± 1.00%** | 5.0 min | 0.20 | "
+        "| `quick` | 3 | **92.00 ± 1.00%** | **93.00 ± 1.00%** | 5.0 min | 0.20 (1 race) | "
         "CPU, 2 threads, fp32 |"
     )
 
@@ -120,6 +120,14 @@ def test_a_file_from_before_a_field_existed_is_still_of_the_same_recipe(tmp_path
     assert old["recipes"][0]["recipe"].pop("winograd") is False
     (tmp_path / "a.json").write_text(json.dumps(old))
     assert len(report.shipped_races(tmp_path)["airbench94"].seconds) == 2
+
+
+def test_the_ratio_of_several_races_is_told_with_their_number(tmp_path):
+    for name, seed, ratios in (("a", 0, [0.2, 0.3]), ("b", 1, [0.35])):
+        rows = [(RECIPES[of].changed(seed=seed), [240.0], [0.91], [0.92])
+                for of in ("quick", "airbench94")]  # fmt: skip
+        race(tmp_path / f"{name}.json", rows, ratios={"quick": ratios})
+    assert "| 0.30 (3 races) |" in report.race_table(report.shipped_races(tmp_path))
 
 
 def test_ratios_to_another_than_the_reference_do_not_count(tmp_path):
