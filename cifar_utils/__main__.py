@@ -17,11 +17,14 @@ def main(arguments=None):
     """Run one command. A user's mistake ends in one line and exit status 2."""
     parser = make_parser()
     options = parser.parse_args(arguments)
-    os.environ.setdefault("MPLBACKEND", "Agg")  # pictures go to files, also where there is a screen
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, whatever a notebook's shell has set
+    if hasattr(sys.stdout, "reconfigure"):  # an epoch's line goes into a file or pipe at once
+        sys.stdout.reconfigure(line_buffering=True)
     try:
         options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None  # what a shell says of a program that SIGPIPE has ended
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (ValueError, ArithmeticError, OSError, RuntimeError) as error:

@@ -22,13 +22,14 @@ def train_command(options):
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
-        _train(options)
+        _train(options, stack)
 
 
-def _train(options):
+def _train(options, stack):
     """Train, alone or with other processes, of which the first alone touches the run's folder."""
     from functools import partial
 
+    from filelock import FileLock
     from tqdm import tqdm
 
     from cifar_utils import plots
@@ -46,8 +47,12 @@ def _train(options):
     if recipe.teacher and teacher.exists() and out.resolve() in (teacher, teacher.parent):
         raise ValueError(f"{out} is to be written, so it cannot be the teacher; choose another")
     cifar = _load(options)
+    lock = FileLock(out / ".lock")  # for two trainings would mix their files
+    stack.callback(lock.release)
     if state:
         _check_same_data(state, cifar)
+        if first:
+            _take(lock)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
     if options.verbose:
         for name, value in recipe.as_dict().items():
@@ -58,19 +63,21 @@ def _train(options):
         f"{len(cifar.test):,} test images"
     )
     recorder = _cam_recorder(cifar, out) if options.cam and first else None
-    untold = options.compile
+    untold, saved = options.compile, bool(state)
 
     def log(run):
-        nonlocal untold
-        if untold:
-            say(f"compiled in {run.compile_seconds:.1f} s")
-        untold = False
-        say(run)
+        nonlocal untold, saved
         if not run.history.epochs[-1].epoch:  # only now, for fit has refused nothing
+            _take(lock)
             forget_heatmaps(out / "cam")
         if recorder:
             recorder(run)
         _save_run(run, out, cifar)
+        saved = True
+        if untold:
+            say(f"compiled in {run.compile_seconds:.1f} s")
+        untold = False
+        say(run)
 
     bar = iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
     try:
@@ -81,7 +88,8 @@ def _train(options):
             compile=options.compile,
         )  # fmt: skip
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command with --resume goes on from {out}", file=sys.stderr)
+        onwards = f"the same command with --resume goes on from {out}"
+        print(f"\nstopped; {onwards if saved else 'nothing has been saved yet'}", file=sys.stderr)
         raise
     if not first:
         return
@@ -180,6 +188,22 @@ def _resume(options, recipe, out):
                 "resuming keeps its recipe"
             )
     return state, kept
+
+
+def _take(lock):
+    """Hold the folder's lock from now on; ValueError where another process holds it."""
+    from filelock import Timeout
+
+    folder = Path(lock.lock_file).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another training writes to {folder} right now; choose another --out"
+        ) from None
+    except (NotImplementedError, OSError):
+        pass  # some network drives know no locks
 
 
 def _check_same_data(state, cifar):
@@ -382,11 +406,12 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
             name, number = f"{stem}-{number}", number + 1
         taken.add(name)
         answer["cam"] = str(options.out / f"{name}-cam.png")
+        shown = Path(answer["file"]).name.replace("$", r"\$")  # two would begin and end a formula
         figure = plots.show_explanation(
             images[place],
             heatmaps[place],
             answer["probabilities"],
-            title=f"{Path(answer['file']).name}: {info.classes[predictions[place]]}{trained_on}",
+            title=f"{shown}: {info.classes[predictions[place]]}{trained_on}",
         )
         plots.save(figure, answer["cam"])
 

@@ -175,6 +175,17 @@ def load(root=None, *, source="auto", validation=5000, seed=0):
     return Cifar(train, train[:0], test).hold_out(validation if len(train) else 0, seed=seed)
 
 
+def fingerprint(split):
+    """Hex SHA-256 of a Split's classes and labels, and of every 50th of its images.
+
+    Splits that differ by chance or mistake differ in it; it is not proof against intent.
+    """
+    digest = hashlib.sha256("\n".join(split.classes).encode())
+    for tensor in (split.indices, split.labels, split.images[::50]):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def default_root():
     """$CIFAR10_ROOT, else ~/.cache/cifar_utils."""
     return Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/cifar_utils").expanduser()

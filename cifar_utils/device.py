@@ -126,8 +126,26 @@ def pick_precision(name, device):
     if name != "auto":
         return name
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        return "bf16" if _has_bf16(device) else "fp16"
     return "bf16" if device.type == "cpu" and bf16_speedup() > 1.1 else "fp32"
+
+
+def keep_precision(name, device):
+    """`name`, in which a run was trained so far, where `device` has it; else "auto".
+
+    On a CPU a second measurement might come out a little differently, and the run with it: so bf16
+    is left only where it is plainly emulated.
+    """
+    if device.type == "cuda":
+        has = name != "bf16" or _has_bf16(device)
+    else:
+        has = name == "fp32" or ((device.type, name) == ("cpu", "bf16") and bf16_speedup() > 0.5)
+    return name if has else "auto"
+
+
+def _has_bf16(device):
+    """Whether a GPU computes in bf16 by itself: NVIDIA's do from Ampere on, AMD's all."""
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def bf16_speedup(*, seconds=0.3):

@@ -14,13 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from cifar_utils import distributed
 from cifar_utils.augment import augment, operations
 from cifar_utils.checkpoints import find_weights
-from cifar_utils.data import normalize
+from cifar_utils.data import fingerprint, normalize
 from cifar_utils.device import (
     autocast,
     check_compiler,
     describe,
     generator,
     keep_memory,
+    keep_precision,
     layout,
     pick_device,
     pick_precision,
@@ -50,19 +51,23 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
     count = 0
+    winograd = recipe.winograd and (device.type, precision) == ("cpu", "fp32")
     for step, (images, labels) in enumerate(progress(batches)):
         done = span[0] + (span[1] - span[0]) * step / len(batches)
         set_rates(optimizer, recipe, done)
         whole = len(labels)  # of which this process, if others help, takes a part
-        images, labels = map(distributed.share_of, (images, labels))
-        images, labels = normalize(images.to(device)), labels.to(device)
+        images, labels = (
+            distributed.share_of(part).to(device, non_blocking=device.type == "cuda")
+            for part in (images, labels)
+        )
+        images = normalize(images)
         inputs = shrunk(images, recipe, done).contiguous(memory_format=layout(device))
-        with autocast(device, precision), convolutions(recipe.winograd):
+        with autocast(device, precision), convolutions(winograd):
             logits = model(inputs)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if teacher is not None:
-            with torch.no_grad(), autocast(device, precision), convolutions(recipe.winograd):
+            with torch.no_grad(), autocast(device, precision), convolutions(winograd):
                 answers = teacher(images.contiguous(memory_format=layout(device)))
             share = recipe.teacher_share
             apart = distance(logits, answers.float(), recipe.temperature)
@@ -119,7 +124,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on as one never interrupted, bit for bit
-    on a CPU in the same precision, which "auto" keeps where the device has it. compile: put the
+    on a CPU in the same precision, which "auto" keeps where the device has it; where it goes on on
+    another device, the history names both. compile: put the
     network through torch.compile, outside of the epochs' clocks: see `compiled`; its convolutions
     are then direct ones, whatever recipe.winograd says; a warning tells where they have to be for
     want of a compiler. Every epoch re-seeds torch's generator from the recipe's seed.
@@ -127,8 +133,9 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite, and ValueError
     before the first step: for no training images, an unknown name in the recipe, a recipe that the
-    model does not fit, a teacher that is missing or knows other classes, another recipe than that
-    of `resume`, or `compile` without a compiler. Used in notebook 04.
+    model does not fit, a teacher that is missing or knows other classes, another recipe or other
+    images than those of `resume`, other images in another process, or `compile` without a compiler.
+    Used in notebook 04.
     """
     if distributed.rank():
         log, progress = (lambda run: None), iter
@@ -152,7 +159,10 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
             began = time.perf_counter()
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + distributed.rank())
-            batches = DataLoader(AugmentedBatches(train, recipe, epoch), None, num_workers=workers)
+            batches = DataLoader(
+                AugmentedBatches(train, recipe, epoch), None, num_workers=workers,
+                pin_memory=workers > 0 and device.type == "cuda",  # copied without waiting
+            )  # fmt: skip
             span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
@@ -175,8 +185,13 @@ def start(model, train, val, recipe, device, precision, resume):
     device = pick_device(device)
     if device.type == "cpu":
         keep_memory()
-    if resume and precision == "auto" and (resume["precision"], device.type) != ("fp16", "cpu"):
-        precision = resume["precision"]  # a second measurement might come out differently
+    images = fingerprint(train)
+    other = torch.tensor(float(distributed.agreed(images) != images))
+    distributed.add_up(other)
+    if other:  # one that found no data may have drawn the stand-in
+        raise ValueError("the processes hold different images; give all of them the same --data")
+    if resume and precision == "auto":
+        precision = keep_precision(resume["precision"], device)
     precision = distributed.agreed(pick_precision(precision, device))
     model.to(device, memory_format=layout(device))
     prepare(model, train, recipe)
@@ -189,7 +204,7 @@ def start(model, train, val, recipe, device, precision, resume):
         recipe, train.source, (), len(train), len(val or ()), where, precision, torch.__version__
     )  # fmt: skip
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-    run = Run(model, make_optimizer(model, recipe), scaler, history)
+    run = Run(model, make_optimizer(model, recipe), scaler, history, images)
     if resume:
         run.load_state(resume)
     return run
@@ -287,6 +302,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     history: History
+    images: str = ""  # the training images' fingerprint
     compile_seconds: float = 0.0
 
     def __str__(self):
@@ -308,25 +324,38 @@ class Run:
         )
 
     def state(self):
-        """What a resumed run needs, as tensors and plain values. Random numbers need no keeping:
-        each epoch's come from seeds of its own."""
+        """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
+        they are. Random numbers need no keeping: each epoch's come from seeds of its own."""
         return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": copy.deepcopy(self.model.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "history": self.history.to_json(),
             "precision": self.history.precision,
+            "images": self.images,
         }
 
     def load_state(self, state):
         history = History.from_json(state["history"])
         if history.recipe != self.history.recipe:
             raise ValueError("the checkpoint was made with another recipe")
+        if self.images != state.get("images", self.images):  # older checkpoints do not name them
+            raise ValueError(
+                "the run was started on other training images, labels or classes; resume it on the "
+                "same data"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:  # not where the precision has changed
             self.scaler.load_state_dict(state["scaler"])
-        self.history = replace(self.history, epochs=history.epochs)  # the rest is as it is here
+        here = self.history
+        if len(history.epochs) > history.recipe.epochs:  # nothing is left to be trained here
+            self.history = history
+            return
+        device = history.device
+        if here.device != device.rpartition(", then ")[2]:
+            device = f"{device}, then {here.device}"
+        self.history = replace(here, epochs=history.epochs, device=device)
 
 
 class AugmentedBatches(Dataset):

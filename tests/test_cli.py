@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -145,6 +146,80 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     assert "--overwrite" in refused(capsys, *run)
     assert "without checkpoint.pt" in refused(capsys, *run, "--resume")
     assert "without checkpoint.pt" in refused(capsys, "train", "--resume", "--out", "run")
+
+
+def test_two_trainings_never_write_into_one_folder(arrays, capsys, monkeypatch):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    main(run)
+    before = History.load("run/history.json")
+    with FileLock("run/.lock"):
+        for how in ("--resume", "--overwrite"):
+            assert "another training writes to run right now" in refused(capsys, *run, how)
+    assert History.load("run/history.json") == before
+    main([*run, "--overwrite"])  # nobody holds it any more
+
+    def unknown(*_, **__):
+        raise NotImplementedError("flock")
+
+    monkeypatch.setattr(FileLock, "acquire", unknown)
+    main([*run, "--overwrite"])  # a drive that knows no locks
+
+
+def test_what_ctrl_c_says_is_so(arrays, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    main(run)
+    for place, said in (
+        ("start", "nothing has been saved yet"),
+        ("train_one_epoch", "same command with --resume goes on from run"),
+    ):
+        with monkeypatch.context() as stopping, pytest.raises(SystemExit) as stopped:
+            stopping.setattr(train, place, interrupt)
+            main([*run, "--overwrite"])
+        assert stopped.value.code == 130 and said in capsys.readouterr().err
+    main([*run, "--resume"])
+    assert len(History.load("run/history.json").epochs) == 3
+
+
+def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
+    """For whom it is told to may have gone, as head goes when it has seen enough."""
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"]
+    told = []
+
+    def tell(self):
+        told.append(len(History.load("run/history.json").epochs) == len(self.history.epochs))
+        return "an epoch"
+
+    monkeypatch.setattr(train.Run, "__str__", tell)
+    main(run)
+    assert told == [True] * 3
+
+
+def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command(trained, tmp_path):
+    """A pipe that nobody reads to its end, with Python's own buffering."""
+    code = "import sys; from cifar_utils.__main__ import main; main(sys.argv[1:])"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    read, write = os.pipe()
+    command = subprocess.Popen([sys.executable, "-c", code, "recipes"], stdout=write,
+                               stderr=subprocess.PIPE, env=environment)  # fmt: skip
+    os.close(read)
+    os.close(write)
+    assert command.communicate()[1] == b"" and command.returncode == 141
+    late = "print('told'); import os; os._exit(0)"  # ends without emptying any buffer
+    code = f"import sys\nfrom cifar_utils import __main__ as m\n\ndef run(_):\n    {late}\n"
+    code += "m.commands.recipes_command = run\nm.main(['recipes'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.stdout == b"told\n"
+
+
+def test_pictures_need_no_backend_of_a_notebook_s(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("MPLBACKEND", "module://of_another_environment")
+    name = r"cost$5_{and$6.png"  # two $ are no formula
+    Image.new("RGB", (32, 32), "red").save(tmp_path / name)
+    main(["predict", name, "--weights", trained, "--cam"])
+    assert os.environ["MPLBACKEND"] == "Agg" and (tmp_path / r"cost$5_{and$6-cam.png").exists()
 
 
 def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch):

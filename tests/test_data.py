@@ -14,6 +14,7 @@ import socket
 import tarfile
 import threading
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -671,6 +672,24 @@ def test_stratified_gives_each_class_its_share_by_largest_remainder(labels, shar
         (ups if got[name] > whole else downs).append(rest)
     assert min(ups, default=len(labels)) >= max(downs, default=0)  # ties may go either way
     assert 0 not in ups
+
+
+@pytest.mark.parametrize(("place", "by"), [(0, 1), (57, 3), (99, 9)])
+def test_a_fingerprint_tells_any_other_label_class_order_or_source_apart(random_split, place, by):
+    split = random_split(100)
+    own = data.fingerprint(split)
+    assert own == data.fingerprint(random_split(100)) and len(own) == 64
+    labels, classes = split.labels.clone(), list(split.classes)
+    labels[place] = (labels[place] + by) % 10
+    classes[by] += "s"
+    others = (
+        replace(split, labels=labels),
+        replace(split, classes=tuple(classes)),
+        replace(split, indices=split.indices.roll(by)),
+        split[:place],
+        random_split(100, seed=by),
+    )
+    assert own not in [data.fingerprint(other) for other in others]
 
 
 @given(labels=some_labels(10), seed=st.integers(0, 2**32 - 1))

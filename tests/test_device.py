@@ -110,9 +110,24 @@ def test_a_cpu_gets_bf16_only_where_it_is_faster(monkeypatch, speedup, wanted):
 
 def test_a_gpu_gets_bf16_where_it_has_it_else_scaled_fp16(monkeypatch):
     for has, wanted in ((True, "bf16"), (False, "fp16")):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **_: has)
+        capability = (8, 0) if has else (7, 5)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, now=capability: now)
         assert pick_precision("auto", torch.device("cuda")) == wanted
     assert pick_precision("auto", torch.device("mps")) == "fp32"
+
+
+def test_a_run_that_goes_on_keeps_its_precision_only_where_the_device_has_it(monkeypatch):
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    for has, speedup, wanted in (
+        (True, 0.9, {cuda: "bf16 fp16 fp32", CPU: "bf16 auto fp32", mps: "auto auto fp32"}),
+        (False, 0.02, {cuda: "auto fp16 fp32", CPU: "auto auto fp32", mps: "auto auto fp32"}),
+    ):
+        capability = (8, 0) if has else (7, 5)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, now=capability: now)
+        monkeypatch.setattr(device, "bf16_speedup", lambda speedup=speedup: speedup)
+        for where, kept in wanted.items():
+            names = ("bf16", "fp16", "fp32")
+            assert [device.keep_precision(name, where) for name in names] == kept.split()
 
 
 def test_precisions_that_cannot_be_are_refused():

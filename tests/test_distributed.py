@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,12 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_utils import commands, distributed, optim
+from cifar_utils import commands, data, distributed, optim
 from cifar_utils.__main__ import make_parser
 from cifar_utils.data import CLASSES, Split
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import fit
+from cifar_utils.train import fit, start
 
 ROOT = Path(__file__).parent.parent
 
@@ -101,7 +102,8 @@ def resume(folder):
             (save_run, command(folder, folder / f"resumed-{distributed.rank()}", "--resume")),
         ):
             commands._save_run = save
-            commands._train(make_parser().parse_args(arguments))
+            with ExitStack() as stack:
+                commands._train(make_parser().parse_args(arguments), stack)
 
 
 def torchrun(*arguments):
@@ -210,6 +212,18 @@ def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch
         torch.testing.assert_close(ours, torchs, rtol=1e-4, atol=1e-5)
     single = layer.train()(maps[:1, :, :1, :1])
     assert single.isfinite().all() and layer.running_var.isfinite().all()
+
+
+def test_processes_that_hold_other_images_do_not_train_together(painted_split, monkeypatch):
+    """One that found no data may have drawn the stand-in, in as many images of as many classes."""
+    of_the_first = data.fingerprint(painted_split(32))
+    monkeypatch.setattr(
+        distributed, "agreed", lambda own: of_the_first if len(own) == len(of_the_first) else own
+    )
+    rest = (None, Recipe(), "cpu", "fp32", None)
+    start(create_model("compact"), painted_split(32), *rest)
+    with pytest.raises(ValueError, match="different images; give all of them the same --data"):
+        start(create_model("compact"), painted_split(32, seed=1), *rest)
 
 
 def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):

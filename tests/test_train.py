@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,7 +106,7 @@ def test_a_resumed_run_ends_in_the_same_bits(painted_split):
                     {"optimizer": "muon"} | whitening, whitening):  # fmt: skip
         recipe = RECIPE.changed(lr=0.01, **changes)
         states = []
-        whole, history = run(split, val, recipe, log=lambda run, s=states: s.append(copied(run)))
+        whole, history = run(split, val, recipe, log=lambda run, s=states: s.append(run.state()))
         for state in states[:-1]:
             model = create_model(recipe.model, seed=99)  # its own weights must not matter
             resumed = fit(model, split, val, recipe, log=lambda run: None, resume=state, **PLAIN)
@@ -112,27 +114,57 @@ def test_a_resumed_run_ends_in_the_same_bits(painted_split):
             assert unclocked(resumed) == unclocked(history)
 
 
-def copied(run):
-    """A run's state as a file would keep it."""
-    import io
-
-    buffer = io.BytesIO()
-    torch.save(run.state(), buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
-
-
 def test_resuming_with_another_recipe_is_refused(painted_split):
     states = []
-    run(painted_split(32), log=lambda run: states.append(copied(run)))
+    run(painted_split(32), log=lambda run: states.append(run.state()))
     with pytest.raises(ValueError, match="another recipe"):
         run(painted_split(32), None, RECIPE.changed(lr=0.1), resume=states[1])
+
+
+def test_resuming_on_other_images_is_refused(painted_split):
+    states, split = [], painted_split(100)
+    run(split, log=lambda run: states.append(run.state()))
+    relabelled = replace(split, labels=split.labels.flip(0))
+    renamed = replace(split, classes=(*CLASSES[1:], CLASSES[0]))
+    fewer = replace(split, classes=CLASSES[:4], labels=split.labels % 4)
+    for other in (painted_split(100, seed=1), relabelled, renamed, fewer, split[:99]):
+        model = create_model("compact", len(other.classes))
+        with pytest.raises(ValueError, match="other training images, labels or classes"):
+            fit(model, other, None, RECIPE, resume=states[1], log=lambda run: None, **PLAIN)
+    del states[1]["images"]  # as in a checkpoint from before they were noted
+    run(relabelled, resume=states[1])
+
+
+def test_a_history_names_every_device_that_the_run_was_trained_on(painted_split, monkeypatch):
+    states, split = [], painted_split(32)
+    monkeypatch.setattr(train, "describe", lambda device: "GPU")
+    run(split, log=lambda run: states.append(run.state()))
+    monkeypatch.setattr(train, "describe", lambda device: "CPU")
+    _, finished = run(split, resume=states[3], precision="bf16")  # nothing is trained here
+    assert (finished.device, finished.precision) == ("GPU", "fp32")
+    twice = []
+    run(split, resume=states[1], precision="bf16", log=lambda run: twice.append(run.state()))
+    _, longer = run(split, resume=twice[0], precision="bf16")
+    assert (longer.device, longer.precision) == ("GPU, then CPU", "bf16")
+
+
+def test_only_fp32_on_a_cpu_is_routed_to_winograd(painted_split, monkeypatch):
+    wanted = []
+
+    def spy(winograd):
+        wanted.append(winograd)
+        return nullcontext()
+
+    monkeypatch.setattr(train, "convolutions", spy)
+    for precision in ("fp32", "bf16"):
+        run(painted_split(16), None, RECIPE.changed(epochs=1, winograd=True), precision=precision)
+    assert wanted == [True, False]
 
 
 def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
     """A GPU's fp16 for example, which a CPU does not have."""
     split, states = painted_split(64), []
-    run(split, log=lambda run: states.append(copied(run)))
+    run(split, log=lambda run: states.append(run.state()))
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0).state_dict()
     from_gpu = states[1] | {"precision": "fp16", "scaler": scaler}
     for state, asked, wanted in ((states[1], "bf16", {"bf16"}), (states[1], "auto", {"fp32"}),
