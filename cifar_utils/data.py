@@ -303,10 +303,8 @@ def _decode(folder):
             raise ValueError(f"{folder / name} has not the published MD5")
         if name == "batches.meta":
             continue
-        with (
-            warnings.catch_warnings()
-        ):  # the pickles are older than NumPy's present dtype signature
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings():  # NumPy 2.4.0 to 2.4.4 warn about pickles as old as these
+            warnings.filterwarnings("ignore", message=".*align should be passed")
             batch = pickle.loads(content, encoding="bytes")
         images.append(torch.from_numpy(batch[b"data"].reshape(-1, 3, 32, 32).copy()))
         labels.append(torch.tensor(batch[b"labels"]))

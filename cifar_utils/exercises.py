@@ -374,6 +374,7 @@ def _pointing(answer):
     boxes = torch.tensor([[2, 3, 4, 5], [0, 0, 5, 7], [4, 4, 8, 8], [0, 1, 8, 5]])
     yield "hits of four", float(answer(heatmaps, boxes)), 0.5
     yield "hits of the first", float(answer(heatmaps[:1], boxes[:1])), 1.0
+    yield "hits of an empty map", float(answer(torch.zeros(1, 8, 8), boxes[1:2])), 0.0
 
 
 # --- 07 Speed -------------------------------------------------------------------------------------
