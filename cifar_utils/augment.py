@@ -7,6 +7,7 @@ microseconds an image; albumentations and torchvision pipelines work image by im
 
 import functools
 import os
+import random
 
 import numpy as np
 import torch
@@ -171,7 +172,10 @@ def albumentations_pipeline(name):
 def _albumentations(name):
     def operation(images, generator=None):
         pipeline = albumentations_pipeline(name)
-        pipeline.set_random_seed(_seed(generator))
+        seed = _seed(generator)
+        # One stream of numbers for all steps. With set_random_seed each step would draw the same
+        # ones from its own: every flipped image would be turned to the same side.
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
         arrays = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
         changed = np.stack([pipeline(image=image)["image"] for image in arrays])
         return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)

@@ -186,7 +186,7 @@ def _random_grey(answer):
 
 def _mixup(answer):
     images = torch.rand(6, 3, 2, 2, generator=generator(6))
-    labels = torch.tensor([3, 1, 4, 1, 5, 9])
+    labels = torch.tensor([3, 1, 1, 4, 5, 9])  # the second and its partner share a class
     partner = torch.tensor([1, 2, 3, 4, 5, 0])
     mixed = answer(images, labels, partner, 0.25)
     expected = torch.stack([0.25 * images[i] + 0.75 * images[(i + 1) % 6] for i in range(6)])
@@ -233,7 +233,7 @@ def _conv_parameters(answer):
 def _own_network(answer):
     from cifar_utils.models import parameter_count, receptive_field
 
-    answer = copy.deepcopy(answer).eval()  # the reader's own may go on training
+    answer = copy.deepcopy(answer).cpu().eval()  # the reader's own may go on training, on a GPU
     with torch.no_grad():
         logits = answer(torch.zeros(2, 3, 32, 32))
     yield "shape of the logits of two images", tuple(logits.shape), (2, 10)

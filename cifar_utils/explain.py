@@ -58,9 +58,13 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     heatmaps = []
     with torch.enable_grad():
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
+            inputs = normalize(few.to(device))
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
+            if method == "ablationcam":  # it divides by the logit: a negative one turns the map
+                up = 1 + twin(inputs).abs().max().item()
+                outputs = [lambda logits, one=one, up=up: one(logits) + up for one in outputs]
             with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar for each image
-                heatmaps.append(cam(normalize(few.to(device)), outputs, aug_smooth=smooth))
+                heatmaps.append(cam(inputs, outputs, aug_smooth=smooth))
     return torch.from_numpy(np.concatenate(heatmaps))
 
 

@@ -106,8 +106,9 @@ def orthogonalize(matrix, *, steps=5):
     """The nearest half-orthogonal matrix, roughly: all singular values are moved close to 1.
 
     matrix: (rows, columns). A quintic Newton-Schulz iteration: five steps bring singular values
-    into about [0.7, 1.2], which is near enough, and matrix products are all it needs. Coefficients
-    from Keller Jordan, https://kellerjordan.github.io/posts/muon/.
+    into about [0.7, 1.2], which is near enough, and matrix products are all it needs; they must be
+    in full fp32 (TF32's rounding grows too much), and after more than six steps they are not exact
+    enough either. Coefficients from Keller Jordan, https://kellerjordan.github.io/posts/muon/.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]

@@ -68,7 +68,7 @@ class Recipe:
             "muon_lr": (0 < self.muon_lr < float("inf"), "above 0"),
             "vector_rate": (0 < self.vector_rate < float("inf"), "above 0"),
             "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
-            "muon_steps": (self.muon_steps >= 1, "at least 1"),
+            "muon_steps": (1 <= self.muon_steps <= 6, "in [1, 6]"),
             "muon_momentum": (0 <= self.muon_momentum < 1, "in [0, 1)"),
             "beta2": (0 <= self.beta2 < 1, "in [0, 1)"),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),

@@ -47,6 +47,8 @@ class Run:
 def main(arguments=None, folder=Path(__file__).parent):
     """Run the notebooks in `folder`. Exit status 1: one failed; 2: a user's mistake."""
     options = make_parser().parse_args(arguments)
+    if options.in_place and not options.full:
+        return mistake("--in-place keeps outputs, and those of a quick run mean little; add --full")
     if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
         return mistake(f"{', '.join(missing)} missing; install with: pip install -e '.[course]'")
     folder = folder.resolve()

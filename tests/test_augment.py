@@ -177,6 +177,19 @@ def test_images_that_are_no_bytes_are_refused():
         augment(torch.rand(2, 3, 32, 32), "crop-flip-color")
 
 
+def test_the_steps_of_a_pipeline_draw_independently():
+    """As dice do: how many grey images are flipped says nothing about those that are not grey."""
+    images = torch.zeros(800, 3, 32, 32, dtype=torch.uint8)
+    images[:, 0, :, :16] = 200  # red on the left
+    draws = torch.Generator().manual_seed(0)
+    changed = augment(images, "resnet18-published", generator=draws).float()
+    grey = (changed.amax(1) - changed.amin(1)).amax((1, 2)) < 20  # the cutout's fill is greyish
+    flipped = changed[..., 20:].mean((1, 2, 3)) > changed[..., :12].mean((1, 2, 3))
+    assert 100 < grey.sum() < 220  # a fifth
+    for among in (grey, ~grey):
+        assert 0.35 < flipped[among].float().mean() < 0.65
+
+
 def test_unknown_pipelines_name_the_valid_ones():
     with pytest.raises(ValueError, match="'crop'; choose one of conv5-published, compact-"):
         A.albumentations_pipeline("crop")

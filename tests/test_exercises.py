@@ -97,6 +97,7 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
         ("02c", lambda images, generator: black(images, generator)),
         ("02c", lambda images, generator: images[:, :1].expand_as(images)),
         ("02d", lambda images, labels, partner, share: mixed_with_places(images, partner, share)),
+        ("02d", lambda images, labels, partner, share: overwritten(images, labels, partner, share)),
         ("04c", lambda w, v, g, lr, m: (w - (m * v + lr * g), m * v + lr * g)),
         ("04d", lambda logits, labels, s: overflowing(logits, labels, s)),
         ("05d", lambda right, repeats, draw: bootstrap(right, repeats, draw, (0.05, 0.95))),
@@ -107,6 +108,7 @@ def test_one_draw_for_a_whole_batch_is_found(capsys):
                 coins.view(-1, 1, 1, 1), images.flip(3), images
             ),
         ),
+        ("06d", lambda heatmaps, boxes: pointing(heatmaps, boxes)),
         ("07d", lambda patches: torch.linalg.inv(torch.linalg.cholesky(patches.cov()))),
     ],
 )
@@ -117,6 +119,23 @@ def test_tempting_answers_fail(name, tempting, capsys):
 def same(images, key):
     keys = [key(image) for image in images]
     return [(i, j) for j in range(len(keys)) for i in range(j) if keys[i] == keys[j]]
+
+
+def overwritten(images, labels, partner, share):
+    """Mixup whose shares replace each other where image and partner are of one class."""
+    shares = torch.zeros(len(labels), 10)
+    shares[range(len(labels)), labels] = share
+    shares[range(len(labels)), labels[partner]] = 1 - share
+    return share * images + (1 - share) * images[partner], shares
+
+
+def pointing(heatmaps, boxes):
+    """As the solution, but an empty map points to its first place."""
+    places = heatmaps.flatten(1).argmax(1)
+    rows, columns = places // heatmaps.shape[2], places % heatmaps.shape[2]
+    top, left, bottom, right = boxes.T
+    hit = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
+    return hit.double().mean().item()
 
 
 def largest_1(heat):

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -108,6 +109,29 @@ def test_no_method_draws_bars_of_its_own(method, random_split, capsys):
     model, split = create_model("compact", seed=0), random_split(2)
     explain.grad_cam(model, split.images, split.labels, method=method)
     assert capsys.readouterr() == ("", "")
+
+
+def test_ablation_shows_what_speaks_for_a_class_whatever_the_sign_of_its_logit(random_split):
+    """Against channels that are taken out one by one: how far does the logit fall?"""
+    model, split = create_model("compact", seed=0).eval(), random_split(6)
+    with torch.no_grad():
+        maps = model.features[:3](normalize(split.images))  # those that the usual stage gives
+        rest = torch.nn.Sequential(*model.features[3:], model.classifier)
+        logits = rest(maps)
+        for targets in (logits.argmin(1), logits.argmax(1)):
+            wanted = torch.zeros(6, 4, 4)
+            for place, target in enumerate(targets):
+                for channel in range(maps.shape[1]):
+                    less = maps[place : place + 1].clone()
+                    less[:, channel] = 0
+                    fall = logits[place, target] - rest(less)[0, target]
+                    wanted[place] += fall * maps[place, channel]
+            found = explain.grad_cam(model, split.images, targets, method="ablationcam")
+            for heat, one in zip(found, wanted.clamp(min=0), strict=True):
+                resized = torch.from_numpy(cv2.resize(one.numpy(), (32, 32)))
+                resized = (resized - resized.min()) / (resized.max() - resized.min() + 1e-7)
+                torch.testing.assert_close(heat, resized, atol=0.02, rtol=0)
+    assert (logits.amin(1) < 0).all() and (logits.amax(1) > 0).any()
 
 
 def test_smoothing_gives_another_map(random_split):

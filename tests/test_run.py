@@ -282,7 +282,9 @@ def test_the_default_is_build_course(pretend, tmp_path, monkeypatch):
     save(tmp_path / "01_a.ipynb", markdown("# A"))
     assert call(tmp_path)[1].endswith("wrote build/course/index.html\n")
     assert (tmp_path / "build" / "course" / "01_a.html").is_file()
-    assert call(tmp_path, "--in-place", "--out", "more")[1].endswith("wrote more/index.html\n")
+    assert call(tmp_path, "--in-place", "--full", "--out", "more")[1].endswith(
+        "wrote more/index.html\n"
+    )
 
 
 def test_mistakes_are_one_line(pretend, tmp_path, monkeypatch):
@@ -295,7 +297,9 @@ def test_mistakes_are_one_line(pretend, tmp_path, monkeypatch):
         "run.py: error: there is no notebook 03_c.ipynb; there are 01_a, solutions/01_a\n"
     )
     (tmp_path / "02_b.ipynb").write_text("<html>")
-    status, _, errors = call(tmp_path, "02_b", "--in-place")
+    status, _, errors = call(tmp_path, "01_a", "--in-place")
+    assert status == 2 and pretend == [] and errors.endswith("mean little; add --full\n")
+    status, _, errors = call(tmp_path, "02_b", "--in-place", "--full")
     assert (status, errors) == (2, "run.py: error: 02_b.ipynb is no notebook\n")
     monkeypatch.setattr(run, "TOOLS", ("os", "no_such_tool"))
     status, _, errors = call(tmp_path)
