@@ -42,17 +42,17 @@ def _train(options, stack):
     say = (lambda *_: None) if options.quiet else print
     recipe = _checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
-    state, recipe = agreed(_resume(options, recipe, _writable(out)) if first else None)
+    lock = FileLock(out / ".lock")  # for two trainings would mix their files
+    stack.callback(lock.release)
+    if first and _writable(out).is_dir():
+        _take(lock)
+    state, recipe = agreed(_resume(options, recipe, out) if first else None)
     teacher = Path(recipe.teacher).resolve()
     if recipe.teacher and teacher.exists() and out.resolve() in (teacher, teacher.parent):
         raise ValueError(f"{out} is to be written, so it cannot be the teacher; choose another")
     cifar = _load(options)
-    lock = FileLock(out / ".lock")  # for two trainings would mix their files
-    stack.callback(lock.release)
     if state:
         _check_same_data(state, cifar)
-        if first:
-            _take(lock)
     model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
     if options.verbose:
         for name, value in recipe.as_dict().items():
@@ -69,6 +69,7 @@ def _train(options, stack):
         nonlocal untold, saved
         if not run.history.epochs[-1].epoch:  # only now, for fit has refused nothing
             _take(lock)
+            (out / "checkpoint.pt").unlink(missing_ok=True)  # of a run that this one replaces
             forget_heatmaps(out / "cam")
         if recorder:
             recorder(run)
@@ -89,7 +90,8 @@ def _train(options, stack):
         )  # fmt: skip
     except KeyboardInterrupt:
         onwards = f"the same command with --resume goes on from {out}"
-        print(f"\nstopped; {onwards if saved else 'nothing has been saved yet'}", file=sys.stderr)
+        onwards = onwards if saved else "no checkpoint has been saved yet"
+        print(f"\nstopped; {onwards}", file=sys.stderr)
         raise
     if not first:
         return
@@ -194,13 +196,16 @@ def _take(lock):
     """Hold the folder's lock from now on; ValueError where another process holds it."""
     from filelock import Timeout
 
+    if lock.is_locked:
+        return
     folder = Path(lock.lock_file).parent
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise ValueError(
-            f"another training writes to {folder} right now; choose another --out"
+            f"another training writes to {folder} right now (if not, delete {lock.lock_file}); "
+            "choose another --out"
         ) from None
     except (NotImplementedError, OSError):
         pass  # some network drives know no locks

@@ -176,7 +176,7 @@ def load(root=None, *, source="auto", validation=5000, seed=0):
 
 
 def fingerprint(split):
-    """Hex SHA-256 of a Split's classes and labels, and of every 50th of its images.
+    """Hex SHA-256 of a Split's classes, labels and indices, and of every 50th of its images.
 
     Splits that differ by chance or mistake differ in it; it is not proof against intent.
     """

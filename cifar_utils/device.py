@@ -62,7 +62,7 @@ def _has_kernels(device):
     """Whether this torch was built for the GPU: the newest are no longer built for the oldest, such
     as the P100, where the driver is fine and the first operation fails."""
     try:
-        torch.zeros(1, device=device)
+        torch.ones(1, device=device)  # zeros would take no kernel, only a memset
     except RuntimeError as error:
         if "no kernel image" not in str(error):
             raise
@@ -87,8 +87,8 @@ def layout(device):
 
 
 def check_compiler(device):
-    """ValueError where torch.compile lacks what it needs: a C++ compiler for a CPU, for CUDA Triton
-    (which has no part in MPS)."""
+    """ValueError where torch.compile lacks what it needs: a C++ compiler on a CPU, Triton on CUDA,
+    nothing on MPS."""
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if device.type == "cpu" and not shutil.which(compiler):
         raise ValueError(f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX")
@@ -134,7 +134,7 @@ def keep_precision(name, device):
     """`name`, in which a run was trained so far, where `device` has it; else "auto".
 
     On a CPU a second measurement might come out a little differently, and the run with it: so bf16
-    is left only where it is plainly emulated.
+    is given up only where it is plainly emulated.
     """
     if device.type == "cuda":
         has = name != "bf16" or _has_bf16(device)

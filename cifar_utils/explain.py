@@ -61,7 +61,8 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
             inputs = normalize(few.to(device))
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
             if method == "ablationcam":  # it divides by the logit: a negative one turns the map
-                up = 1 + twin(inputs).abs().max().item()
+                with torch.no_grad():
+                    up = 1 + 2 * twin(inputs).abs().max().item()
                 outputs = [lambda logits, one=one, up=up: one(logits) + up for one in outputs]
             with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar for each image
                 heatmaps.append(cam(inputs, outputs, aug_smooth=smooth))

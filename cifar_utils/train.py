@@ -124,17 +124,17 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     first; `print` prints a line an epoch. progress: wraps each epoch's batches, as tqdm does.
     device, precision: as in `pick_device` and `pick_precision`. workers: processes that augment
     ahead. resume: a Run's state(); the training then goes on as one never interrupted, bit for bit
-    on a CPU in the same precision, which "auto" keeps where the device has it; where it goes on on
-    another device, the history names both. compile: put the
-    network through torch.compile, outside of the epochs' clocks: see `compiled`; its convolutions
-    are then direct ones, whatever recipe.winograd says; a warning tells where they have to be for
-    want of a compiler. Every epoch re-seeds torch's generator from the recipe's seed.
+    on a CPU in the same precision, which "auto" keeps where the device has it; the history names
+    each device that it ran on, and the last precision. compile: put the network through
+    torch.compile, outside of the epochs' clocks: see `compiled`; its convolutions are then direct
+    ones, whatever recipe.winograd says; a warning tells where they have to be for want of a
+    compiler. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
     each draws for itself. Raises ArithmeticError where the loss is no longer finite, and ValueError
     before the first step: for no training images, an unknown name in the recipe, a recipe that the
     model does not fit, a teacher that is missing or knows other classes, another recipe or other
-    images than those of `resume`, other images in another process, or `compile` without a compiler.
+    training images than those of `resume` or of another process, or `compile` without a compiler.
     Used in notebook 04.
     """
     if distributed.rank():
@@ -341,11 +341,11 @@ class Run:
             raise ValueError("the checkpoint was made with another recipe")
         if self.images != state.get("images", self.images):  # older checkpoints do not name them
             raise ValueError(
-                "the run was started on other training images, labels or classes; resume it on the "
-                "same data"
+                "the run was started on other training images, labels or classes, or in another "
+                "order; resume it on the same data"
             )
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors
         if self.scaler.is_enabled() and state["scaler"]:  # not where the precision has changed
             self.scaler.load_state_dict(state["scaler"])
         here = self.history

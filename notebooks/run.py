@@ -2,7 +2,7 @@
 
 Each notebook is run top to bottom in a kernel of its own. What comes out is a folder of pages that
 open from disk, without a network and without Jupyter; the notebooks stay as they are, unless
---in-place asks for their outputs to be written into them.
+--in-place asks for their outputs, those of a --full run, to be written into them.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def make_parser():
     add = parser.add_argument
     add("notebooks", nargs="*", metavar="NOTEBOOK", help="run only these (01_name, or a path)")
     add("--full", action="store_true", help="run at full length (CIFAR_UTILS_QUICK=0)")
-    add("--in-place", action="store_true", help="write the outputs into the notebooks")
+    add("--in-place", action="store_true", help="with --full: keep outputs in the notebooks")
     add("--out", type=Path, help="folder for the pages (build/course; none with --in-place)")
     return parser
 

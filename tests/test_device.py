@@ -73,13 +73,13 @@ def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
 def test_a_gpu_that_torch_was_not_built_for_is_named_and_left(monkeypatch):
     failure = "CUDA error: no kernel image is available for execution on the device"
 
-    def zeros(size, device):
+    def ones(size, device):
         raise RuntimeError(failure)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
-    monkeypatch.setattr(torch, "zeros", zeros)
+    monkeypatch.setattr(torch, "ones", ones)
     with pytest.warns(UserWarning, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*with the CPU"):
         assert pick_device("auto") == CPU
     for name in ("cuda", "cuda:0"):
@@ -109,6 +109,9 @@ def test_a_cpu_gets_bf16_only_where_it_is_faster(monkeypatch, speedup, wanted):
 
 
 def test_a_gpu_gets_bf16_where_it_has_it_else_scaled_fp16(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", "7.0")  # AMD's
+    assert pick_precision("auto", torch.device("cuda")) == "bf16"
+    monkeypatch.setattr(torch.version, "hip", None)
     for has, wanted in ((True, "bf16"), (False, "fp16")):
         capability = (8, 0) if has else (7, 5)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, now=capability: now)
@@ -117,6 +120,7 @@ def test_a_gpu_gets_bf16_where_it_has_it_else_scaled_fp16(monkeypatch):
 
 
 def test_a_run_that_goes_on_keeps_its_precision_only_where_the_device_has_it(monkeypatch):
+    monkeypatch.setattr(torch.version, "hip", None)
     cuda, mps = torch.device("cuda"), torch.device("mps")
     for has, speedup, wanted in (
         (True, 0.9, {cuda: "bf16 fp16 fp32", CPU: "bf16 auto fp32", mps: "auto auto fp32"}),
