@@ -134,7 +134,7 @@ _OWN = (
     # 89.98%, one seed; 58 min on CPU, 2 threads, bf16
     Recipe("separable", model="separable", epochs=40, optimizer="muon", lr=0.1, muon_lr=0.05,
            weight_decay=0.01, decay_vectors=False, augmentation="crop-alternating"),
-    # With the same teacher; small images in the first half win back the time that it takes.
+    # With the same teacher; small images in the first half win back some of the time it takes.
     # 90.72%, one seed; 122 min on CPU, 2 threads, fp32
     Recipe("separable-distilled", model="separable", epochs=40, optimizer="muon", lr=0.1,
            muon_lr=0.05, weight_decay=0.01, decay_vectors=False, augmentation="crop-alternating",
