@@ -25,7 +25,7 @@ METHODS = {
     "xgradcam": "XGradCAM",  # arXiv 2008.02312
     "layercam": "LayerCAM",  # IEEE TIP 2021
     "eigencam": "EigenCAM",  # arXiv 2008.00299; looks at no class
-    "eigengradcam": "EigenGradCAM",
+    "eigengradcam": "EigenGradCAM",  # the same for maps × gradients
     "scorecam": "ScoreCAM",  # arXiv 1910.01279; a forward pass for every channel: slow
     "ablationcam": "AblationCAM",  # WACV 2020; likewise
 }
@@ -42,7 +42,7 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     The model is left as it was. Raises ValueError for an unknown method or stage, and where there
     is not one target for each image. Used in notebook 06.
     """
-    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     if method not in METHODS:
@@ -54,7 +54,7 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     twin = copy.deepcopy(model).eval().requires_grad_(True)
     layers = [twin.features[number] for number in _stages(twin, stage)]
     device = next(twin.parameters()).device
-    cam = getattr(pytorch_grad_cam, METHODS[method])(model=twin, target_layers=layers)
+    cam = _library_class(method)(model=twin, target_layers=layers)
     heatmaps = []
     with torch.enable_grad():
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
@@ -66,7 +66,27 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
                 outputs = [lambda logits, one=one, up=up: one(logits) + up for one in outputs]
             with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar for each image
                 heatmaps.append(cam(inputs, outputs, aug_smooth=smooth))
-    return torch.from_numpy(np.concatenate(heatmaps))
+    heatmaps = np.concatenate(heatmaps)
+    return torch.from_numpy(scale_cam_image(heatmaps) if smooth else heatmaps)  # a mean is lower
+
+
+def _library_class(method):
+    """pytorch-grad-cam's class. A direction in which maps vary most has two ends: where the library
+    leaves it to chance which of them is heat, it is the one that reaches further from the mean
+    (Seg-Eigen-CAM, doi.org/10.3390/app15137562)."""
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils import svd_on_activations
+
+    kind = getattr(pytorch_grad_cam, METHODS[method])
+    if method not in ("eigencam", "eigengradcam"):
+        return kind
+
+    class Signed(kind):
+        def get_cam_image(self, inputs, layer, targets, activations, grads, eigen_smooth):
+            maps = activations if method == "eigencam" else grads * activations
+            return svd_on_activations.get_2d_projection_with_sign_correction(maps)
+
+    return Signed
 
 
 def _stages(model, stage):

@@ -6,6 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from cifar_utils import explain
@@ -134,11 +136,47 @@ def test_ablation_shows_what_speaks_for_a_class_whatever_the_sign_of_its_logit(r
     assert (logits.amin(1) < 0).all() and (logits.amax(1) > 0).any()
 
 
-def test_smoothing_gives_another_map(random_split):
-    model, split = create_model("compact", seed=0), random_split(2)
-    plain = explain.grad_cam(model, split.images, split.labels)
+def test_eigencam_heats_the_end_of_the_main_direction_that_reaches_further(
+    pool_and_linear, random_split, monkeypatch
+):
+    """Principal components by eigendecomposition; and the same whichever sign the library draws."""
+    split = random_split(8)
+    maps = pool_and_linear.features(normalize(split.images))
+    (gradients,) = torch.autograd.grad(
+        pool_and_linear.classifier(maps)[range(8), split.labels].sum(), maps
+    )
+    svd = np.linalg.svd
+    for method, values in (("eigencam", maps), ("eigengradcam", gradients * maps)):
+        points = values.detach().double().flatten(2)  # (N, channels, places)
+        points = points - points.mean(2, keepdim=True)
+        direction = torch.linalg.eigh(points @ points.mT).eigenvectors[..., -1]
+        heat = torch.einsum("nc,ncp->np", direction, points).view(8, 32, 32)
+        other = (heat.amax((1, 2)) < -heat.amin((1, 2))).view(8, 1, 1)
+        wanted = to_unit(torch.where(other, -heat, heat).clamp(min=0)).float()
+        for sign in (1, -1):
+            monkeypatch.setattr(
+                np.linalg, "svd", lambda *a, sign=sign, **k: (*svd(*a, **k)[:2], sign * svd(*a)[2])
+            )
+            got = explain.grad_cam(
+                pool_and_linear, split.images, split.labels, stage=-1, method=method
+            )
+            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-3)
+
+
+def test_smooth_maps_are_the_mean_of_six_views_stretched_anew(random_split):
+    model, split = create_model("compact", seed=0), random_split(4)
+    views = []
+    for mirrored in (False, True):
+        for contrast in (0.9, 1.0, 1.1):
+            inputs = normalize(split.images) * contrast
+            inputs = inputs.flip(3) if mirrored else inputs
+            cam = GradCAM(model=model, target_layers=[model.features[2]])
+            heat = torch.from_numpy(cam(inputs, [ClassifierOutputTarget(n) for n in split.labels]))
+            views.append(heat.flip(2) if mirrored else heat)
+    mean = torch.stack(views).mean(0)
+    assert mean.amax((1, 2)).min() < 0.95, "the views differ"
     smooth = explain.grad_cam(model, split.images, split.labels, smooth=True)
-    assert smooth.shape == plain.shape and (smooth - plain).abs().max() > 0.01
+    torch.testing.assert_close(smooth, to_unit(mean), rtol=0, atol=1e-4)
 
 
 def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
