@@ -25,7 +25,7 @@ METHODS = {
     "xgradcam": "XGradCAM",  # arXiv 2008.02312
     "layercam": "LayerCAM",  # IEEE TIP 2021
     "eigencam": "EigenCAM",  # arXiv 2008.00299; looks at no class
-    "eigengradcam": "EigenGradCAM",  # the same for maps × gradients
+    "eigengradcam": "EigenGradCAM",  # of maps × gradients, which depend on the class
     "scorecam": "ScoreCAM",  # arXiv 1910.01279; a forward pass for every channel: slow
     "ablationcam": "AblationCAM",  # WACV 2020; likewise
 }
@@ -39,8 +39,9 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     takes the deepest whose map is at least 4×4. method: a name of METHODS. smooth: average over the
     image and its mirror image in three contrasts. Each map is stretched to [0, 1]: the strengths of
     two maps cannot be compared. An image in which nothing speaks for its class has a map of zeros.
-    The model is left as it was. Raises ValueError for an unknown method or stage, and where there
-    is not one target for each image. Used in notebook 06.
+    (The two eigen methods show where maps vary most, be it for the class or against it.) The model
+    is left as it was. Raises ValueError for an unknown method or stage, and where there is not one
+    target for each image. Used in notebook 06.
     """
     from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
