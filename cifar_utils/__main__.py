@@ -28,11 +28,12 @@ def main(arguments=None):
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
-        out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's; torch is not imported
+        out_of_memory = "out of memory" in str(error) or "allocate memory" in str(error)  # GPU, CPU
         is_ours = not isinstance(error, RuntimeError) or out_of_memory
         if os.environ.get("CIFAR_UTILS_TRACEBACK") or not is_ours:
             raise
-        hint = "; choose a smaller --batch-size" if out_of_memory else ""
+        helps = out_of_memory and hasattr(options, "batch_size")
+        hint = "; choose a smaller --batch-size" if helps else ""
         parser.exit(2, f"cifar {options.command}: error: {str(error).splitlines()[0]}{hint}\n")
 
 

@@ -96,10 +96,10 @@ def _train(options, stack):
     if not first:
         return
     plots.save(plots.show_history(history), out / "curves.png")
-    if recorder:
-        say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
     if options.test:
         _test_run(model, history, cifar, out, verbose=options.verbose)
+    if recorder:
+        say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
     say(f"written to {out}")
 
 
@@ -422,13 +422,17 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
 
 
 def data_command(options):
-    from cifar_utils import data, plots
+    from cifar_utils import data, files, plots
 
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
     print(f"source      {cifar.source}: {data.SOURCE_TITLES[cifar.source]}")
     print(f"root        {root}")
     if cifar.source == "cifar10":
+        folder = data.official_folder(root)
+        for name, digest in data.MD5.items():  # anew, for `load` may have read its cache
+            if files.md5(folder / name) != digest:
+                raise ValueError(f"{folder / name} has not the published MD5; delete it, try again")
         print(f"files       {len(data.MD5)}, each with the published MD5")
     for name, split in (("training", cifar.train), ("test", cifar.test)):
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")

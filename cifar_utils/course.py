@@ -39,6 +39,8 @@ PLACES = (
     ("Colab", "COLAB_", "Runtime → Change runtime type → T4 GPU"),
     ("Gradient", "PAPERSPACE_", "stop the machine, then start it again as one with a GPU"),
 )
+CREDENTIALS = {"KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR",
+               "PAPERSPACE_API_KEY"}  # set anywhere, to reach these places from there  # fmt: skip
 ELSEWHERE = "open the clone on Colab, Kaggle or Gradient; an NVIDIA or Apple GPU is used by itself"
 
 # What a full run on CIFAR-10 should give: (lowest, highest). The nearest mean is the same on every
@@ -87,7 +89,7 @@ def setup():
 def where():
     """(name of the place this runs in, "" for a machine of one's own; how to get a GPU there)."""
     for name, prefix, how in PLACES:
-        if any(variable.startswith(prefix) for variable in os.environ):
+        if any(variable.startswith(prefix) for variable in os.environ.keys() - CREDENTIALS):
             return name, how
     return "", ELSEWHERE
 
@@ -113,7 +115,12 @@ def _install():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
         done = subprocess.run([*pip, "--editable", str(ROOT)], capture_output=True, text=True)
     importlib.invalidate_caches()
-    if done.returncode and _missing():
+    if not done.returncode and _missing():  # it may be in a folder that was not there at the start
+        raise SystemExit(
+            f"Installed, but not visible yet: {', '.join(_missing())}. Restart the kernel, then "
+            "run this cell again."
+        )
+    if _missing():
         said = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise SystemExit(
             f"Could not install {', '.join(_missing())}: switch the Internet on for this notebook, "
@@ -224,12 +231,15 @@ def picture(name, source):
     So neither a quick run nor the stand-in replaces the pictures that the README shows.
     """
     final = source == "cifar10" and not is_quick()
-    return ROOT / "images" / name if final else scratch(name)
+    return ROOT / "images" / name if final and os.access(ROOT, os.W_OK) else scratch(name)
 
 
 def scratch(name):
-    """Where to keep a file that nobody needs tomorrow: build/notebooks/, which git ignores."""
-    folder = ROOT / "build" / "notebooks"
+    """Where to keep a file that nobody needs tomorrow: build/notebooks/, which git ignores.
+
+    Beside the notebook, where the clone cannot be written to.
+    """
+    folder = (ROOT if os.access(ROOT, os.W_OK) else Path.cwd()) / "build" / "notebooks"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / name
 

@@ -284,11 +284,8 @@ def _cifar10(root):
 
 
 def official_folder(root):
-    """The folder with the seven official files: in `root`, or where `fetch` put them; else None."""
-    places = [root / BATCHES, root]
-    if (root / ARCHIVE).is_file():
-        places.append(_where_to_write(root) / BATCHES)
-    for folder in places:
+    """The folder with the seven official files: where `fetch` puts them, or `root`; else None."""
+    for folder in (_where_to_write(root) / BATCHES, root / BATCHES, root):
         if all((folder / name).is_file() for name in MD5):
             return folder
     return None
@@ -299,7 +296,7 @@ def _decode(folder):
     images, labels = [], []
     for name, digest in MD5.items():
         content = (folder / name).read_bytes()
-        if hashlib.md5(content).hexdigest() != digest:
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
             raise ValueError(f"{folder / name} has not the published MD5")
         if name == "batches.meta":
             continue
@@ -315,11 +312,12 @@ def fetch(root):
     """Make sure that root/cifar-10-batches-py holds the seven official files, each verified.
 
     Takes root/cifar-10-python.tar.gz where it is there and right, else downloads it from the
-    MIRRORS in turn. Where that archive lies in a folder that cannot be written to, its files go to
-    ~/.cache/cifar_utils. Raises ConnectionError where no mirror delivers.
+    MIRRORS in turn. Where `root` cannot be written to, both go to ~/.cache/cifar_utils. Raises
+    ConnectionError where no mirror delivers.
     """
     archive = root / ARCHIVE
     if not archive.is_file() or files.md5(archive) != ARCHIVE_MD5:
+        archive = _where_to_write(root) / ARCHIVE
         try:
             files.download(archive, MIRRORS, ARCHIVE_MD5)
         except ConnectionError as error:

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import warnings
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
 def md5(path):
     """Hex MD5 of a file's bytes."""
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def write_whole(path, write):
@@ -25,7 +27,8 @@ def write_whole(path, write):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
-        temporary.chmod(0o644)  # safetensors lets nobody else read its files
+        with suppress(OSError):  # some drives know no permissions
+            temporary.chmod(0o644)  # safetensors lets nobody else read its files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,9 +56,14 @@ def download(target, urls, digest):
     from filelock import FileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    with suppress(NotImplementedError, OSError):  # some network drives know no locks
+        lock.acquire()
+    try:
         if not target.is_file() or md5(target) != digest:
             _download(target, urls, digest)
+    finally:
+        lock.release()
 
 
 def _download(target, urls, digest):

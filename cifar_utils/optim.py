@@ -106,9 +106,10 @@ def orthogonalize(matrix, *, steps=5):
     """The nearest half-orthogonal matrix, roughly: all singular values are moved close to 1.
 
     matrix: (rows, columns). A quintic Newton-Schulz iteration: five steps bring singular values
-    into about [0.7, 1.2], which is near enough, and matrix products are all it needs; they must be
-    in full fp32 (TF32's rounding grows too much), and after more than six steps they are not exact
-    enough either. Coefficients from Keller Jordan, https://kellerjordan.github.io/posts/muon/.
+    into about [0.7, 1.2], which is near enough, and matrix products are all it needs. They have to
+    be in full fp32, torch's default: do not allow TF32, whose rounding grows too much. After more
+    than six steps fp32 is not exact enough either. Coefficients from Keller Jordan,
+    https://kellerjordan.github.io/posts/muon/.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
@@ -199,7 +200,7 @@ def make_optimizer(model, recipe):
     the biases of batch norm, by 64), and with `decay_vectors` off they get no weight decay. With
     `whitening` the bias of a frozen convolution makes a group of its own, which is trained for that
     fraction only (there three epochs).
-    Raises ValueError for an unknown optimizer. Used in notebook 04.
+    Raises ValueError for an unknown optimizer. Used in notebook 07.
     """
     if recipe.optimizer not in OPTIMIZERS:
         choices = ", ".join(OPTIMIZERS)

@@ -43,7 +43,7 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     wraps the batches, as tqdm does. teacher: a network in evaluation mode on the model's device,
     see `find_teacher`; its answers to the whole images are learnt beside the labels, and the loss
     that is returned is that of the labels alone. Of several processes each takes its part of every
-    batch. Used in notebook 04.
+    batch. Notebook 04 builds it by hand.
     """
     device = next(model.parameters()).device
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -186,10 +186,13 @@ def start(model, train, val, recipe, device, precision, resume):
     if device.type == "cpu":
         keep_memory()
     images = fingerprint(train)
-    other = torch.tensor(float(distributed.agreed(images) != images))
+    other = torch.tensor(float(distributed.agreed((images, recipe)) != (images, recipe)))
     distributed.add_up(other)
     if other:  # one that found no data may have drawn the stand-in
-        raise ValueError("the processes hold different images; give all of them the same --data")
+        raise ValueError(
+            "the processes hold different images or recipes; give all of them the same --data and "
+            "the same recipe"
+        )
     if resume and precision == "auto":
         precision = keep_precision(resume["precision"], device)
     precision = distributed.agreed(pick_precision(precision, device))
@@ -266,16 +269,20 @@ def compiled(run, train):
     began = time.perf_counter()
     torch.compiler.reset()  # networks compiled before count towards the number that is kept
     network, before = torch.compile(model.train(), dynamic=False), copy.deepcopy(model.state_dict())
-    for done, count in kinds_of_steps(len(train), recipe):
-        set_rates(run.optimizer, recipe, done)
-        inputs = shrunk(torch.zeros(count, *train.images.shape[1:], device=device), recipe, done)
-        with autocast(device, run.history.precision):
-            logits = network(inputs.contiguous(memory_format=layout(device)))
-        labels = torch.zeros(count, dtype=torch.int64, device=device)
-        F.cross_entropy(logits.float(), labels).backward()
-    set_rates(run.optimizer, recipe, 0.0)
-    model.zero_grad()
-    model.load_state_dict(before)
+    try:
+        for done, count in kinds_of_steps(len(train), recipe):
+            set_rates(run.optimizer, recipe, done)
+            inputs = torch.zeros(count, *train.images.shape[1:], device=device)
+            inputs = shrunk(inputs, recipe, done).contiguous(memory_format=layout(device))
+            with autocast(device, run.history.precision):
+                logits = network(inputs)
+            labels = torch.zeros(count, dtype=torch.int64, device=device)
+            F.cross_entropy(logits.float(), labels).backward()
+    finally:  # also after Ctrl-C, for compiling takes long
+        wake(run.optimizer)
+        set_rates(run.optimizer, recipe, 0.0)
+        model.zero_grad()
+        model.load_state_dict(before)
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     run.compile_seconds = time.perf_counter() - began

@@ -15,7 +15,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 
-from cifar_utils import bench, checkpoints, data, evaluate, report, ship, train
+from cifar_utils import bench, checkpoints, commands, data, evaluate, report, ship, train
 from cifar_utils.__main__ import main
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -460,6 +460,25 @@ def test_predict_prints_the_likeliest_and_names_no_two_pictures_alike(tmp_path, 
     printed = capsys.readouterr().out
     assert "a/x.png" in printed and "%" in printed and "cams/x-2-cam.png" in printed
     assert len(list(Path("cams").glob("*.png"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["test", "--weights", "compact"], "DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+        (["predict", "x.png"], "CUDA out of memory. Tried to allocate 2 GiB\nMore lines"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_the_flag_that_helps(monkeypatch, capsys, command, said):
+    def run(options):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(commands, f"{command[0]}_command", run)
+    with pytest.raises(SystemExit, match="2"):
+        main(command)
+    shown = capsys.readouterr().err
+    assert said.splitlines()[0] in shown and shown.count("\n") == 1
+    assert ("smaller --batch-size" in shown) == (command[0] == "test")
 
 
 def test_data_describes_what_it_finds(arrays, capsys):

@@ -61,6 +61,8 @@ def test_setup_says_what_it_runs_on(full, capsys):
         ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "Accelerator"),
         ("PAPERSPACE_FQDN", "Gradient", "stop the machine"),
         ("KAGGLE_URL_BASE COLAB_RELEASE_TAG", "Kaggle", "Settings"),  # its image is Colab's
+        ("KAGGLE_KEY KAGGLE_USERNAME COLAB_RELEASE_TAG", "Colab", "T4 GPU"),  # for its API
+        ("KAGGLE_KEY PAPERSPACE_API_KEY", "", "Colab, Kaggle or Gradient"),
         ("", "", "Colab, Kaggle or Gradient"),
     ],
 )
@@ -121,6 +123,27 @@ def test_what_cannot_be_installed_ends_in_one_line(not_installed, monkeypatch):
         course._install()
     assert "torchsummary" in stopped.value.code and "\n" not in stopped.value.code
     assert stopped.value.code.endswith("no network")
+
+
+def test_what_pip_put_where_the_kernel_does_not_look_takes_a_restart(not_installed, monkeypatch):
+    monkeypatch.setattr(
+        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
+    )
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0)
+    )
+    with pytest.raises(SystemExit, match=r"not visible yet: torchsummary. Restart the kernel"):
+        course._install()
+
+
+def test_a_clone_that_cannot_be_written_to_keeps_its_pictures(tmp_path, monkeypatch):
+    monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
+    assert course.picture("x.png", "cifar10") == ROOT / "images" / "x.png"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(course.os, "access", lambda *_: False)
+    beside = tmp_path / "build" / "notebooks"
+    assert course.picture("x.png", "cifar10") == beside / "x.png" and beside.is_dir()
+    assert course.scratch("y") == beside / "y"
 
 
 def test_a_clone_that_only_names_itself_is_installed(monkeypatch):

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar_utils import data
+from cifar_utils.__main__ import main
 
 REAL = os.environ.get("CIFAR10_ROOT")
 
@@ -397,6 +398,41 @@ def test_an_archive_in_a_read_only_folder_is_unpacked_in_the_home_folder(
         assert data.load(given, validation=10).source == "cifar10"
     assert [path.name for path in given.iterdir()] == [data.ARCHIVE]
     assert data.official_folder(given) not in (None, given, given / data.BATCHES)
+
+
+def test_what_a_read_only_folder_lacks_is_downloaded_to_the_home_folder(
+    official, mirror, tmp_path, monkeypatch
+):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert data.load(bare, validation=10).source == "cifar10"
+    count = len(mirror.asked)
+    assert data.load(bare, validation=10).source == "cifar10" and list(bare.iterdir()) == []
+    assert 0 < count == len(mirror.asked)
+
+
+def test_a_damaged_file_in_a_read_only_folder_is_replaced_in_the_home_folder(
+    root, official, monkeypatch
+):
+    (root / data.BATCHES / "data_batch_2").write_bytes(b"damaged")
+    (root / data.ARCHIVE).write_bytes(official.archive)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert data.load(root, source="cifar10", validation=10).source == "cifar10"
+    assert (root / data.BATCHES / "data_batch_2").read_bytes() == b"damaged"
+
+
+def test_the_data_command_reads_the_files_although_there_is_a_cache(root, capsys):
+    main(["data", "--root", str(root)])
+    assert "7, each with the published MD5" in capsys.readouterr().out
+    file = root / data.BATCHES / "data_batch_2"
+    about, content = file.stat(), bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))  # so that the cache is still taken
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "--root", str(root)])
+    assert "data_batch_2 has not the published MD5; delete it" in capsys.readouterr().err
 
 
 def test_two_read_only_folders_do_not_share_a_cache(root, tmp_path, monkeypatch):

@@ -98,7 +98,18 @@ def test_the_compiler_s_needs_are_named(monkeypatch):
             device.check_compiler(torch.device(kind))
     device.check_compiler(torch.device("mps"))
     monkeypatch.setattr(device, "find_spec", lambda name: "found")
-    device.check_compiler(torch.device("cuda"))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ValueError, match="C compiler on a GPU; install gcc, or set CC"):
+        device.check_compiler(torch.device("cuda"))
+    monkeypatch.setenv("CC", "cc")
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
+    for capability in ((7, 0), (9, 0), (6, 0)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, now=capability: now)
+        if capability > (6, 0):
+            device.check_compiler(torch.device("cuda"))
+    with pytest.raises(ValueError, match="newer GPU than the Tesla P100-PCIE-16GB; leave it out"):
+        device.check_compiler(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])

@@ -218,12 +218,13 @@ def test_processes_that_hold_other_images_do_not_train_together(painted_split, m
     """One that found no data may have drawn the stand-in, in as many images of as many classes."""
     of_the_first = data.fingerprint(painted_split(32))
     monkeypatch.setattr(
-        distributed, "agreed", lambda own: of_the_first if len(own) == len(of_the_first) else own
+        distributed, "agreed", lambda own: (of_the_first, Recipe()) if type(own) is tuple else own
     )
-    rest = (None, Recipe(), "cpu", "fp32", None)
-    start(create_model("compact"), painted_split(32), *rest)
-    with pytest.raises(ValueError, match="different images; give all of them the same --data"):
-        start(create_model("compact"), painted_split(32, seed=1), *rest)
+    rest = ("cpu", "fp32", None)
+    start(create_model("compact"), painted_split(32), None, Recipe(), *rest)
+    for seed, recipe in ((1, Recipe()), (0, Recipe(batch_size=64))):
+        with pytest.raises(ValueError, match="different images or recipes; give all of them"):
+            start(create_model("compact"), painted_split(32, seed=seed), None, recipe, *rest)
 
 
 def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):

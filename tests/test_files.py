@@ -254,6 +254,17 @@ def test_any_chain_that_ends_well_delivers_the_exact_bytes(server, behaviours, p
 # --- MD5 and whole files
 
 
+def test_drives_without_locks_or_permissions_are_written_to(server, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
+    monkeypatch.setattr(Path, "chmod", refuse)
+    files.write_whole(tmp_path / "other", lambda path: path.write_bytes(b"x"))
+    assert (tmp_path / "other").read_bytes() == b"x"
+
+
 def test_md5_of_known_strings(tmp_path):
     known = {b"": "d41d8cd98f00b204e9800998ecf8427e", b"abc": "900150983cd24fb0d6963f7d28e17f72"}
     for content, digest in known.items():  # RFC 1321, A.5
