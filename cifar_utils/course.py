@@ -115,7 +115,7 @@ def _install():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
         done = subprocess.run([*pip, "--editable", str(ROOT)], capture_output=True, text=True)
     importlib.invalidate_caches()
-    if not done.returncode and _missing():  # it may be in a folder that was not there at the start
+    if _missing() and not done.returncode:  # in a folder that was not there when Python started
         raise SystemExit(
             f"Installed, but not visible yet: {', '.join(_missing())}. Restart the kernel, then "
             "run this cell again."
@@ -228,7 +228,8 @@ def recipe(name, **changes):
 def picture(name, source):
     """Where to save a picture: images/ of the clone for a full run on CIFAR-10, else `scratch`.
 
-    So neither a quick run nor the stand-in replaces the pictures that the README shows.
+    So neither a quick run nor the stand-in replaces the pictures that the README shows; nor does
+    any run where the clone cannot be written to.
     """
     final = source == "cifar10" and not is_quick()
     return ROOT / "images" / name if final and os.access(ROOT, os.W_OK) else scratch(name)

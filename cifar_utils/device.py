@@ -89,12 +89,15 @@ def layout(device):
 def check_compiler(device):
     """ValueError where torch.compile lacks what it needs: a C++ compiler on a CPU, on CUDA Triton,
     a C compiler and a GPU of 2017 or later, nothing on MPS."""
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and not shutil.which(compiler):
-        raise ValueError(f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX")
-    if device.type == "cuda" and not find_spec("triton"):
-        raise ValueError("torch.compile needs the package triton on a GPU; install it")
+    if device.type == "cpu":
+        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        if not shutil.which(compiler):
+            raise ValueError(
+                f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX"
+            )
     if device.type == "cuda":
+        if not find_spec("triton"):
+            raise ValueError("torch.compile needs the package triton on a GPU; install it")
         if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
             raise ValueError("torch.compile needs a C compiler on a GPU; install gcc, or set CC")
         if not torch.version.hip and torch.cuda.get_device_capability(device) < (7, 0):

@@ -279,7 +279,6 @@ def compiled(run, train):
             labels = torch.zeros(count, dtype=torch.int64, device=device)
             F.cross_entropy(logits.float(), labels).backward()
     finally:  # also after Ctrl-C, for compiling takes long
-        wake(run.optimizer)
         set_rates(run.optimizer, recipe, 0.0)
         model.zero_grad()
         model.load_state_dict(before)
