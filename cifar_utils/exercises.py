@@ -43,6 +43,9 @@ def is_right(name, answer):
     except NotAnswered:
         print(f"{name}: not answered yet")
         return False
+    except Changed:
+        print("✗ your function changes the tensors that it is given; work on copies")
+        return False
     except Exception as mistake:  # the reader's own code may fail in any way
         print(f"✗ your code raised {type(mistake).__name__}: {mistake}")
         return False
@@ -53,11 +56,19 @@ class NotAnswered(Exception):
     """The reader's function returned None."""
 
 
+class Changed(Exception):
+    """The reader's function wrote into its arguments: in a training that would spoil the data."""
+
+
 def _answered(function):
     def call(*arguments):
+        given = copy.deepcopy(arguments)
         result = function(*arguments)
         if result is None:
             raise NotAnswered
+        for before, after in zip(given, arguments, strict=True):
+            if isinstance(before, torch.Tensor) and not torch.equal(before, after):
+                raise Changed
         return result
 
     return call
@@ -256,7 +267,7 @@ def _steps(answer):
 
 def _cross_entropy(answer):
     logits = torch.randn(8, 10, generator=generator(7)) * 5
-    labels = torch.arange(8)
+    labels = torch.tensor([3, 0, 9, 1, 1, 7, 2, 5])
     for smoothing, scale in ((0.0, 1), (0.1, 1), (0.1, 1000)):
         expected = F.cross_entropy(scale * logits, labels, label_smoothing=smoothing).item()
         got = answer(scale * logits, labels, smoothing)
@@ -265,23 +276,33 @@ def _cross_entropy(answer):
 
 
 def _momentum(answer):
-    """Five steps on a parabola, against torch.optim.SGD, at a rate that changes."""
-    theirs = torch.tensor([3.0, -2.0], requires_grad=True)
-    optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=0.9)
-    weights, velocity = theirs.detach().clone(), torch.zeros(2)
-    for number in range(1, 6):
-        lr = optimizer.param_groups[0]["lr"] = 0.1 / number
-        gradient = 2 * weights
-        optimizer.zero_grad()
-        theirs.square().sum().backward()
-        optimizer.step()
-        weights, velocity = answer(weights, velocity, gradient, lr, 0.9)
-        yield f"weights after step {number}", weights, theirs.detach().clone()
+    """Steps on a parabola, against torch.optim.SGD, at a rate that changes."""
+    for momentum, steps in ((0.9, 4), (0.5, 3)):
+        theirs = torch.tensor([3.0, -2.0, 1.0], requires_grad=True)
+        optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum)
+        weights, velocity = theirs.detach().clone(), torch.zeros(3)
+        for number in range(1, steps + 1):
+            lr = optimizer.param_groups[0]["lr"] = 0.1 / number
+            gradient = 2 * weights
+            optimizer.zero_grad()
+            theirs.square().sum().backward()
+            optimizer.step()
+            weights, velocity = answer(weights, velocity, gradient, lr, momentum)
+            what = f"weights after step {number}, momentum {momentum}"
+            yield what, weights, theirs.detach().clone()
 
 
 def _triangle(answer):
-    for progress, expected in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (0.6, 0.5), (1.0, 0.0)):
-        yield f"factor at progress {progress}", answer(progress, 0.2), expected
+    for peak, progress, expected in (
+        (0.2, 0.0, 0.0),
+        (0.2, 0.1, 0.5),
+        (0.2, 0.2, 1.0),
+        (0.2, 0.6, 0.5),
+        (0.2, 1.0, 0.0),
+        (0.5, 0.25, 0.5),
+        (0.5, 0.9, 0.2),
+    ):
+        yield f"factor at progress {progress}, peak {peak}", answer(progress, peak), expected
 
 
 # --- 05 Evaluation --------------------------------------------------------------------------------
@@ -327,6 +348,11 @@ def _bootstrap(answer):
     room = 0.12 * half  # the quantiles of 5,000 draws scatter by 0.02 · half
     yield "lower end", float(low), Near(round(share - half, 4), round(room, 4))
     yield "upper end", float(high), Near(round(share + half, 4), round(room, 4))
+    # Here 0.95 ± 1.96 · 0.05 would reach beyond 1; P(16 of 20 or fewer) = 1.6%, P(17) = 6%.
+    few = torch.arange(20) > 0
+    low, high = answer(few, 5000, generator(10))
+    yield "of 20 images, 19 right: lower end", float(low), 0.85
+    yield "and upper end", float(high), 1.0
 
 
 # --- 06 Grad-CAM ----------------------------------------------------------------------------------
@@ -395,22 +421,28 @@ def _alternating(answer):
         yield f"epoch {epoch}", answer(images, coins, epoch), torch.stack(expected)
 
 
-def _ring(answer):
-    for machines, message, bandwidth, delay in ((2, 4e6, 1e9, 0.0), (8, 8e6, 1.25e9, 3e-5)):
-        expected = 2 * (machines - 1) * (delay + message / machines / bandwidth)
+def _ring_or_tree(answer):
+    for machines, message, bandwidth, delay, expected in (
+        (8, 8e6, 1e9, 1e-5, 14 * (1e-5 + 1e-3)),  # the ring
+        (64, 2e3, 1e9, 1e-5, 12 * (1e-5 + 2e-6)),  # the tree
+        (5, 1e3, 1e9, 1e-5, 6 * (1e-5 + 1e-6)),  # the tree: 5 machines need as many levels as 8
+        (2, 4e6, 1e9, 0.0, 2 * 2e-3),  # the ring
+    ):
         got = float(answer(machines, message, bandwidth, delay))
-        yield f"seconds of {machines} machines", got, expected
+        yield f"seconds of {machines} machines, {message:,.0f} bytes", got, expected
     yield "seconds of one, which sends nothing", float(answer(1, 4e6, 1e9, 1e-5)), 0.0
 
 
 def _whitening(answer):
     mixing = torch.randn(5, 5, generator=generator(14), dtype=torch.float64)
     patches = mixing @ torch.randn(5, 3000, generator=generator(15), dtype=torch.float64) + 0.5
-    outputs = torch.as_tensor(answer(patches)) @ patches
+    filters = torch.as_tensor(answer(patches))
+    outputs = filters @ patches
     identity = torch.eye(5, dtype=torch.float64)
     # Rounded, for what is left of the zeros is another on each machine, and is printed.
     mean = (outputs @ outputs.T / 3000).round(decimals=9) + 0.0  # -0 becomes 0
     yield "mean outer product of W · patches", mean, identity
+    yield "W is its own transpose", torch.allclose(filters, filters.T, atol=1e-8), True
 
 
 EXERCISES = {
@@ -440,6 +472,6 @@ EXERCISES = {
     "06d": _pointing,
     "07a": _amdahl,
     "07b": _alternating,
-    "07c": _ring,
+    "07c": _ring_or_tree,
     "07d": _whitening,
 }

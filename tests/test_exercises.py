@@ -72,6 +72,50 @@ WRONG = {
 }
 
 
+# Each has one mistake that most inputs would not show.
+ALMOST = {
+    "04b": lambda progress, peak: progress / 0.2 if progress < 0.2 else (1 - progress) / 0.8,
+    "04c": lambda weights, velocity, gradient, lr, momentum: (
+        weights - lr * (0.9 * velocity + gradient),
+        0.9 * velocity + gradient,
+    ),
+    "04d": lambda logits, labels, smoothing: (
+        -(
+            (1 - smoothing) * logits.log_softmax(1).diagonal()
+            + smoothing * logits.log_softmax(1).mean(1)
+        ).mean()
+    ),
+    "05d": lambda right, repeats, generator: (
+        right.double().mean() - 1.96 * right.double().var(correction=0).div(len(right)).sqrt(),
+        right.double().mean() + 1.96 * right.double().var(correction=0).div(len(right)).sqrt(),
+    ),
+    "07c": lambda machines, message, bandwidth, delay: (
+        2 * (machines - 1) * (delay + message / machines / bandwidth)
+    ),
+    "07d": lambda patches: torch.linalg.inv(
+        torch.linalg.cholesky(patches @ patches.T / patches.shape[1])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALMOST)
+def test_a_function_with_one_hidden_mistake_fails(name, capsys):
+    assert is_right(name, ALMOST[name]) is False
+    printed = capsys.readouterr().out
+    assert "✗" in printed and "raised" not in printed
+
+
+def test_an_answer_that_writes_into_the_data_is_told_so(capsys):
+    def in_place(images):
+        images[:] = images.flip(2)
+        return images
+
+    assert is_right("02b", in_place) is False
+    assert capsys.readouterr().out == (
+        "✗ your function changes the tensors that it is given; work on copies\n"
+    )
+
+
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_plausible_but_wrong_function_fails(name, capsys):
     assert is_right(name, WRONG[name]) is False
