@@ -5,7 +5,8 @@
 # make test       set up, then ruff, the notebooks as tests, and the unit tests
 # make clean      remove what these have made, but neither the data nor runs/
 #
-# PYTHON=python3.12 make course  takes another interpreter. CIFAR10_ROOT says where the data is.
+# PYTHON=python3.12 make course  takes another interpreter (after make clean, where one is set up).
+# CIFAR10_ROOT says where the data is.
 
 PYTHON ?= python3
 MODE ?= quick

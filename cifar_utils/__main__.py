@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from cifar_utils import __version__, commands
-from cifar_utils.recipes import Recipe
+from cifar_utils.recipes import VIEWS, Recipe
 
 
 def main(arguments=None):
@@ -146,7 +146,7 @@ def _add_test(subparsers):
     add(
         "--views",
         type=int,
-        choices=(1, 2, 6),
+        choices=VIEWS,
         default=1,
         help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
     )
@@ -213,10 +213,10 @@ def _add_data_command(subparsers):
         "data",
         "fetch, verify and describe the data",
         commands.data_command,
-        example="cifar data --root ~/datasets",
+        example="cifar data --data ~/datasets",
     )
     add = parser.add_argument
-    add("--root", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    add("--data", "--root", dest="root", type=Path, metavar="ROOT", help=_ROOT_HELP)
     add("--source", default="auto", metavar="S", help=_SOURCE_HELP)
     add(
         "--montage",

@@ -15,7 +15,7 @@ import torch
 
 from cifar_utils import __version__
 from cifar_utils.augment import augment
-from cifar_utils.device import describe, generator, keep_memory, layout
+from cifar_utils.device import describe, generator, keep_memory, layout, make_scaler, wait
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
@@ -59,14 +59,13 @@ def spread(values):
 def clock(work, device, *, times):
     """Seconds that `work()` takes, a list of `times`, after once without a clock.
 
-    The first call also compiles kernels. A GPU works behind our back: we wait for it.
+    The first call also compiles kernels.
     """
     seconds = []
     for _ in range(times + 1):
         began = time.perf_counter()
         work()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
+        wait(device)
         seconds.append(time.perf_counter() - began)
     return seconds[1:]
 
@@ -198,7 +197,7 @@ def time_models(names, device, precisions, *, images=128, times=5):
 
 def _training_step(model, batch, labels, recipe, precision):
     optimizer = make_optimizer(model, recipe)
-    scaler = torch.amp.GradScaler(batch.device.type, enabled=precision == "fp16")
+    scaler = make_scaler(batch.device, precision)
 
     def step():
         train_one_epoch(

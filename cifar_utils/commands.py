@@ -314,14 +314,14 @@ def _print_confusion(matrix, classes):
 def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
     """Confusion matrix, bars, and with --grid the galleries; the paths written."""
     from cifar_utils import plots
-    from cifar_utils.data import SOURCE_TITLES
+    from cifar_utils.data import source_title
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
     from cifar_utils.explain import grad_cam
 
     test, classes = cifar.test, cifar.classes
-    title = f"{info.recipe.name} on {SOURCE_TITLES[cifar.source]}"
+    title = f"{info.recipe.name} on {source_title(cifar.source)}"
     if info.source != cifar.source:
-        title = f"{title}, trained on {SOURCE_TITLES[info.source]}"
+        title = f"{title}, trained on {source_title(info.source)}"
     drawn = {}
     if options.out:
         drawn["confusion"] = plots.plot_confusion_matrix(
@@ -364,7 +364,7 @@ def predict_command(options):
     import torch
 
     from cifar_utils import checkpoints, evaluate
-    from cifar_utils.data import SOURCE_TITLES, read_image
+    from cifar_utils.data import read_image, source_title
     from cifar_utils.device import pick_device
 
     device = pick_device(options.device)
@@ -381,7 +381,7 @@ def predict_command(options):
     if options.cam:
         _draw_predictions(options, model, info, images, probabilities, answers)
     if info.source != "cifar10":
-        print(f"These weights were trained on {SOURCE_TITLES[info.source]}.", file=sys.stderr)
+        print(f"These weights were trained on {source_title(info.source)}.", file=sys.stderr)
     if options.json:
         print(json.dumps(answers, indent=1))
         return
@@ -397,10 +397,10 @@ def predict_command(options):
 def _draw_predictions(options, model, info, images, probabilities, answers):
     """One picture a file: what the network saw, with Grad-CAM, and the bars. Names never clash."""
     from cifar_utils import plots
-    from cifar_utils.data import SOURCE_TITLES
+    from cifar_utils.data import source_title
     from cifar_utils.explain import grad_cam
 
-    trained_on = "" if info.source == "cifar10" else f" (trained on {SOURCE_TITLES[info.source]})"
+    trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
     heatmaps = grad_cam(model, images, predictions)
     taken = set()
@@ -426,14 +426,14 @@ def data_command(options):
 
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
-    print(f"source      {cifar.source}: {data.SOURCE_TITLES[cifar.source]}")
+    print(f"source      {cifar.source}: {data.source_title(cifar.source)}")
     print(f"root        {root}")
     if cifar.source == "cifar10":
         folder = data.official_folder(root)
         for name, digest in data.MD5.items():  # anew, for `load` may have read its cache
             if files.md5(folder / name) != digest:
                 raise ValueError(f"{folder / name} has not the published MD5; delete it, try again")
-        print(f"files       {len(data.MD5)}, each with the published MD5")
+        print(f"files       {len(data.MD5)} in {folder}, each with the published MD5")
     for name, split in (("training", cifar.train), ("test", cifar.test)):
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
     splits, length = (cifar.train, cifar.test), len(cifar.classes)
@@ -488,7 +488,7 @@ def lr_find_command(options):
     from tqdm import tqdm
 
     from cifar_utils import plots
-    from cifar_utils.data import SOURCE_TITLES
+    from cifar_utils.data import source_title
     from cifar_utils.models import create_model
     from cifar_utils.train import lr_range_test
 
@@ -508,7 +508,7 @@ def lr_find_command(options):
         progress=lambda steps: tqdm(steps, leave=False, disable=None),
     )
     path = options.out / "lr-range.png"
-    title = f"{recipe.name} on {SOURCE_TITLES[cifar.source]}: learning-rate range test"
+    title = f"{recipe.name} on {source_title(cifar.source)}: learning-rate range test"
     plots.save(plots.plot_lr_range(result, title=title), path)
     print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -174,7 +175,7 @@ def load(*, whole=False):
         cifar = cifar.limit(QUICK_IMAGES)
     splits = {"training": cifar.train, "validation": cifar.val, "test": cifar.test}
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
-    print(f"{data.SOURCE_TITLES[cifar.source]}: {sizes} images")
+    print(f"{data.source_title(cifar.source)}: {sizes} images")
     return cifar
 
 
@@ -290,7 +291,14 @@ def estimate(recipe, train, *, steps=10):
     A few steps are measured, augmentation included, on a throw-away network: at least four, and at
     most for 5 seconds. They are steps of the training's end, where images have their full size.
     """
-    from cifar_utils.device import describe, keep_memory, layout, pick_device, pick_precision
+    from cifar_utils.device import (
+        describe,
+        keep_memory,
+        layout,
+        make_scaler,
+        pick_device,
+        pick_precision,
+    )
     from cifar_utils.models import create_model
     from cifar_utils.optim import make_optimizer
     from cifar_utils.train import AugmentedBatches, find_teacher, train_one_epoch
@@ -303,7 +311,11 @@ def estimate(recipe, train, *, steps=10):
     model.to(device, memory_format=layout(device))
     optimizer = make_optimizer(model, recipe)
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)
-    rest = {"precision": precision, "teacher": find_teacher(recipe, train.classes, device)}
+    rest = {
+        "precision": precision,
+        "scaler": make_scaler(device, precision),
+        "teacher": find_teacher(recipe, train.classes, device),
+    }
     times, began = [], time.perf_counter()
     while len(times) < 4 or (len(times) < steps and time.perf_counter() - began < 5):
         start = time.perf_counter()
@@ -473,10 +485,13 @@ def describe(figure, *, longest=400):
         axes = axes if ax.get_xlabel() and ax.get_ylabel() else ax.get_xlabel() or ax.get_ylabel()
         legend = ax.get_legend()
         names = [text.get_text() for text in legend.get_texts()] if legend else []
-        few = [text.get_text() for text in ax.texts] if len(ax.texts) <= 3 else []
+        few = [text.get_text() for text in ax.texts] if len(ax.texts) < 10 else []
         words = [ax.get_title(), axes, ", ".join(names), ", ".join(few)]
         panels.append(": ".join(word.replace("\n", " ") for word in words if word.strip()))
-    panels = list(dict.fromkeys(panel for panel in panels if panel))
+    panels = [
+        panel if count == 1 else f"{panel} × {count}"
+        for panel, count in Counter(panel for panel in panels if panel).items()
+    ]
     pictures = sum(bool(ax.images) for ax in figure.axes)
     kind = f"{pictures} pictures" if pictures > 1 else "a picture" if pictures else "a chart"
     text = "; ".join([title or kind, *panels])

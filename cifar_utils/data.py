@@ -37,7 +37,8 @@ SOURCE_TITLES = {
     "synthetic": "drawn stand-in pictures, not CIFAR-10",
     "memory": "images of your own",  # a Split that was not loaded but made
 }
-SOURCES = ("auto", "cifar10", "folder", "npy", "synthetic")
+
+CACHE = "~/.cache/cifar_utils"  # where data goes that has no other place
 
 # Byte-identical copies. The canonical host comes last: it has hardly answered since June 2026.
 MIRRORS = (
@@ -164,8 +165,8 @@ def load(root=None, *, source="auto", validation=5000, seed=0):
     them. Raises ValueError for data that is missing, damaged or of the wrong form, ConnectionError
     where no mirror answers. Used in notebook 01.
     """
-    if source not in SOURCES:
-        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(SOURCES)}")
+    if source not in READERS:
+        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(READERS)}")
     root = default_root() if root is None else Path(root).expanduser()
     if root.is_file() and source != "npy":
         raise ValueError(f"{root} is a file; give a folder, or choose source 'npy' for an array")
@@ -186,9 +187,14 @@ def fingerprint(split):
     return digest.hexdigest()
 
 
+def source_title(source):
+    """What a plot's title calls a source; weights may come with one that is not listed here."""
+    return SOURCE_TITLES.get(source, source)
+
+
 def default_root():
     """$CIFAR10_ROOT, else ~/.cache/cifar_utils."""
-    return Path(os.environ.get("CIFAR10_ROOT") or "~/.cache/cifar_utils").expanduser()
+    return Path(os.environ.get("CIFAR10_ROOT") or CACHE).expanduser()
 
 
 def stratified(labels, count, *, seed=0):
@@ -315,16 +321,19 @@ def fetch(root):
     MIRRORS in turn. Where `root` cannot be written to, both go to ~/.cache/cifar_utils. Raises
     ConnectionError where no mirror delivers.
     """
+    writable = _where_to_write(root)
+    if writable != root:
+        print(f"{root} cannot be written to; CIFAR-10 goes to {writable}", file=sys.stderr)
     archive = root / ARCHIVE
     if not archive.is_file() or files.md5(archive) != ARCHIVE_MD5:
-        archive = _where_to_write(root) / ARCHIVE
+        archive = writable / ARCHIVE
         try:
             files.download(archive, MIRRORS, ARCHIVE_MD5)
         except ConnectionError as error:
             raise ConnectionError(
                 f"{error}; put {ARCHIVE} or {BATCHES}/ into {root}, or choose source 'synthetic'"
             ) from None
-    folder = _where_to_write(root) / BATCHES
+    folder = writable / BATCHES
     with tarfile.open(archive) as tar:
         for name in MD5:  # by name: nothing else in the archive is ever written to disk
             content = tar.extractfile(f"{BATCHES}/{name}").read()
@@ -467,7 +476,7 @@ def _cached(root, name, stamp, decode):
 def _where_to_write(root):
     """`root`, or ~/.cache/cifar_utils where it cannot be written to."""
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    return root if os.access(nearest, os.W_OK) else Path("~/.cache/cifar_utils").expanduser()
+    return root if os.access(nearest, os.W_OK) else Path(CACHE).expanduser()
 
 
 def read_image(path):

@@ -17,6 +17,7 @@ from cifar_utils.distributed import ranks
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 14)
 
 
 def pick_device(name="auto"):
@@ -88,7 +89,7 @@ def layout(device):
 
 def check_compiler(device):
     """ValueError where torch.compile lacks what it needs: a C++ compiler on a CPU, on CUDA Triton,
-    a C compiler and a GPU of 2017 or later, nothing on MPS."""
+    a C compiler and a GPU of 2017 or later, on MPS torch 2.8."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
         if not shutil.which(compiler):
@@ -104,6 +105,16 @@ def check_compiler(device):
             raise ValueError(
                 f"torch.compile needs a newer GPU than the {describe(device)}; leave it out"
             )
+    if device.type == "mps" and TORCH < (2, 8):
+        raise ValueError("torch.compile needs torch 2.8 or newer on Apple's GPUs; leave it out")
+
+
+def wait(device):
+    """Wait until a GPU has done all that it was given: it works behind the clock's back."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    if device.type == "mps":
+        torch.mps.synchronize()
 
 
 def keep_memory():
@@ -127,12 +138,13 @@ def pick_precision(name, device):
 
     CUDA: bf16 where the GPU has it, else fp16 (with a gradient scaler). MPS: fp32. CPU: bf16 where
     a 0.3 s measurement shows it to be faster: with AVX512-BF16 or AMX it is, without them it can be
-    hundreds of times slower. Raises ValueError for a name not in PRECISIONS. Used in notebook 04.
+    hundreds of times slower. Raises ValueError for a name not in PRECISIONS, and for fp16 on
+    another device than CUDA. Used in notebook 04.
     """
     if name not in PRECISIONS:
         raise ValueError(f"unknown precision {name!r}; choose one of {', '.join(PRECISIONS)}")
-    if name == "fp16" and device.type == "cpu":
-        raise ValueError("fp16 needs a GPU; on a CPU choose auto, fp32 or bf16")
+    if name == "fp16" and device.type != "cuda":
+        raise ValueError("fp16 needs a CUDA GPU; here choose auto, fp32 or bf16")
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -194,6 +206,11 @@ def autocast(device, precision):
         return nullcontext()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     return torch.autocast(device.type, dtype)
+
+
+def make_scaler(device, precision):
+    """The gradient scaler of a training: for fp16 a real one, else one that does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
 
 def seed_from(*key):

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from cifar_utils.data import normalize
 from cifar_utils.device import autocast, layout
-
-VIEWS = (1, 2, 6)
+from cifar_utils.recipes import VIEWS
 
 
 def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1.0):
@@ -46,11 +45,11 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
             for batch in images.split(batch_size):
                 inputs = normalize(batch.to(device)).contiguous(memory_format=layout(device))
                 seen = [model(view).float() for view in _views(inputs, views)]
-                logits.append(torch.stack(seen).mean(0).cpu())
+                logits.append(torch.stack(seen).mean(0))
     finally:  # also after Ctrl-C in a notebook
         for module, training in modes.items():
             module.training = training
-    return torch.cat(logits)
+    return torch.cat(logits).cpu()  # at the end: a GPU would be waited for after each batch
 
 
 def _views(inputs, count):

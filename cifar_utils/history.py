@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cifar_utils.data import SOURCE_TITLES
+from cifar_utils.data import source_title
 from cifar_utils.files import write_whole
 from cifar_utils.recipes import Recipe
 
@@ -67,7 +67,7 @@ class History:
     @property
     def title(self):
         """What a plot of this run is headed with: recipe and source."""
-        return f"{self.recipe.name} on {SOURCE_TITLES.get(self.source, self.source)}"
+        return f"{self.recipe.name} on {source_title(self.source)}"
 
     @property
     def best(self):

@@ -261,14 +261,15 @@ def plot_history(history, *, metric="accuracy", ax=None):
 def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
 
-    histories: dict from name to History; a star marks the test figure of one that has it. metric:
-    "accuracy" or "loss", ValueError for others. The horizontal axis is the share of the training,
-    so that runs of different lengths can be compared.
+    histories: dict from name to History; a star marks the test figure of one that has it, to the
+    right of its end and beside the others' stars. metric: "accuracy" or "loss", ValueError for
+    others. The horizontal axis is the share of the training, so that runs of different lengths can
+    be compared.
     """
     _check_metric(metric)
     ax = _axes(ax, (8, 4))
     meaning = {"val": "solid: validation", "train": "dashed: training", "test": "★: test"}
-    drawn = set()
+    drawn, stars = set(), 0
     for (name, history), color, sign in zip(
         histories.items(), COLORS * len(histories), SIGNS * len(histories), strict=False
     ):
@@ -281,12 +282,14 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
                 drawn.add(part)
                 name = None  # a label for the first of its lines is enough
         if history.test:
-            value = history.test["top1" if metric == "accuracy" else "loss"]
-            ax.plot(done[-1:], [value], "*", color=color, markersize=14, markeredgecolor="white")
+            value, stars = history.test["top1" if metric == "accuracy" else "loss"], stars + 1
+            look = {"color": color, "markersize": 14, "markeredgecolor": "white"}
+            ax.plot([done[-1] + 0.03 * stars], [value], "*", **look)
             drawn.add("test")
     ax.set(title=title, xlabel="share of the training", ylabel=metric)
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
+    ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
     ax.xaxis.set_major_formatter("{x:.0%}")
     ax.grid()
     ax.legend(
@@ -395,17 +398,6 @@ def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
     ax.set(title=title, xlabel="learning rate", ylabel="training loss (smoothed)")
     ax.grid()
     ax.legend()
-    return ax
-
-
-@styled
-def plot_schedule(factor, *, title="Learning-rate schedule", ax=None):
-    """A schedule, a function of progress, over the whole training."""
-    ax = _axes(ax)
-    progress = np.linspace(0, 1, 500)
-    ax.plot(progress, [factor(float(at)) for at in progress], color=BLUE)
-    ax.set(title=title, xlabel="progress", ylabel="factor on the learning rate")
-    ax.grid()
     return ax
 
 

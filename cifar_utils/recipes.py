@@ -7,6 +7,8 @@ systems that the course grew out of; and airbench94, which the fast ones grew ou
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
+VIEWS = (1, 2, 6)  # of an image, that test-time augmentation can average over
+
 
 def knob(default, help):
     """A field with a default and the sentence that --help shows for it."""
@@ -85,7 +87,7 @@ class Recipe:
             "whitening": (0 <= self.whitening <= 1, "in [0, 1]"),
             "teacher_share": (0 <= self.teacher_share <= 1, "in [0, 1]"),
             "temperature": (0 < self.temperature < float("inf"), "above 0"),
-            "views": (self.views in (1, 2, 6), "1, 2 or 6"),
+            "views": (self.views in VIEWS, "1, 2 or 6"),
             "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
         }
         for name, (holds, wanted) in rules.items():

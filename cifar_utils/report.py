@@ -94,10 +94,10 @@ COLUMNS = (
     "training", "on",
 )  # fmt: skip
 CAPTION = (
-    "Ours is the test accuracy after the last epoch, of one view of each image; ± is the standard "
-    "deviation over seeds. Published is the best that the authors' own logs show. Training is the "
-    "number of epochs times their median, without evaluation (epochs on small images apart): what "
-    "a quiet machine takes."
+    "Ours is the test accuracy after the last epoch, of one view of each image: the mean over "
+    "several seeds with its standard deviation, or one seed's where no ± stands. Published is the "
+    "best that the authors' own logs show. Training is the first seed's number of epochs times "
+    "their median, without evaluation (epochs on small images apart): what a quiet machine takes."
 )
 
 

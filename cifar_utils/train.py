@@ -16,6 +16,7 @@ from cifar_utils.augment import augment, operations
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import fingerprint, normalize
 from cifar_utils.device import (
+    TORCH,
     autocast,
     check_compiler,
     describe,
@@ -23,9 +24,11 @@ from cifar_utils.device import (
     keep_memory,
     keep_precision,
     layout,
+    make_scaler,
     pick_device,
     pick_precision,
     seed_from,
+    wait,
 )
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
@@ -46,7 +49,7 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
     batch. Notebook 04 builds it by hand.
     """
     device = next(model.parameters()).device
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
+    scaler = scaler or make_scaler(device, "fp32")
     model.train()
     loss_sum = torch.zeros((), device=device)
     correct = torch.zeros((), dtype=torch.int64, device=device)
@@ -81,7 +84,8 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         scaler.step(optimizer)
         scaler.update()
-        # Sums, not means: batches may differ in size. They stay on the device, so nothing waits.
+        # Sums, not means: batches may differ in size. They stay on the device, so nothing waits
+        # (but in fp16, where the scaler looks at every step's gradients).
         loss_sum += F.cross_entropy(logits.detach(), labels, reduction="sum")
         correct += (logits.detach().argmax(1) == labels).sum()
         count += whole
@@ -109,9 +113,9 @@ def shrunk(inputs, recipe, done):
     """
     if done >= recipe.small_until or recipe.small_size == inputs.shape[2]:
         return inputs
-    # On MPS older versions of torch cannot antialias.
-    where = torch.device("cpu") if inputs.device.type == "mps" else inputs.device
-    small = F.interpolate(inputs.to(where), recipe.small_size, mode="bilinear", antialias=True)
+    by_cpu = inputs.device.type == "mps" and TORCH < (2, 7)  # which could not antialias there
+    there = inputs.cpu() if by_cpu else inputs
+    small = F.interpolate(there, recipe.small_size, mode="bilinear", antialias=True)
     return small.to(inputs.device)
 
 
@@ -142,7 +146,8 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     run = start(model, train, val, recipe, device, precision, resume)
     device, precision = next(model.parameters()).device, run.history.precision
     teacher = find_teacher(recipe, train.classes, device)
-    network = compiled(run, train) if compile else model
+    left = recipe.epochs + 1 - len(run.history.epochs)
+    network = compiled(run, train) if compile and left else model
     recipe = recipe.changed(winograd=recipe.winograd and not compile)
     if recipe.winograd and (device.type, precision) == ("cpu", "fp32") and not library():
         warnings.warn(
@@ -206,7 +211,7 @@ def start(model, train, val, recipe, device, precision, resume):
     history = History(
         recipe, train.source, (), len(train), len(val or ()), where, precision, torch.__version__
     )  # fmt: skip
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = make_scaler(device, precision)
     run = Run(model, make_optimizer(model, recipe), scaler, history, images)
     if resume:
         run.load_state(resume)
@@ -270,7 +275,8 @@ def compiled(run, train):
     torch.compiler.reset()  # networks compiled before count towards the number that is kept
     network, before = torch.compile(model.train(), dynamic=False), copy.deepcopy(model.state_dict())
     try:
-        for done, count in kinds_of_steps(len(train), recipe):
+        past = max(0, len(run.history.epochs) - 1)  # epochs, where a run is resumed
+        for done, count in kinds_of_steps(len(train), recipe, past):
             set_rates(run.optimizer, recipe, done)
             inputs = torch.zeros(count, *train.images.shape[1:], device=device)
             inputs = shrunk(inputs, recipe, done).contiguous(memory_format=layout(device))
@@ -282,18 +288,20 @@ def compiled(run, train):
         set_rates(run.optimizer, recipe, 0.0)
         model.zero_grad()
         model.load_state_dict(before)
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    wait(device)
     run.compile_seconds = time.perf_counter() - began
     return network
 
 
-def kinds_of_steps(images, recipe):
-    """(progress, number of images) of the first of all steps that run through the same code."""
+def kinds_of_steps(images, recipe, past=0):
+    """(progress, number of images) of the first of all steps that run through the same code.
+
+    past: as many epochs are done already, and their steps are left out.
+    """
     sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
     steps = recipe.epochs * len(sizes)
     kinds = {}
-    for step in range(steps):
+    for step in range(past * len(sizes), steps):
         done, count = step / steps, sizes[step % len(sizes)]
         rests = 0 < recipe.whitening < done
         kinds.setdefault((count, done < recipe.small_until, rests), (done, count))
@@ -368,7 +376,8 @@ class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
     The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
-    its number: so the batches are the same whoever computes them, in one process or in many.
+    its number: so the batches are the same whoever computes them, in one process or in many. (On
+    devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
     """
 
     def __init__(self, split, recipe, epoch):
@@ -415,7 +424,7 @@ def lr_range_test(
     train,
     recipe,
     *,
-    lowest=1e-5,
+    lowest=1e-4,
     highest=10.0,
     steps=200,
     progress=iter,
@@ -437,14 +446,16 @@ def lr_range_test(
     if not len(train):
         raise ValueError("there are no training images")
     device = pick_device(device)
+    if device.type == "cpu":
+        keep_memory()
     precision = pick_precision(precision, device)
     model.to(device, memory_format=layout(device))
     recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)
     prepare(model, train, recipe)
     optimizer = make_optimizer(model, recipe)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    scaler = make_scaler(device, precision)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
-    batches = AugmentedBatches(train, recipe, epoch=1)
+    batches = AugmentedBatches(train.to(device), recipe, epoch=1)
     teacher = find_teacher(recipe, train.classes, device)
     torch.manual_seed(seed_from(recipe.seed))
     rates, losses, mean = [], [], 0.0

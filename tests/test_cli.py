@@ -462,6 +462,14 @@ def test_predict_prints_the_likeliest_and_names_no_two_pictures_alike(tmp_path, 
     assert len(list(Path("cams").glob("*.png"))) == 2
 
 
+def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsys):
+    model, info = checkpoints.load_weights(trained)
+    checkpoints.save_weights(Path("own.safetensors"), model, replace(info, source="my scans"))
+    Image.new("RGB", (32, 32)).save("x.png")
+    main(["predict", "x.png", "--weights", "own.safetensors", "--cam", "--out", "cams"])
+    assert "These weights were trained on my scans." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

@@ -433,6 +433,11 @@ def test_a_figure_is_described_by_its_own_words():
     assert course.describe(figure).startswith("Two panels; Accuracy")
     assert len(course.describe(figure, longest=20)) == 20
     plt.close(figure)
+    figure, axes = plt.subplots(1, 4)
+    for ax, name in zip(axes, ("cat", "dog", "cat", ""), strict=True):
+        ax.set_title(name)
+    assert course.describe(figure) == "a chart; cat × 2; dog"
+    plt.close(figure)
 
 
 def test_an_animation_is_embedded_with_its_text(monkeypatch, tmp_path):

@@ -12,7 +12,6 @@ from PIL import Image
 from cifar_utils import evaluate, plots
 from cifar_utils.data import CLASSES
 from cifar_utils.history import Epoch, History
-from cifar_utils.optim import cosine
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import LearningRateRange
 
@@ -92,8 +91,11 @@ def test_compared_histories_share_an_axis_whatever_their_length():
     legend = ax.get_legend()
     assert [text.get_text() for text in legend.get_texts()] == list(histories)
     assert legend.get_title().get_text() == "solid: validation, dashed: training, ★: test"
-    star = plots.compare_histories({"tested": longer}).get_lines()[-1]
-    assert star.get_ydata() == [0.7] and star.get_marker() == "*"
+    lines = plots.compare_histories({"tested": longer, "again": longer}).get_lines()
+    stars = [line for line in lines if line.get_marker() == "*"]
+    assert [star.get_ydata() for star in stars] == [[0.7], [0.7]]
+    end = longer.epochs[-1].epoch / longer.recipe.epochs
+    assert end < stars[0].get_xdata()[0] < stars[1].get_xdata()[0]  # side by side, none hidden
 
 
 def test_pixels_are_written_into_their_places():
@@ -203,7 +205,6 @@ def test_panels_draw_into_the_axes_they_are_given(judged, random_split):
         lambda ax: plots.plot_per_class({"cat": 0.5, "dog": None}, ax=ax),
         lambda ax: plots.plot_probabilities(probabilities, ax=ax),
         lambda ax: plots.plot_lr_range(LearningRateRange((0.1, 1.0), (2.0, 1.0), 0.1), ax=ax),
-        lambda ax: plots.plot_schedule(cosine, ax=ax),
         lambda ax: plots.plot_calibration(evaluate.calibration(logits, split.labels), ax=ax),
         lambda ax: plots.plot_cost({"net": (1e6, 0.5, 0.6)}, ax=ax),
         lambda ax: plots.show_image(random_split(1).images[0], ax=ax),
@@ -222,9 +223,9 @@ def test_the_likeliest_class_stands_out_and_missing_ones_are_named():
 
 def test_save_writes_a_png_and_closes_the_figure(tmp_path):
     plots.save(plots.show_history(HISTORY), tmp_path / "new" / "curves.png")
-    plots.save(plots.plot_schedule(cosine), tmp_path / "schedule.png")
+    plots.save(plots.plot_history(HISTORY), tmp_path / "panel.png")
     assert not plt.get_fignums()
-    for name in ("new/curves.png", "schedule.png"):
+    for name in ("new/curves.png", "panel.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG" and picture.width > 500
 
@@ -232,11 +233,11 @@ def test_save_writes_a_png_and_closes_the_figure(tmp_path):
 def test_the_style_reaches_the_file_and_leaves_the_readers_settings_alone(tmp_path):
     with plt.style.context("dark_background"):
         before = dict(matplotlib.rcParams)
-        ax = plots.plot_schedule(cosine)
-        plots.save(ax, tmp_path / "schedule.png")
+        ax = plots.plot_history(HISTORY)
+        plots.save(ax, tmp_path / "panel.png")
         assert dict(matplotlib.rcParams) == before
     assert ax.title.get_fontweight() == "bold"
-    with Image.open(tmp_path / "schedule.png") as picture:
+    with Image.open(tmp_path / "panel.png") as picture:
         assert picture.convert("RGBA").getpixel((0, 0)) == (255, 255, 255, 255)
 
 

@@ -455,11 +455,14 @@ def test_compiling_takes_a_step_of_each_kind_and_leaves_no_trace(painted_split, 
     split, seen = painted_split(100), []
     firsts = ((0, 40), (2, 20), (3, 40), (5, 20), (6, 40), (8, 20))  # of nine steps
     assert train.kinds_of_steps(100, recipe) == [(step / 9, count) for step, count in firsts]
+    assert train.kinds_of_steps(100, recipe, 2) == [(6 / 9, 40), (8 / 9, 20)]  # as if resumed
     plain, history = run(split, None, recipe)
     monkeypatch.setattr(torch, "compile", lambda model, **_: seen.append(model) or model)
     model, same = run(split, None, recipe, compile=True, log=lambda run: seen.append(run))
     assert seen[0] is model and seen[1].compile_seconds > 0
     assert torch.equal(weights(model), weights(plain)) and unclocked(same) == unclocked(history)
+    monkeypatch.setattr(torch, "compile", None)  # nothing is left to be trained, and to compile
+    run(split, None, recipe, compile=True, resume=seen[-1].state())
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ValueError, match="needs the C"):
         run(split, None, recipe, compile=True)
