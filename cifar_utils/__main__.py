@@ -32,9 +32,12 @@ def main(arguments=None):
         is_ours = not isinstance(error, RuntimeError) or out_of_memory
         if os.environ.get("CIFAR_UTILS_TRACEBACK") or not is_ours:
             raise
-        helps = out_of_memory and hasattr(options, "batch_size")
-        hint = "; choose a smaller --batch-size" if helps else ""
-        parser.exit(2, f"cifar {options.command}: error: {str(error).splitlines()[0]}{hint}\n")
+        has_flag = hasattr(options, "batch_size") or (
+            hasattr(options, "recipe_batch_size") and (options.command != "bench" or options.recipe)
+        )
+        hint = "; choose a smaller --batch-size" if out_of_memory and has_flag else ""
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        parser.exit(2, f"cifar {options.command}: error: {said}{hint}\n")
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,7 +89,7 @@ def _add_train(subparsers):
     add("--recipe", metavar="NAME", help="recipe to follow, see `cifar recipes`")
     add(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for history.json, weights.safetensors (last epoch), best.safetensors (by "
         "validation), checkpoint.pt and curves.png (default: runs/NAME)",
@@ -168,7 +171,7 @@ def _add_test(subparsers):
         help="draw a grid of predictions, galleries of the most confident mistakes and hits, and "
         "both with Grad-CAM",
     )
-    add("--out", type=Path, metavar="DIR", help="folder for pictures (default, with --grid: .)")
+    add("--out", type=_path, metavar="DIR", help="folder for pictures (default, with --grid: .)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     _add_data(parser, validation=False)
     _add_device(parser, precision=False)
@@ -198,7 +201,7 @@ def _add_predict(subparsers):
     add("--cam", action="store_true", help="write a Grad-CAM picture of each image")
     add(
         "--out",
-        type=Path,
+        type=_path,
         default=Path(),
         metavar="DIR",
         help="folder for --cam pictures (default: .)",
@@ -216,11 +219,11 @@ def _add_data_command(subparsers):
         example="cifar data --data ~/datasets",
     )
     add = parser.add_argument
-    add("--data", "--root", dest="root", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    add("--data", "--root", dest="root", type=_path, metavar="ROOT", help=_ROOT_HELP)
     add("--source", default="auto", metavar="S", help=_SOURCE_HELP)
     add(
         "--montage",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="also write the first 1,024 training images as one PNG",
     )
@@ -271,7 +274,7 @@ def _add_lr_find(subparsers):
     )
     add(
         "--out",
-        type=Path,
+        type=_path,
         default=Path(),
         metavar="DIR",
         help="folder for lr-range.png (default: .)",
@@ -315,7 +318,7 @@ def _add_bench(subparsers):
         action="store_true",
         help="two steps of 16 images each: to see that it works, the figures mean little",
     )
-    add("--json", type=Path, metavar="FILE", help="also write all figures to FILE")
+    add("--json", type=_path, metavar="FILE", help="also write all figures to FILE")
     _add_data(parser)
     _add_device(parser, compile=True)
     _add_recipe_fields(
@@ -334,7 +337,7 @@ def _add_report(subparsers):
     )
     parser.add_argument(
         "--write",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="put the tables into FILE, each between the two comments around it in the README",
     )
@@ -350,8 +353,8 @@ def _add_figures(subparsers):
     )
     add = parser.add_argument
     add("names", nargs="*", metavar="NAME", help="picture to draw (default: all of them)")
-    add("--out", type=Path, default=Path("images"), metavar="DIR", help="folder (default: images)")
-    add("--data", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    add("--out", type=_path, default=Path("images"), metavar="DIR", help="folder (default: images)")
+    add("--data", type=_path, metavar="ROOT", help=_ROOT_HELP)
 
 
 def _add_ship(subparsers):
@@ -366,7 +369,7 @@ def _add_ship(subparsers):
     add(
         "runs",
         nargs="+",
-        type=Path,
+        type=_path,
         metavar="RUN",
         help="a run's folder: a final run (--validation 0), or one that helped to choose "
         "(--no-test), which ships as NAME-val; with seed 0 its weights ship, with another seed its "
@@ -374,7 +377,7 @@ def _add_ship(subparsers):
     )
     add(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for NAME.json and NAME.safetensors (default: the package's own, which takes "
         "unchanged recipes only)",
@@ -415,7 +418,7 @@ def _add_recipe_fields(parser, effect="each replaces the recipe's own value"):
 
 def _add_data(parser, *, validation=True, limit=True):
     group = parser.add_argument_group("data")
-    group.add_argument("--data", type=Path, metavar="ROOT", help=_ROOT_HELP)
+    group.add_argument("--data", type=_path, metavar="ROOT", help=_ROOT_HELP)
     group.add_argument("--source", default="auto", metavar="S", help=_SOURCE_HELP)
     if limit:
         group.add_argument(
@@ -453,6 +456,11 @@ def _add_device(parser, *, precision=True, compile=False):
             help="put the network, not the whole step, through torch.compile before the first "
             "epoch; on CPUs this needs a C++ compiler, and training may be slower for it",
         )
+
+
+def _path(text):
+    """A path of the user's, who may have written ~ where no shell expands it: --out=~/runs."""
+    return Path(text).expanduser()
 
 
 def _count(text):

@@ -6,6 +6,7 @@ read with weights_only=True.
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def save_weights(path, model, info):
 
     Equal weights and info give equal bytes.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -42,7 +44,8 @@ def save_weights(path, model, info):
     }
     # One entry: safetensors writes several in an order that changes from run to run.
     metadata = {"cifar_utils": json.dumps(asdict(info))}
-    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    with _failed_writes_named(path, SafetensorError):
+        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_weights(path):
@@ -111,8 +114,9 @@ def find_weights(where):
     """
     if where in pretrained_names():
         return load_pretrained(where)
-    if Path(where).exists() or Path(where).suffix or len(Path(where).parts) > 1:
-        return load_weights(where)
+    path = Path(where).expanduser()
+    if path.exists() or path.suffix or len(path.parts) > 1:
+        return load_weights(path)
     raise ValueError(
         f"{where!r} is neither a path nor one of the shipped networks: "
         f"{', '.join(pretrained_names())}"
@@ -121,7 +125,17 @@ def find_weights(where):
 
 def save_checkpoint(path, state):
     """Write the state() of a Run in one piece."""
-    write_whole(path, lambda temporary: torch.save(state, temporary))
+    with _failed_writes_named(path, RuntimeError):
+        write_whole(path, lambda temporary: torch.save(state, temporary))
+
+
+@contextmanager
+def _failed_writes_named(path, kind):
+    """A full disk as an OSError in one line: the libraries raise a `kind` of their own."""
+    try:
+        yield
+    except kind as error:
+        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def load_checkpoint(path):

@@ -148,9 +148,27 @@ def _checked_recipe(options, name):
             raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
     if recipe.teacher:
         find_weights(recipe.teacher)
-    if options.recipe:  # else the recipe may still come from the run to resume
+    if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
+        _check_effect(recipe, _recipe_changes(options))
         check_model(create_model(recipe.model, **recipe.initial()), recipe)
     return recipe
+
+
+def _check_effect(recipe, given):
+    """Refuse a field that was given where the recipe would never read it."""
+    for needed, missing, names in (
+        ("--teacher", not recipe.teacher, ("teacher_share", "temperature")),
+        ("--small-until", not recipe.small_until, ("small_size",)),
+        ("--optimizer muon", recipe.optimizer != "muon",
+         ("muon_lr", "muon_steps", "muon_momentum", "renormalize")),
+        ("--optimizer adam or adamw", "adam" not in recipe.optimizer, ("beta2",)),
+        ("--schedule step", recipe.schedule != "step",
+         ("step_every", "step_factor", "step_decay_factor")),
+        ("--schedule one-cycle", recipe.schedule != "one-cycle", ("peak",)),
+    ):  # fmt: skip
+        for name in names:
+            if missing and name in given:
+                raise ValueError(f"--{name.replace('_', '-')} does nothing without {needed}")
 
 
 def _resume(options, recipe, out):
@@ -160,9 +178,12 @@ def _resume(options, recipe, out):
 
     if not options.recipe and not options.resume:
         raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
+    if not options.recipe and not options.out:
+        raise ValueError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
     checkpoint = out / "checkpoint.pt"
-    names = (checkpoint.name, "weights.safetensors", "history.json")
+    names = (checkpoint.name, "weights.safetensors", "best.safetensors", "history.json")
     held = any((out / name).exists() for name in names)
+    held = held or any((out / "cam").glob("heatmaps-*.npz"))
     if held and not options.resume and not options.overwrite:
         raise ValueError(
             f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
@@ -254,6 +275,8 @@ def test_command(options):
     from cifar_utils.device import pick_device
 
     device = pick_device(options.device)
+    if not 0 <= options.share <= 1:
+        raise ValueError(f"--share is {options.share}; it must be in [0, 1]")
     if options.share < 1 and options.views == 1:
         raise ValueError("--share needs --views 2 or 6")
     model, info = checkpoints.find_weights(options.weights)
@@ -395,7 +418,8 @@ def predict_command(options):
 
 
 def _draw_predictions(options, model, info, images, probabilities, answers):
-    """One picture a file: what the network saw, with Grad-CAM, and the bars. Names never clash."""
+    """One picture a file: what the network saw, with Grad-CAM, and the bars. Names clash neither
+    with each other nor with the images that were given."""
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.explain import grad_cam
@@ -403,11 +427,11 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
     trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
     heatmaps = grad_cam(model, images, predictions)
-    taken = set()
+    taken, inputs = set(), {Path(path).resolve() for path in options.images}
     for place, answer in enumerate(answers):
         stem = name = Path(answer["file"]).stem
         number = 2
-        while name in taken:
+        while name in taken or (options.out / f"{name}-cam.png").resolve() in inputs:
             name, number = f"{stem}-{number}", number + 1
         taken.add(name)
         answer["cam"] = str(options.out / f"{name}-cam.png")
@@ -449,6 +473,8 @@ def data_command(options):
     if options.montage:
         plots.save_montage(options.montage, cifar.train.images[:1024])
         print(f"written: {options.montage}")
+    if options.source == "auto" and cifar.source == "synthetic":
+        raise SystemExit(1)  # so that `cifar data && cifar train …` does not go on with drawings
 
 
 def _channel_statistics(images):
@@ -510,7 +536,10 @@ def lr_find_command(options):
     path = options.out / "lr-range.png"
     title = f"{recipe.name} on {source_title(cifar.source)}: learning-rate range test"
     plots.save(plots.plot_lr_range(result, title=title), path)
-    print(f"the loss falls fastest at lr {result.suggestion:.3g}; written: {path}")
+    rates = f"lr {result.suggestion:.3g}"
+    if recipe.optimizer == "muon":  # both rose together
+        rates += f" and muon-lr {result.suggestion * recipe.muon_lr / recipe.lr:.3g}"
+    print(f"the loss falls fastest at {rates}; written: {path}")
 
 
 def bench_command(options):
@@ -545,7 +574,7 @@ def _check_bench(options):
         _writable(options.json.parent, choose="another file with --json")
         if options.json.is_dir():
             raise ValueError(f"{options.json} is a folder; choose a file with --json")
-    for name in ("against", "repeats", "limit", "validation", "compile"):
+    for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
         if not options.recipe and _given(options, name):
             raise ValueError(f"--{name} needs --recipe")
     for name in _recipe_changes(options):
@@ -565,7 +594,7 @@ def _check_bench(options):
 
 def _given(options, name):
     value = getattr(options, name)
-    return value is not None and value is not False  # 0 and an empty list are given
+    return value is not None and value is not False and value != "auto"  # 0 and [] are given
 
 
 def _race(options, recipes, device, precision):
@@ -657,9 +686,10 @@ def ship_command(options):
     histories = {}
     for run in options.runs:  # all are checked before any is written
         history = check(run, cifar, own=options.out is None)
-        there = out / f"{name_of(history)}.json"
-        if there.exists() and not options.overwrite:
-            raise ValueError(f"{there} is there already; add --overwrite to replace it")
+        for end in (".json", ".safetensors", "-cam.npz"):
+            there = out / f"{name_of(history)}{end}"
+            if there.exists() and not options.overwrite:
+                raise ValueError(f"{there} is there already; add --overwrite to replace it")
         histories[run] = history
     if len({name_of(history) for history in histories.values()}) < len(histories):
         raise ValueError("two of the runs would ship under one name")

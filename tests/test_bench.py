@@ -59,6 +59,30 @@ def test_recipes_train_in_turn_with_seeds_of_their_own(painted_split, monkeypatc
     assert Recipe(**rows[1]["recipe"]) == other
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_race_is_judged_on_images_that_nobody_learned_from(painted_split, monkeypatch, held_out):
+    seen = []
+    monkeypatch.setattr(
+        bench, "predict",
+        lambda model, images, views: seen.append((images, views)) or torch.zeros(len(images), 10),
+    )  # fmt: skip
+    part = painted_split(20, seed=2)
+    cifar = Cifar(painted_split(32), part if held_out else part[:0], painted_split(20, seed=1))
+    recipe = Recipe(epochs=1, batch_size=32, views=6)
+    bench.race([recipe], cifar, repeats=1, device=CPU, precision="fp32", log=lambda _: None)
+    wanted = cifar.val if held_out else cifar.test
+    assert {views for _, views in seen} == {1, 6}
+    assert all(torch.equal(images, wanted.images) for images, _ in seen)
+
+
+def test_times_have_the_units_that_their_columns_say(monkeypatch):
+    monkeypatch.setattr(bench, "clock", lambda work, device, *, times: [0.5])
+    (policy,) = bench.time_augmentations(["none"], CPU, images=500)
+    assert policy["microseconds"]["median"] == pytest.approx(1000)
+    (model,) = bench.time_models(["compact"], CPU, ["fp32"], images=100)
+    assert model["training"]["median"] == model["inference"]["median"] == pytest.approx(5)
+
+
 def test_whitening_is_on_the_clock_and_evaluation_is_not(painted_split, monkeypatch):
     whiten, evaluate = bench.prepare, bench.fit.__globals__["evaluate"]
     slow = {"whiten": 0.3, "evaluate": 5.0}

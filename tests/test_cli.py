@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from sklearn.metrics import confusion_matrix
 
 from cifar_utils import bench, checkpoints, commands, data, evaluate, report, ship, train
-from cifar_utils.__main__ import main
+from cifar_utils.__main__ import main, make_parser
 from cifar_utils.history import History
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
@@ -253,6 +256,134 @@ def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
     assert "no checkpoint in other" in refused(capsys, "train", "--resume", "--out", "other")
 
 
+@pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])
+def test_what_an_older_run_left_is_not_replaced_unasked(arrays, capsys, kept):
+    file = Path("run", kept)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"mine")
+    assert "holds a run already" in refused(
+        capsys, "train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"
+    )
+    assert file.read_bytes() == b"mine"
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(arrays, monkeypatch):
+    validation = iter([(2.0, 0.1), (2.0, 0.5), (2.0, 0.3)])
+
+    def told(model, split, precision):
+        return (2.3, 0.1) if len(split) == 240 else next(validation)
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "evaluate", told)
+        main(run)
+    best, info = checkpoints.load_weights("run/best.safetensors")
+    last, _ = checkpoints.load_weights("run")
+    assert info.epoch == 1
+    assert not torch.equal(best.features[0][0][0].weight, last.features[0][0][0].weight)
+    without = [word if word != "60" else "0" for word in run]
+    main([*without, "--overwrite"])
+    assert not Path("run/best.safetensors").exists()  # it was another run's
+
+
+def test_a_folder_of_other_classes_goes_all_the_way(tmp_path, capsys):
+    colours = {"plum": (120, 0, 120), "leaf": (0, 150, 0), "sand": (200, 180, 120)}
+    for part, count in (("train", 12), ("test", 4)):
+        for name, colour in colours.items():
+            (tmp_path / "own" / part / name).mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("RGB", (32, 32), colour)
+                picture.save(tmp_path / "own" / part / name / f"{number}.png")
+    own = ["--data", "own", "--source", "folder"]
+    run = ["train", "--recipe", "compact", "--epochs", "1", "--batch-size", "12", "--device", "cpu"]
+    main([*run, "--precision", "fp32", "--validation", "0", *own, "--out", "run", "-q"])
+    model, info = checkpoints.load_weights("run")
+    assert info.classes == ("leaf", "plum", "sand")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    capsys.readouterr()
+    main(["test", "--weights", "run", *own, "--device", "cpu", "--json"])
+    assert list(json.loads(capsys.readouterr().out)["per_class"]) == ["leaf", "plum", "sand"]
+    main(["predict", "own/test/leaf/0.png", "--weights", "run", "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert list(answer["probabilities"]) == ["leaf", "plum", "sand"]
+    (tmp_path / "own" / "train" / "leaf").rename(tmp_path / "own" / "train" / "moss")
+    (tmp_path / "own" / "test" / "leaf").rename(tmp_path / "own" / "test" / "moss")
+    with pytest.raises(SystemExit, match="2"):
+        main(["test", "--weights", "run", *own])
+    said = "the weights know leaf, plum, sand; the data has moss, plum, sand"
+    assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(arrays, capsys, monkeypatch):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    for where, name, error in (
+        ("safetensors.torch", "save_file", SafetensorError("I/O error: No space left on device")),
+        ("torch", "save", RuntimeError("PytorchStreamWriter failed writing file\nmore")),
+    ):
+        with monkeypatch.context() as patched:
+
+            def full(*_, error=error, **__):
+                raise error
+
+            patched.setattr(f"{where}.{name}", full)
+            line = refused(capsys, *run, "--overwrite")
+        assert "cannot be written: " in line and str(error).splitlines()[0] in line
+
+
+def test_a_home_folder_may_be_written_where_no_shell_expands_it(arrays, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(arrays[1]).parent))
+    main(["data", "--data=~/arrays", "--source", "npy"])
+    assert f"root        {arrays[1]}" in capsys.readouterr().out
+    assert "there are no weights at" in refused(capsys, "test", "--weights=~/none.safetensors")
+    main(["data", "--data=~/arrays", "--source", "npy", "--montage=~/m.png"])
+    assert Path(arrays[1]).with_name("m.png").is_file() and not Path("~").exists()
+
+
+def test_data_that_is_only_drawn_is_no_success(capsys, monkeypatch, painted_split):
+    drawn = replace(painted_split(20), source="synthetic")
+    monkeypatch.setattr(data, "load", lambda *_, **__: data.Cifar(drawn, drawn[:0], drawn))
+    with pytest.raises(SystemExit, match="1"):
+        main(["data"])
+    assert "not CIFAR-10" in capsys.readouterr().out
+    main(["data", "--source", "synthetic"])  # as asked for
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "command", "wanted"),
+    [
+        (train, "fit", ["train", "--recipe", "compact", "--workers", "3"], {"workers": 3}),
+        (
+            evaluate,
+            "predict",
+            ["test", "--weights", "w.safetensors", "--views", "2", "--share", "0.5",
+             "--batch-size", "7"],
+            {"views": 2, "share": 0.5, "batch_size": 7},
+        ),
+        (
+            train,
+            "lr_range_test",
+            ["lr-find", "--lowest", "0.2", "--highest", "3", "--steps", "11"],
+            {"lowest": 0.2, "highest": 3.0, "steps": 11},
+        ),
+        (bench, "race", ["bench", "--recipe", "compact", "--repeats", "4"], {"repeats": 4}),
+    ],
+)  # fmt: skip
+def test_flags_reach_what_they_are_for(arrays, trained, monkeypatch, module, name, command, wanted):
+    class Reached(Exception):
+        """The call is all that this test is about."""
+
+    given = {}
+
+    def spy(*_, **options):
+        given.update(options)
+        raise Reached
+
+    monkeypatch.setattr(module, name, spy)
+    with pytest.raises(Reached):
+        main([*command, *arrays])
+    assert {key: given[key] for key in wanted} == wanted
+
+
 def test_limit_makes_every_split_small(arrays):
     main(["train", "--recipe", "conv5", *FAST, *arrays, "--limit", "30", "--out", "run", "-q"])
     history = History.load("run/history.json")
@@ -291,6 +422,8 @@ def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
         assert torch.equal(ours, half)
     assert info.recipe == run.recipe and info.source == "npy"
     assert "add --overwrite to replace it" in refused(capsys, *ship)
+    Path("shipped/compact.json").unlink()
+    assert "compact.safetensors is there already" in refused(capsys, *ship)
     main([*ship, "--overwrite"])
 
 
@@ -404,6 +537,26 @@ def test_test_prints_and_draws(arrays, trained, capsys):
                      "hits-cam"}  # fmt: skip
 
 
+def test_test_prints_the_shares_of_each_true_class(arrays, trained, capsys, monkeypatch):
+    said = np.array([0, 0, 1, 2] * 10)  # whatever the image is
+    logits = torch.from_numpy(np.eye(10)[said] * 5 + np.arange(10) * 0.1).float()
+    monkeypatch.setattr(evaluate, "predict", lambda *_, **__: logits)
+    labels = np.arange(40) % 10
+    main(["test", "--weights", trained, *arrays, "--confusion"])
+    lines = capsys.readouterr().out.splitlines()
+    ranked = np.argsort(-logits.numpy(), axis=1)
+    for name, k in (("top1", 1), ("top3", 3), ("top5", 5)):
+        share = np.mean([label in row[:k] for label, row in zip(labels, ranked, strict=True)])
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.split()[1] == f"{share:.2%}"
+    table = confusion_matrix(labels, said, labels=range(10), normalize="true")
+    rows = {line.split()[0]: line.split()[1:] for line in lines[-10:]}
+    assert list(rows) == list(data.CLASSES)
+    assert np.allclose(
+        [[float(cell) for cell in row] for row in rows.values()], 100 * table, atol=0.06
+    )
+
+
 def awkward_images(folder):
     """Twenty files of the kinds that people have; each can be read."""
     noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
@@ -462,6 +615,41 @@ def test_predict_prints_the_likeliest_and_names_no_two_pictures_alike(tmp_path, 
     assert len(list(Path("cams").glob("*.png"))) == 2
 
 
+def test_predict_names_the_class_of_each_picture(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = create_model("compact", seed=0)
+    model.classifier[-1].bias.data = torch.randn(10)
+    info = checkpoints.WeightsInfo(RECIPES["compact"], "cifar10")
+    checkpoints.save_weights("w.safetensors", model, info)
+    colours = {"a.png": (250, 10, 10), "b.png": (10, 10, 250)}
+    for name, colour in colours.items():
+        Image.new("RGB", (32, 32), colour).save(name)
+    mean, std = (np.array(values)[:, None, None] for values in (data.MEAN, data.STD))
+    pixels = [np.array(c)[:, None, None] * np.ones((1, 32, 32)) / 255 for c in colours.values()]
+    inputs = torch.from_numpy(np.stack([(p - mean) / std for p in pixels])).float()
+    with torch.no_grad():
+        wanted = model.eval()(inputs).softmax(1).numpy()
+    main(["predict", *colours, "--weights", "w.safetensors", "--json", "--device", "cpu"])
+    for answer, row, name in zip(json.loads(capsys.readouterr().out), wanted, colours, strict=True):
+        assert answer["file"] == name
+        assert answer["probabilities"] == pytest.approx(
+            dict(zip(data.CLASSES, row.tolist(), strict=True)), abs=1e-5
+        )
+    main(["predict", "b.png", "--weights", "w.safetensors", "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    order = np.argsort(-wanted[1])[:5]
+    assert [line.split()[0] for line in lines] == [data.CLASSES[place] for place in order]
+
+
+def test_predict_writes_over_none_of_its_images(trained):
+    for name in ("a.png", "a-cam.png"):
+        Image.new("RGB", (8, 8), "red").save(name)
+    before = Path("a-cam.png").read_bytes()
+    main(["predict", "a.png", "a-cam.png", "--weights", trained, "--cam", "--out", "."])
+    assert Path("a-cam.png").read_bytes() == before
+    assert Path("a-2-cam.png").is_file() and Path("a-cam-cam.png").is_file()
+
+
 def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsys):
     model, info = checkpoints.load_weights(trained)
     checkpoints.save_weights(Path("own.safetensors"), model, replace(info, source="my scans"))
@@ -475,18 +663,23 @@ def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsy
     [
         (["test", "--weights", "compact"], "DefaultCPUAllocator: can't allocate memory: 9 bytes"),
         (["predict", "x.png"], "CUDA out of memory. Tried to allocate 2 GiB\nMore lines"),
+        (["train", "--recipe", "compact"], "CUDA out of memory. Tried to allocate 2 GiB"),
+        (["lr-find"], "CUDA out of memory. Tried to allocate 2 GiB"),
+        (["bench"], "CUDA out of memory. Tried to allocate 2 GiB"),
+        (["bench", "--recipe", "compact"], "CUDA out of memory. Tried to allocate 2 GiB"),
     ],
 )
 def test_too_little_memory_is_one_line_with_the_flag_that_helps(monkeypatch, capsys, command, said):
     def run(options):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(commands, f"{command[0]}_command", run)
+    monkeypatch.setattr(commands, f"{command[0].replace('-', '_')}_command", run)
     with pytest.raises(SystemExit, match="2"):
         main(command)
     shown = capsys.readouterr().err
     assert said.splitlines()[0] in shown and shown.count("\n") == 1
-    assert ("smaller --batch-size" in shown) == (command[0] == "test")
+    has_flag = command[0] in ("test", "train", "lr-find") or "--recipe" in command
+    assert ("smaller --batch-size" in shown) == has_flag
 
 
 def test_data_describes_what_it_finds(arrays, capsys):
@@ -538,6 +731,8 @@ def test_every_command_has_help_with_an_example(command, capsys):
         main([command, "--help"])
     printed = capsys.readouterr().out
     assert stopped.value.code == 0 and f"Example: cifar {command}" in printed
+    example = " ".join(printed.partition("Example: cifar ")[2].split())
+    assert make_parser().parse_args(shlex.split(example)).run
 
 
 @pytest.mark.parametrize(
@@ -582,6 +777,19 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["bench", "--repeats", "2"], "--repeats needs --recipe"),
         (["bench", "--validation", "0"], "--validation needs --recipe"),
         (["bench", "--compile"], "--compile needs --recipe"),
+        (["bench", "--source", "npy"], "--source needs --recipe"),
+        (["bench", "--data", "x"], "--data needs --recipe"),
+        (["train", "--resume"], "--resume needs to know the run; give --out, or --recipe"),
+        (["train", "--recipe", "compact", "--temperature", "2"], "without --teacher"),
+        (["train", "--recipe", "compact", "--small-size", "24"], "without --small-until"),
+        (["train", "--recipe", "compact", "--beta2", "0.9"], "without --optimizer adam or adamw"),
+        (["train", "--recipe", "compact", "--step-every", "0.5"], "without --schedule step"),
+        (["train", "--recipe", "fast", "--peak", "0.5"], "without --schedule one-cycle"),
+        (
+            ["lr-find", "--optimizer", "sgd", "--muon-lr", "0.1"],
+            "--muon-lr does nothing without --optimizer muon",
+        ),
+        (["test", "--weights", "compact", "--views", "6", "--share", "2"], "must be in [0, 1]"),
         (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
         (["bench", "--recipe", "fast", "--models"], "--models goes without --recipe"),
         (["summary", "lenet"], "choose one of vgg"),
