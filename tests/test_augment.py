@@ -98,6 +98,18 @@ def test_alternating_flip_shows_both_versions_in_any_two_epochs(count, epoch):
     assert torch.equal(A.alternating_flip(images, epoch=epoch + 2, indices=indices), first)
 
 
+def test_gentle_color_stays_within_its_bounds_and_uses_them():
+    """7% of brightness, 13% of contrast: read off two greys whose mean is 120, 200 apart."""
+    images = torch.full((4000, 3, 2, 2), 20, dtype=torch.uint8)
+    images[:, :, :, 1] = 220
+    changed = A.gentle_color(images, torch.Generator().manual_seed(0)).double()
+    brightness = changed.mean((1, 2, 3)) / 120
+    contrast = (changed[:, 0, 0, 1] - changed[:, 0, 0, 0]) / 200 / brightness
+    for factors, strength in ((brightness, 0.07), (contrast, 0.13)):
+        assert factors.min().item() == pytest.approx(1 - strength, abs=0.01)  # greys are rounded
+        assert factors.max().item() == pytest.approx(1 + strength, abs=0.01)
+
+
 def test_alternating_flip_mirrors_about_half_of_the_images_whatever_their_batch():
     images, _ = images_and_generator(1, 0)
     several = images.expand(50_000, 3, 32, 32)[:, :1, :1]  # a corner strip is enough to see
@@ -106,6 +118,33 @@ def test_alternating_flip_mirrors_about_half_of_the_images_whatever_their_batch(
     assert 0.49 < mirrored.double().mean() < 0.51
     part = A.alternating_flip(several[:7], epoch=0, indices=torch.arange(40_000, 40_007))
     assert torch.equal(part, flipped[40_000:40_007])
+
+
+def test_own_policies_take_the_steps_that_their_names_say():
+    steps = {"crop": A.crop, "translate": A.translate, "flip": A.flip, "cutout": A.cutout,
+             "alternating": A.alternating_flip}  # fmt: skip
+    colors = {
+        "crop-flip-color": A.brightness_contrast,
+        "translate-alternating-color": A.gentle_color,
+    }
+    for name, operations in AUGMENTATIONS.items():
+        if name != "none" and not name.endswith(("-published", "-torchvision")):
+            words = name.split("-")
+            wanted = [colors[name] if word == "color" else steps[word] for word in words]
+            assert list(operations) == wanted
+    assert AUGMENTATIONS["none"] == ()
+
+
+def test_policies_of_a_library_run_the_pipeline_of_their_own_name(monkeypatch):
+    asked = []
+    for library in ("albumentations_pipeline", "torchvision_pipeline"):
+        make = getattr(A, library)
+        monkeypatch.setattr(A, library, lambda name, make=make: asked.append(name) or make(name))
+    named = [name for name in AUGMENTATIONS if name.endswith(("-published", "-torchvision"))]
+    for name in named:
+        augment(images_and_generator(1, 0)[0], name)
+    named.remove("vgg-published")  # which augments nothing
+    assert asked == named and len(named) == 6
 
 
 @pytest.mark.parametrize("policy", AUGMENTATIONS)

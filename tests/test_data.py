@@ -875,6 +875,12 @@ def test_batches_come_in_a_fresh_order_each_time_and_repeat_from_a_seed(split):
     assert torch.equal(order(twin), first) and torch.equal(order(twin), second)
 
 
+def test_mean_and_std_are_the_published_ones():
+    """Those of most CIFAR-10 code; the real files, where there are any, are measured below."""
+    assert pytest.approx((0.4914, 0.4822, 0.4465), abs=1e-4) == data.MEAN
+    assert pytest.approx((0.2470, 0.2435, 0.2616), abs=1e-4) == data.STD
+
+
 def test_normalize_equals_a_loop_and_torchvision():
     from torchvision.transforms import v2
 

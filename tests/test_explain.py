@@ -43,8 +43,16 @@ def test_grad_cam_equals_cam_for_a_pool_and_linear_head(pool_and_linear, random_
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
 
 
-def by_hand(model, split, stage):
-    """Grad-CAM as its paper has it (arXiv 1610.02391), stretched and then enlarged."""
+# What each method multiplies the maps by before it adds them up, after its paper.
+WEIGHTS = {
+    "gradcam": lambda gradients: gradients.mean((2, 3), keepdim=True),
+    "hirescam": lambda gradients: gradients,
+    "layercam": lambda gradients: gradients.clamp(min=0),
+}
+
+
+def by_hand(model, split, stage, method="gradcam"):
+    """Grad-CAM (arXiv 1610.02391), or a relative, after its paper; stretched and then enlarged."""
     stages = list(model.eval().features)
     maps = normalize(split.images)
     for layer in stages[: stage + 1]:
@@ -54,7 +62,7 @@ def by_hand(model, split, stage):
     for layer in stages[stage + 1 :]:
         rest = layer(rest)
     model.classifier(rest)[range(len(split)), split.labels].sum().backward()
-    weights = maps.grad.mean((2, 3), keepdim=True)
+    weights = WEIGHTS[method](maps.grad)
     small = to_unit((weights * maps).sum(1).clamp(min=0).detach())
     return F.interpolate(small[:, None], (32, 32), mode="bilinear", align_corners=False)[:, 0]
 
@@ -65,6 +73,15 @@ def test_the_library_equals_grad_cam_by_hand(name, stage, random_split):
     model, split = create_model(name, seed=0), random_split(6)
     got = explain.grad_cam(model, split.images, split.labels, stage=stage)
     torch.testing.assert_close(got, to_unit(by_hand(model, split, stage)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["hirescam", "layercam"])
+@pytest.mark.parametrize(("name", "stage"), [("conv5", 0), ("compact", 2)])
+def test_relatives_of_grad_cam_equal_their_formulas(method, name, stage, random_split):
+    model, split = create_model(name, seed=0), random_split(6)
+    got = explain.grad_cam(model, split.images, split.labels, stage=stage, method=method)
+    wanted = to_unit(by_hand(model, split, stage, method))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)
 
 
 def test_maps_of_several_stages_are_averaged(random_split):
@@ -227,6 +244,29 @@ def test_heatmaps_are_read_with_one_file_open_at_a_time(tmp_path, monkeypatch):
     epochs, heatmaps, indices = explain.read_heatmaps(tmp_path, 5)
     assert epochs == [0, 1, 2] and len(opened) == 3 and opened[-1].zip is None
     assert np.array_equal(heatmaps.numpy(), kept) and indices.tolist() == [0, 1]
+
+
+def test_each_image_has_a_gif_of_its_own_maps_over_the_epochs_that_there_are(
+    tmp_path, random_split, monkeypatch
+):
+    kept = np.random.default_rng(0).random((3, 2, 32, 32), dtype=np.float32)
+    for epoch, heatmaps in zip((0, 2, 3), kept, strict=True):  # the file of epoch 1 was lost
+        np.savez(tmp_path / f"heatmaps-{epoch:03}.npz", heatmaps=heatmaps, indices=np.arange(2))
+    seen, split = [], random_split(5)[[4, 3]]
+
+    def spy(path, image, heatmaps, *, epochs):
+        seen.append((path, image, heatmaps, epochs))
+
+    monkeypatch.setattr(explain, "save_cam_gif", spy)
+    for last, known in ((9, 3), (2, 2)):  # epochs after the last that is wanted are left out
+        seen.clear()
+        paths = explain.CamRecorder(tmp_path, split).save_gifs(last)
+        assert [path.name for path in paths] == ["cam-0-deer.gif", "cam-1-cat.gif"]
+        for place, (path, image, heatmaps, epochs) in enumerate(seen):
+            assert path == paths[place] and torch.equal(image, split.images[place])
+            assert np.array_equal(heatmaps, kept[:known, place])
+            assert list(epochs) == [0, 2, 3][:known]
+        assert len(seen) == 2
 
 
 def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_split):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from cifar_utils import models
 from cifar_utils.models import MODELS, Dropout, create_model
@@ -99,6 +100,62 @@ def test_no_activation_works_in_place(name):
     with torch.device("meta"):
         model = MODELS[name]()
     assert not [m for m in model.modules() if getattr(m, "inplace", False)]
+
+
+def unlike_fresh(block):
+    """The block in evaluation mode with batch norms that do something, as after a training."""
+    for name, value in block.state_dict().items():
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 1.5)
+        elif value.ndim == 1:
+            value.normal_()
+    return block.eval()
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "stride"), [(64, 128, 2), (64, 64, 1)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(models.basic_block, BasicBlock), (models.bottleneck, Bottleneck)]
+)
+def test_residual_blocks_equal_torchvisions(ours, theirs, inputs, outputs, stride):
+    torch.manual_seed(0)
+    width = outputs // theirs.expansion
+    block = unlike_fresh(ours(inputs, width, stride, 0.0))
+    downsample = None
+    if stride > 1:
+        conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        downsample = nn.Sequential(conv, nn.BatchNorm2d(outputs))
+    twin = theirs(inputs, width, stride, downsample).eval()
+    weights = block.state_dict().values()  # in the same order
+    twin.load_state_dict(dict(zip(twin.state_dict(), weights, strict=True)))
+    maps = torch.randn(2, inputs, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(block(maps), twin(maps))
+
+
+def test_conv_bn_relu_equals_its_three_formulas():
+    torch.manual_seed(0)
+    block = unlike_fresh(models.conv_bn_relu(3, 4))
+    conv, norm, _ = block
+    images = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        padded = np.pad(images.numpy(), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+        maps = np.einsum("nchwij,ocij->nohw", windows, conv.weight.numpy())
+        bias, mean, variance, scale, shift = (
+            value.view(-1, 1, 1).numpy()
+            for value in (conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        maps = (maps + bias - mean) / np.sqrt(variance + norm.eps) * scale + shift
+        assert maps.min() < -0.1
+        np.testing.assert_allclose(block(images).numpy(), np.maximum(maps, 0), atol=1e-5)
+
+
+def test_a_fastnets_head_is_the_largest_of_each_map_times_weights_over_9():
+    head = create_model("fastnet-half", 7, seed=0).classifier
+    maps = torch.randn(2, 128, 3, 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = maps.numpy().max((2, 3)) @ head[2].weight.numpy().T / 9
+        np.testing.assert_allclose(head(maps).numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_resnet_dropout_is_used():

@@ -130,6 +130,39 @@ def test_renormalized_kernels_move_by_lr_in_proportion_to_their_size(shape):
     assert 0.7 * 0.1 < step < 1.2 * 0.1  # singular values of the update lie in [0.7, 1.2]
 
 
+def after_steps(recipe, start, gradients):
+    """Where the recipe's optimizer takes one number from `start`."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, start)
+    optimizer = optim.make_optimizer(model, recipe)
+    for gradient in gradients:
+        model.weight.grad = torch.full((1, 1), gradient)
+        optimizer.step()
+    return model.weight.item()
+
+
+@pytest.mark.parametrize("start", [-3.0, 0.5])
+def test_without_a_gradient_adamw_shrinks_weights_and_adam_moves_them_by_lr(start):
+    """Adam takes the decay for a gradient, and of a gradient it sees little but the sign."""
+    recipe = Recipe(optimizer="adamw", lr=0.1, weight_decay=0.5)
+    assert after_steps(recipe, start, [0.0]) == pytest.approx(start * (1 - 0.1 * 0.5))
+    moved = after_steps(recipe.changed(optimizer="adam"), start, [0.0])
+    assert moved == pytest.approx(start - math.copysign(0.1, start))
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_two_steps_of_sgd_are_those_of_its_formulas(momentum, nesterov):
+    recipe = Recipe(lr=0.1, weight_decay=0.0, momentum=momentum, nesterov=nesterov)
+    first = 1.0
+    second = momentum * first + 3.0
+    if nesterov:  # one more step of the momentum, ahead of time
+        wanted = 5.0 - 0.1 * (1.0 + momentum * first) - 0.1 * (3.0 + momentum * second)
+    else:
+        wanted = 5.0 - 0.1 * first - 0.1 * second
+    assert after_steps(recipe, 5.0, [1.0, 3.0]) == pytest.approx(wanted)
+
+
 def test_muon_without_orthogonalization_is_nesterov_sgd():
     twins = [create_model("compact", seed=0) for _ in range(2)]
     ours = optim.Muon([{"params": list(twins[0].parameters()), "orthogonal": False}], lr=0.1,

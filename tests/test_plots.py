@@ -135,14 +135,47 @@ def test_galleries_show_the_ranked_images_and_say_what_was_said(judged):
     assert titles(plots.show_hits(split.images, hits))[0].startswith("✓ truck\n")
 
 
-def test_galleries_with_heatmaps_lay_each_over_its_own_image(judged):
+def brightness_of(heat):
+    """How bright the values 0 and 1 look, as RGB sums: much heat is to be bright in every map."""
+    return heat.to_rgba(np.array([0.0, 1.0]))[:, :3].sum(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("show", "rank"),
+    [
+        (plots.show_mistakes, evaluate.most_confident_mistakes),
+        (plots.show_hits, evaluate.most_confident_hits),
+    ],
+)
+def test_galleries_with_heatmaps_lay_each_over_its_own_image(show, rank, judged):
     split, logits = judged
-    mistakes = evaluate.most_confident_mistakes(logits, split.labels, count=2)
-    heatmaps = torch.rand(2, 32, 32, generator=torch.Generator().manual_seed(0))
-    figure = plots.show_mistakes(split.images, mistakes, heatmaps)
+    ranked = rank(logits, split.labels, count=3)
+    heatmaps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
+    figure = show(split.images, ranked, heatmaps)
+    assert len(figure.axes) == 3
     for place, ax in enumerate(figure.axes):
         plain, beside, heat = pictures(ax)
+        assert np.array_equal(plain, split.images[ranked.indices[place]].permute(1, 2, 0))
         assert np.array_equal(plain, beside) and np.array_equal(heat, heatmaps[place])
+        below, above = ax.get_images()[1:]
+        assert below.get_extent() == above.get_extent() and above.get_clim() == (0, 1)
+        dark, bright = brightness_of(above)
+        assert dark < bright
+
+
+def test_an_explanation_lays_its_heatmap_over_the_second_copy_of_the_image(random_split):
+    image = random_split(1).images[0]
+    heatmap = torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) / 2
+    figure = plots.show_explanation(image, heatmap, {"cat": 0.7, "dog": 0.3})
+    first, second, bars = figure.axes
+    (plain,), (beside, heat) = pictures(first), pictures(second)
+    for picture in (plain, beside):
+        assert np.array_equal(picture, image.permute(1, 2, 0))
+    assert np.array_equal(heat, heatmap) and [bar.get_width() for bar in bars.patches] == [0.7, 0.3]
+    below, above = second.get_images()
+    assert below.get_extent() == above.get_extent() and above.get_clim() == (0, 1)
+    dark, bright = brightness_of(above)
+    assert dark < bright
 
 
 def test_a_grid_marks_right_and_wrong_by_sign_and_by_colour(judged):
@@ -212,6 +245,27 @@ def test_panels_draw_into_the_axes_they_are_given(judged, random_split):
     for draw in panels:
         _, ax = plt.subplots()
         assert draw(ax) is ax and isinstance(draw(None), Axes)
+
+
+def test_calibration_has_confidence_across_and_accuracy_upwards():
+    bins = (0.25, np.array([0.2, 0.5, 0.9]), np.array([0.4, 0.1, 0.6]), np.array([3, 1, 7]))
+    ax = plots.plot_calibration(bins)
+    (points,) = ax.collections
+    assert points.get_offsets().tolist() == [[0.2, 0.4], [0.5, 0.1], [0.9, 0.6]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("confidence", "accuracy")
+    few, fewest, most = points.get_sizes()
+    assert fewest < few < most and "error 0.250" in ax.get_title()
+    assert ax.get_lines()[0].get_xydata().tolist() == [[0, 0], [1, 1]]
+
+
+def test_the_suggested_rate_is_marked_where_it_lies_among_the_rates():
+    result = LearningRateRange((1e-3, 1e-2, 0.1, 1.0), (2.3, 2.2, 1.5, 1.4), 0.1)
+    ax = plots.plot_lr_range(result)
+    curve, mark = ax.get_lines()
+    assert curve.get_xydata().tolist() == [[1e-3, 2.3], [1e-2, 2.2], [0.1, 1.5], [1.0, 1.4]]
+    assert list(mark.get_xdata()) == [0.1, 0.1]
+    assert list(mark.get_ydata()) == [0, 1]  # shares of the panel's height
+    assert (ax.get_xscale(), mark.get_label()) == ("log", "steepest at 0.1")
 
 
 def test_the_likeliest_class_stands_out_and_missing_ones_are_named():

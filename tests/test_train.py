@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_utils import checkpoints, course, train
-from cifar_utils.augment import augment
-from cifar_utils.data import CLASSES, normalize
+from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
+from cifar_utils.data import CLASSES, Split, normalize
 from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
 from cifar_utils.models import (
@@ -48,6 +49,20 @@ def run(train_split, val=None, recipe=RECIPE, **options):
     model = create_model(recipe.model, **recipe.initial())
     options = {"log": lambda run: None} | PLAIN | options
     return model, fit(model, train_split, val, recipe, **options)
+
+
+def tiny_network(seed):
+    """One convolution and a linear layer: what is learnt can be worked out by hand."""
+    torch.manual_seed(seed)
+    features = torch.nn.Sequential(stage(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()))
+    return ConvNet(features, average_head(8, 10))
+
+
+# A step under this recipe moves the weights by the gradient itself.
+ONE_STEP = RECIPE.changed(
+    epochs=1, batch_size=32, lr=1.0, momentum=0.0, nesterov=False, weight_decay=0.0,
+    schedule="constant", augmentation="none",
+)  # fmt: skip
 
 
 def unclocked(history):
@@ -235,6 +250,25 @@ def test_batches_hold_every_image_once_in_a_fresh_order_each_epoch(random_split)
     assert sorted(seen[0]) == sorted(seen[1]) == all_of_them and seen[0] != seen[1]
 
 
+def test_batches_mirror_every_image_in_exactly_one_of_two_epochs(monkeypatch):
+    """Whatever its place among the shuffled: the coin belongs to the image, not to the place."""
+    monkeypatch.setitem(AUGMENTATIONS, "alternating", (alternating_flip,))
+    images = torch.zeros(40, 3, 32, 32, dtype=torch.uint8)
+    images[:, 0] = torch.arange(40).view(40, 1, 1)  # red is the image's number, green is its left
+    images[:, 1, :, :16] = 255
+    split = Split(images, torch.arange(40) % 10, CLASSES, torch.arange(40))
+    mirrored = []
+    for epoch in (1, 2, 3):
+        batches = list(
+            train.AugmentedBatches(split, RECIPE.changed(augmentation="alternating"), epoch)
+        )
+        seen = torch.cat([changed for changed, _ in batches])
+        mirrored.append(dict(zip(seen[:, 0, 0, 0].tolist(), seen[:, 1, 0, 31] > 0, strict=True)))
+    for one, other in pairwise(mirrored):
+        assert all(one[number] != other[number] for number in range(40))
+    assert 5 < sum(mirrored[0].values()) < 35
+
+
 def test_label_smoothing_and_clipping_change_the_steps_but_not_the_meaning_of_the_loss(
     painted_split,
 ):
@@ -271,6 +305,24 @@ def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_s
         assert torch.equal(before, model.classifier[-1].weight) is not moves
         assert model.classifier[-1].weight.isfinite().all()
         assert (scaler.get_scale() < scale) is not moves
+
+
+def test_a_scaled_gradient_is_clipped_at_its_true_length(painted_split):
+    """With fp16's scaler or without one, and measured over all parameters together."""
+    batches = train.AugmentedBatches(painted_split(32), ONE_STEP, epoch=1)
+    for clip_norm, wanted in ((1e-3, 1e-3), (1e3, None)):
+        recipe, moved = ONE_STEP.changed(clip_norm=clip_norm), []
+        for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+            model = tiny_network(0)
+            before = weights(model)
+            optimizer = make_optimizer(model, recipe)
+            train.train_one_epoch(model, batches, optimizer, recipe, scaler=scaler)
+            moved.append((weights(model) - before).norm().item())
+        assert moved[0] == pytest.approx(moved[1], rel=1e-3)
+        if wanted:
+            assert moved[1] == pytest.approx(wanted, rel=1e-3)
+        else:  # shorter than the limit: left as it is
+            assert moved[1] > 0.01
 
 
 # --- a teacher ------------------------------------------------------------------------------------
@@ -341,14 +393,36 @@ def test_a_step_with_a_teacher_is_one_towards_both_labels_and_answers(painted_sp
     assert history.epochs[1].train_loss == pytest.approx(labels_alone, rel=1e-5)
 
 
+def test_a_step_with_a_teacher_takes_the_temperature_and_smooths_the_labels(painted_split):
+    split, model, teacher = painted_split(32), tiny_network(0), tiny_network(1)
+    for network, factor in ((model, 3), (teacher, 20)):  # unsure ones are alike at any temperature
+        network.classifier[2].weight.data.mul_(factor)
+    twin, inputs = copy.deepcopy(model), normalize(split.images)
+    logits, answers = twin(inputs), teacher(inputs).detach()
+    targets = torch.full((32, 10), 0.2 / 10)
+    targets[range(32), split.labels] += 0.8
+    learnt, wanted = (logits / 3).softmax(1), (answers / 3).softmax(1)
+    by_labels = -(targets * logits.softmax(1).log()).sum(1).mean()
+    by_teacher = 3**2 * (wanted * (wanted / learnt).log()).sum(1).mean()
+    (0.6 * by_labels + 0.4 * by_teacher).backward()
+    recipe = ONE_STEP.changed(teacher_share=0.4, temperature=3.0, label_smoothing=0.2)
+    loss, _ = train.train_one_epoch(
+        model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
+        teacher=teacher,
+    )  # fmt: skip
+    for end, begin in zip(model.parameters(), twin.parameters(), strict=True):
+        assert (begin - end - begin.grad).norm() < 1e-3 * begin.grad.norm()
+    plain = -logits.softmax(1).log()[range(32), split.labels].mean()
+    assert loss == pytest.approx(plain.item(), rel=1e-4)  # that of the labels as they are
+
+
 def test_a_teacher_sees_whole_images_and_stays_as_it_is(painted_split):
     seen, split = [], painted_split(32)
     teacher = create_model("compact", seed=1).eval().requires_grad_(False)
     teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     before = weights(teacher)
     recipe = RECIPE.changed(small_size=16, small_until=1.0, teacher_share=1.0)
-    features = torch.nn.Sequential(stage(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()))
-    model = ConvNet(features, average_head(8, 10))
+    model = tiny_network(0)
     train.train_one_epoch(
         model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
         teacher=teacher,
