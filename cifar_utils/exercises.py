@@ -41,7 +41,7 @@ def is_right(name, answer):
             all_right &= right
             print(f"{'✓' if right else '✗'} {what}: got {_short(got)}, expected {_short(expected)}")
     except NotAnswered:
-        print(f"{name}: not answered yet")
+        print(f"{name}: not answered yet (a function has to `return` its answer)")
         return False
     except Changed:
         print("✗ your function changes the tensors that it is given; work on copies")
@@ -146,19 +146,21 @@ def _position(answer):
     yield "place of the green value at row 5, column 7", answer, 1191
 
 
-def _mean_image(answer):
-    images = torch.randint(256, (40, 3, 8, 8), generator=generator(1), dtype=torch.uint8)
-    labels = torch.arange(40) % 4
-    for label in (0, 3):
-        total = torch.zeros(3, 8, 8)
-        for image, its_label in zip(images, labels, strict=True):
-            total += image.float() * (its_label == label)
-        yield f"mean image of class {label}", answer(images, labels, label), total / 10
+def _mean_images(answer):
+    images = torch.randint(256, (40, 3, 8, 6), generator=generator(1), dtype=torch.uint8)
+    labels = torch.tensor([0, 2, 1, 2, 3, 0, 2, 2] * 5)
+    sums, counts = torch.zeros(4, 3, 8, 6), torch.zeros(4, 1, 1, 1)
+    for image, label in zip(images, labels, strict=True):
+        sums[label] += image
+        counts[label] += 1
+    yield "mean images of four classes", answer(images, labels, 4), sums / counts
 
 
 def _identical_pairs(answer):
     images = torch.randint(256, (30, 3, 4, 4), generator=generator(2), dtype=torch.uint8)
     images[9] = images[8].flip(2)  # the same bytes in another order
+    images[29] = images[28]
+    images[29, 2, 3, 3] ^= 1  # all but one bit is the same
     yield "pairs among 30 different images", list(answer(images)), []
     images[[7, 20, 25]] = images[[3, 11, 3]].clone()
     found = sorted(map(tuple, answer(images)))
@@ -267,7 +269,7 @@ def _steps(answer):
 
 def _cross_entropy(answer):
     logits = torch.randn(8, 10, generator=generator(7)) * 5
-    labels = torch.tensor([3, 0, 9, 1, 1, 7, 2, 5])
+    labels = torch.tensor([2, 0, 9, 1, 1, 7, 3, 5])
     for smoothing, scale in ((0.0, 1), (0.1, 1), (0.1, 1000)):
         expected = F.cross_entropy(scale * logits, labels, label_smoothing=smoothing).item()
         got = answer(scale * logits, labels, smoothing)
@@ -394,13 +396,24 @@ def _hires(answer):
 
 
 def _pointing(answer):
-    heatmaps = torch.zeros(4, 8, 8)
-    for place, (row, column) in enumerate([(2, 3), (5, 6), (7, 7), (3, 5)]):
+    heatmaps = torch.rand(6, 6, 9, generator=generator(16)) / 2  # not square, and heat everywhere
+    boxes = []
+    for place, (row, column, *box) in enumerate(
+        (
+            (2, 3, 2, 3, 4, 5),  # in the box's first corner
+            (4, 6, 0, 0, 4, 7),  # below
+            (5, 8, 3, 4, 6, 9),  # in the last corner
+            (3, 5, 0, 1, 6, 5),  # right of it
+            (1, 4, 2, 3, 6, 8),  # above
+            (3, 2, 2, 3, 6, 8),  # left of it
+        )
+    ):
         heatmaps[place, row, column] = 1
-    boxes = torch.tensor([[2, 3, 4, 5], [0, 0, 5, 7], [4, 4, 8, 8], [0, 1, 8, 5]])
-    yield "hits of four", float(answer(heatmaps, boxes)), 0.5
+        boxes.append(box)
+    boxes = torch.tensor(boxes)
+    yield "hits of six", float(answer(heatmaps, boxes)), 2 / 6
     yield "hits of the first", float(answer(heatmaps[:1], boxes[:1])), 1.0
-    yield "hits of an empty map", float(answer(torch.zeros(1, 8, 8), boxes[1:2])), 0.0
+    yield "hits of an empty map", float(answer(torch.zeros(1, 6, 9), boxes[1:2])), 0.0
 
 
 # --- 07 Speed -------------------------------------------------------------------------------------
@@ -448,7 +461,7 @@ def _whitening(answer):
 EXERCISES = {
     "01a": _bytes,
     "01b": _position,
-    "01c": _mean_image,
+    "01c": _mean_images,
     "01d": _identical_pairs,
     "02a": _versions,
     "02b": _flip_vertically,
