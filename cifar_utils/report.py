@@ -96,8 +96,9 @@ COLUMNS = (
 CAPTION = (
     "Ours is the test accuracy after the last epoch, of one view of each image: the mean over "
     "several seeds with its standard deviation, or one seed's where no ± stands. Published is the "
-    "best that the authors' own logs show. Training is the first seed's number of epochs times "
-    "their median, without evaluation (epochs on small images apart): what a quiet machine takes."
+    "best that the authors' own logs show. The last two columns are the first seed's: its number "
+    "of epochs times their median, without evaluation (epochs on small images apart), which is "
+    "what a quiet machine takes, and where it ran. The histories say where the others did."
 )
 
 
