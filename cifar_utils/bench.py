@@ -170,8 +170,7 @@ def time_models(names, device, precisions, *, images=128, times=5):
     A training step is forward, backward and SGD on a batch of `images`, without augmentation.
     training_ratio: its median over that in the first of `precisions`.
     """
-    if device.type == "cpu":
-        keep_memory()  # as fit does
+    keep_memory(device)  # as fit does
     batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
     rows = []
     for name in names:

@@ -305,8 +305,7 @@ def estimate(recipe, train, *, steps=10):
 
     device = pick_device()
     precision = pick_precision("auto", device)
-    if device.type == "cpu":
-        keep_memory()  # as fit does
+    keep_memory(device)  # as fit does
     model = create_model(recipe.model, len(train.classes), **recipe.initial())
     model.to(device, memory_format=layout(device))
     optimizer = make_optimizer(model, recipe)

@@ -117,15 +117,16 @@ def wait(device):
         torch.mps.synchronize()
 
 
-def keep_memory():
+def keep_memory(device):
     """Let this process keep the memory that it has freed, for the next step needs as much again.
 
     glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
     interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
     (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`.
-    It changes the whole process, for good. Does nothing on systems and C libraries without mallopt.
+    It changes the whole process, for good. Does nothing where `device` is a GPU, which keeps its
+    own, nor on systems and C libraries without mallopt.
     """
-    if sys.platform != "linux":
+    if device.type != "cpu" or sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -188,8 +188,7 @@ def start(model, train, val, recipe, device, precision, resume):
     if not len(train):
         raise ValueError("there are no training images")
     device = pick_device(device)
-    if device.type == "cpu":
-        keep_memory()
+    keep_memory(device)
     images = fingerprint(train)
     other = torch.tensor(float(distributed.agreed((images, recipe)) != (images, recipe)))
     distributed.add_up(other)
@@ -446,8 +445,7 @@ def lr_range_test(
     if not len(train):
         raise ValueError("there are no training images")
     device = pick_device(device)
-    if device.type == "cpu":
-        keep_memory()
+    keep_memory(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=layout(device))
     recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)

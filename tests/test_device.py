@@ -28,7 +28,7 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
 
 
 def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
-    assert device.keep_memory() is None and device.keep_memory() is None
+    assert device.keep_memory(CPU) is None and device.keep_memory(CPU) is None
     asked = []
     glibc = SimpleNamespace(mallopt=lambda *option: asked.append(option))
     for platform, library, wanted in (
@@ -39,7 +39,9 @@ def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(mo
     ):
         monkeypatch.setattr(device.sys, "platform", platform)
         monkeypatch.setattr(device.ctypes, "CDLL", lambda name, library=library: library)
-        device.keep_memory()
+        device.keep_memory(torch.device("cuda"))
+        assert not asked
+        device.keep_memory(CPU)
         assert asked == wanted
         asked.clear()
 

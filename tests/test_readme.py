@@ -8,6 +8,9 @@ import pytest
 
 from cifar_utils import data
 from cifar_utils.__main__ import make_parser
+from cifar_utils.figures import PICTURES
+from cifar_utils.models import MODELS
+from cifar_utils.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,7 +27,15 @@ COMMANDS = [
 def test_every_command_is_understood(line):
     words = shlex.split(line, comments=True)
     after = words.index("cifar_utils") if words[0] == "torchrun" else 0
-    assert make_parser().parse_args(words[after + 1 :]).run
+    options = vars(make_parser().parse_args(words[after + 1 :]))
+    for name, known in (
+        ("recipe", RECIPES),
+        ("names", PICTURES),
+        ("model", MODELS),
+        ("models", MODELS),
+    ):
+        given = options.get(name) or []
+        assert {given} <= set(known) if isinstance(given, str) else set(given) <= set(known)
 
 
 def test_the_python_example_runs_and_leaves_its_picture(painted_split, tmp_path, monkeypatch):
