@@ -281,7 +281,12 @@ def _add_lr_find(subparsers):
     )
     _add_data(parser)
     _add_device(parser)
-    _add_recipe_fields(parser)
+    # The test has rates, a length and images of its own.
+    _add_recipe_fields(
+        parser,
+        without=("epochs", "schedule", "warmup", "peak", "step_every", "step_factor",
+                 "step_decay_factor", "small_size", "small_until", "views"),
+    )  # fmt: skip
 
 
 def _add_bench(subparsers):
@@ -401,11 +406,11 @@ def _command(subparsers, name, help, run, *, example):
     return parser
 
 
-def _add_recipe_fields(parser, effect="each replaces the recipe's own value"):
+def _add_recipe_fields(parser, effect="each replaces the recipe's own value", without=()):
     """One flag for each field of a recipe; what is not given stays as the recipe has it."""
     group = parser.add_argument_group("recipe fields", effect)
     for field in fields(Recipe):
-        if field.name == "name":
+        if field.name in ("name", *without):
             continue
         flag = "--" + field.name.replace("_", "-")
         options = {"help": field.metadata["help"], "default": None, "dest": f"recipe_{field.name}"}

@@ -6,6 +6,7 @@ reading.
 """
 
 import copy
+import importlib.metadata
 import platform
 import statistics
 import time
@@ -25,6 +26,7 @@ from cifar_utils.train import AugmentedBatches, fit, prepare, train_one_epoch
 
 def machine(device, precision):
     """Where figures come from, and with which versions, as a dict of strings."""
+    others = ("torchvision", "albumentations", "numpy")
     return {
         "device": describe(device),
         "processor": processor(),
@@ -32,6 +34,7 @@ def machine(device, precision):
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in others},
         "cifar_utils": __version__,
     }
 
@@ -47,9 +50,10 @@ def processor():
 
 
 def spread(values):
-    """Median, lowest and highest of some numbers, and the numbers themselves in their order."""
+    """Median, mean, lowest and highest of some numbers, and the numbers themselves in order."""
     return {
         "median": statistics.median(values),
+        "mean": statistics.fmean(values),
         "lowest": min(values),
         "highest": max(values),
         "values": list(values),

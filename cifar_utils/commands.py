@@ -33,6 +33,7 @@ def _train(options, stack):
     from tqdm import tqdm
 
     from cifar_utils import plots
+    from cifar_utils.checkpoints import pretrained_names
     from cifar_utils.distributed import agreed, rank
     from cifar_utils.explain import forget_heatmaps
     from cifar_utils.models import create_model, parameter_count
@@ -40,6 +41,10 @@ def _train(options, stack):
 
     first = rank() == 0
     say = (lambda *_: None) if options.quiet else print
+    if not options.recipe and not options.resume:
+        raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
+    if not options.recipe and not options.out:
+        raise ValueError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
     recipe = _checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
     lock = FileLock(out / ".lock")  # for two trainings would mix their files
@@ -47,8 +52,9 @@ def _train(options, stack):
     if first and _writable(out).is_dir():
         _take(lock)
     state, recipe = agreed(_resume(options, recipe, out) if first else None)
-    teacher = Path(recipe.teacher).resolve()
-    if recipe.teacher and teacher.exists() and out.resolve() in (teacher, teacher.parent):
+    teacher = Path(recipe.teacher).expanduser().resolve()
+    of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
+    if of_a_run and out.resolve() in (teacher, teacher.parent):
         raise ValueError(f"{out} is to be written, so it cannot be the teacher; choose another")
     cifar = _load(options)
     if state:
@@ -161,6 +167,7 @@ def _check_effect(recipe, given):
         ("--small-until", not recipe.small_until, ("small_size",)),
         ("--optimizer muon", recipe.optimizer != "muon",
          ("muon_lr", "muon_steps", "muon_momentum", "renormalize")),
+        ("--optimizer sgd", recipe.optimizer != "sgd", ("nesterov",)),
         ("--optimizer adam or adamw", "adam" not in recipe.optimizer, ("beta2",)),
         ("--schedule step", recipe.schedule != "step",
          ("step_every", "step_factor", "step_decay_factor")),
@@ -174,16 +181,13 @@ def _check_effect(recipe, given):
 def _resume(options, recipe, out):
     """(checkpoint or None, recipe to follow). A run that is there is never replaced unasked."""
     from cifar_utils.checkpoints import load_checkpoint
+    from cifar_utils.explain import has_heatmaps
     from cifar_utils.history import History
 
-    if not options.recipe and not options.resume:
-        raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
-    if not options.recipe and not options.out:
-        raise ValueError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
     checkpoint = out / "checkpoint.pt"
     names = (checkpoint.name, "weights.safetensors", "best.safetensors", "history.json")
     held = any((out / name).exists() for name in names)
-    held = held or any((out / "cam").glob("heatmaps-*.npz"))
+    held = held or has_heatmaps(out / "cam")
     if held and not options.resume and not options.overwrite:
         raise ValueError(
             f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
@@ -554,7 +558,7 @@ def bench_command(options):
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     results = bench.machine(device, precision)
-    print(", ".join(results.values()))
+    print("; ".join(f"{name} {value}" for name, value in results.items()))
     if recipes:
         results |= _race(options, recipes, device, precision)
     else:
@@ -618,9 +622,12 @@ def _race(options, recipes, device, precision):
         for row in rows:
             times = bench.cell(results["ratios"][row["name"]], ".2f")
             reached = " against ".join(
-                f"{one['accuracy_views']['median']:.2%}" for one in (row, other)
+                f"{one['accuracy_views']['mean']:.2%}" for one in (row, other)
             )
-            print(f"{row['name']} takes {times} times as long as {other['name']}, to {reached}")
+            print(
+                f"{row['name']} takes {times} times as long as {other['name']}, to {reached} on "
+                "average"
+            )
     return results
 
 
@@ -628,6 +635,7 @@ def _throughput(options, device, precision):
     """Both tables, or those that were asked for by name."""
     from cifar_utils import bench
     from cifar_utils.augment import AUGMENTATIONS
+    from cifar_utils.device import bf16_speedup
     from cifar_utils.models import MODELS
 
     both = options.models is None and options.augmentations is None
@@ -642,6 +650,12 @@ def _throughput(options, device, precision):
         models = options.models or MODELS
         results["models"] = bench.time_models(models, device, precisions, **short)
         print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))
+        if device.type == "cpu":
+            results["bf16_speedup"] = faster = bf16_speedup()
+            print(
+                f"\na small training step in bf16 is {faster:.2g} times as fast as in fp32; "
+                "--precision bf16 times the networks in both"
+            )
     return results
 
 

@@ -375,8 +375,10 @@ class Watch:
         renewed = time.perf_counter()
         for number, batch in enumerate(batches):
             yield batch
-            # A resumed run is first seen, and so first shown, at the end of an epoch.
-            if self.run and time.perf_counter() - renewed > 0.5:
+            # A resumed run is first seen, and so first shown, at the end of an epoch: until then
+            # this Watch knows no run, or an earlier one.
+            runs = self.run and len(self.history.epochs) <= self.history.recipe.epochs
+            if runs and time.perf_counter() - renewed > 0.5:
                 renewed = time.perf_counter()
                 self.places[0].update(_Text(self._status(within=(number + 1) / len(batches))))
 

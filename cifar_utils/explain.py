@@ -106,6 +106,7 @@ def _stages(model, stage):
 def overlay(images, heatmaps, *, scale=8):
     """Images with their heatmaps laid over, uint8 (N, 3, scale·H, scale·W).
 
+    images: uint8 (N, 3, H, W), one or more; heatmaps: float (N, H, W) in [0, 1]; both on the CPU.
     Dark blue is nothing, yellow is much: a map that colour-blind readers can read, too.
     """
     import cv2
@@ -166,14 +167,22 @@ def read_heatmaps(folder, epochs):
     return known, torch.from_numpy(np.stack(heatmaps)), indices
 
 
+def has_heatmaps(folder):
+    """Whether a CamRecorder has kept anything in `folder`."""
+    return any(folder.glob(_KEPT.format("*")))
+
+
 def forget_heatmaps(folder):
     """Delete what an earlier run's CamRecorder left in `folder`: two runs are not to be mixed."""
-    for old in [*folder.glob("heatmaps-*.npz"), *folder.glob("cam-*.gif")]:
+    for old in [*folder.glob(_KEPT.format("*")), *folder.glob("cam-*.gif")]:
         old.unlink()
 
 
 def _kept(folder, epoch):
-    return folder / f"heatmaps-{epoch:03d}.npz"
+    return folder / _KEPT.format(f"{epoch:03d}")
+
+
+_KEPT = "heatmaps-{}.npz"  # the file of an epoch
 
 
 def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=500):

@@ -1,7 +1,7 @@
 """Files that are whole and right: verified, written in one piece, resumed, cached."""
 
 import hashlib
-import os
+import uuid
 import warnings
 from contextlib import suppress
 from functools import partial
@@ -24,7 +24,8 @@ def write_whole(path, write):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # No process id: on a drive that machines share, two of them may have the same one.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         write(temporary)
         with suppress(OSError):  # some drives know no permissions

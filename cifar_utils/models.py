@@ -401,9 +401,10 @@ def whitening_layer(model):
 def whiten(model, inputs):
     """Fit the network's Whitening layer to `inputs`, normalised float (N, 3, H, W).
 
-    Its outputs for patches of these images are then uncorrelated and of mean square 1, or less in
-    directions that hardly vary: those are left small, for they hold mostly noise. Raises ValueError
-    for a network without such a layer. Source: arXiv 2404.00498.
+    Its first twelve outputs for patches of these images, before the bias, are then uncorrelated and
+    of mean square 1, or less in directions that hardly vary: those are left small, for they hold
+    mostly noise. The other twelve are their negatives. Raises ValueError for a network without such
+    a layer. Source: arXiv 2404.00498.
     """
     layer = whitening_layer(model)
     moments, count = 0, 0

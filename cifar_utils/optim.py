@@ -55,7 +55,8 @@ SCHEDULES = {
 def rate_factor(recipe, progress):
     """The factor on the recipe's learning rates at `progress` in [0, 1], warm-up included.
 
-    During the warm-up the factor rises from 0 to 1; the schedule proper fills the rest.
+    During the warm-up the factor rises from 0 to 1; the schedule proper fills the rest. Raises
+    ValueError for an unknown schedule.
     """
     if recipe.schedule not in SCHEDULES:
         choices = ", ".join(SCHEDULES)

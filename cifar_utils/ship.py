@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import replace
 
 from cifar_utils import checkpoints, evaluate
-from cifar_utils.explain import read_heatmaps
+from cifar_utils.explain import has_heatmaps, read_heatmaps
 from cifar_utils.files import save_arrays
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
@@ -43,15 +43,11 @@ def check(run, cifar, *, own):
         raise ValueError(f"the run in {run} is not of a recipe that `cifar recipes` lists")
     if own and history.source != "cifar10":
         raise ValueError(f"the run in {run} is on {history.source}, not on CIFAR-10")
-    if _has_heatmaps(run):
+    if has_heatmaps(run / "cam"):
         epochs, _, _ = read_heatmaps(run / "cam", recipe.epochs)
         if len(epochs) <= recipe.epochs:
             raise ValueError(f"{run / 'cam'} lacks epochs; train with --cam from the beginning")
     return history
-
-
-def _has_heatmaps(run):
-    return any((run / "cam").glob("heatmaps-*.npz"))
 
 
 def name_of(history):
@@ -71,7 +67,7 @@ def ship(run, history, folder, train):
     """
     name, done = name_of(history), ["history"]
     heatmaps = folder / f"{name}-cam.npz"
-    if _has_heatmaps(run):
+    if has_heatmaps(run / "cam"):
         _, maps, indices = read_heatmaps(run / "cam", history.recipe.epochs)
         maps = (255 * maps).round().byte().numpy()  # (epochs + 1, images, 32, 32)
         save_arrays(heatmaps, heatmaps=maps, indices=indices)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 VERSION = 1  # bump whenever the pictures change: caches of older pictures are then remade
 SIZE = 32  # pixels a side, as in CIFAR-10
-SURPRISE = 0.6  # share of images whose colours are not the usual ones
+SURPRISE = 0.6  # how often a colour (above, below, coat) is not the usual one, each for itself
 WOBBLE = 0.12  # how far each number of a part may stray, as a share of it
 NOISE = 0.15  # largest standard deviation of the noise; 1 is from black to white
 CHUNK = 256  # images drawn at a time: small enough for the processor's caches

@@ -103,17 +103,25 @@ def test_every_recipe_field_is_a_flag(arrays, capsys):
     assert printed.startswith("test: ") and printed.count("\n") == 1
 
 
-def test_a_run_can_teach_another_but_not_itself(arrays, capsys):
+def test_a_run_can_teach_another_but_not_itself(arrays, capsys, monkeypatch):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--teacher", "teacher"]
     main([*run[:-2], "--out", "teacher"])
     main([*run, "--teacher-share", "0.9", "--temperature", "4", "--out", "student"])
     recipe = History.load("student/history.json").recipe
     assert (recipe.teacher, recipe.teacher_share, recipe.temperature) == ("teacher", 0.9, 4.0)
     before = (Path("teacher") / "weights.safetensors").read_bytes()
-    for path in ("teacher", "./teacher/weights.safetensors"):
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    for path in ("teacher", "./teacher/weights.safetensors", "~/teacher"):
         again = [*run, "--teacher", path, "--out", "teacher", "--overwrite"]
         assert "cannot be the teacher" in refused(capsys, *again)
     assert (Path("teacher") / "weights.safetensors").read_bytes() == before
+
+
+def test_a_run_in_a_folder_called_as_a_shipped_teacher_is_resumed(arrays):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--out", "separable"]
+    run += ["--teacher", "separable", "--dropout-factor", "0"]
+    main(run)
+    main([*run, "--resume"])
 
 
 def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):
@@ -785,6 +793,9 @@ def test_every_command_has_help_with_an_example(command, capsys):
         (["train", "--recipe", "compact", "--beta2", "0.9"], "without --optimizer adam or adamw"),
         (["train", "--recipe", "compact", "--step-every", "0.5"], "without --schedule step"),
         (["train", "--recipe", "fast", "--peak", "0.5"], "without --schedule one-cycle"),
+        (["train", "--recipe", "compact", "--no-nesterov"], "without --optimizer sgd"),
+        (["lr-find", "--schedule", "cosine"], "unrecognized arguments: --schedule cosine"),
+        (["lr-find", "--small-until", "0.5"], "unrecognized arguments: --small-until 0.5"),
         (
             ["lr-find", "--optimizer", "sgd", "--muon-lr", "0.1"],
             "--muon-lr does nothing without --optimizer muon",

@@ -388,9 +388,11 @@ def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, mo
 
     watch = course.Watch()
     train(watch)
+    shown = len(places[0].shown)
     train(watch, resume=states[1])
     train(course.Watch(), resume=states[1])
     assert len(places) == 9  # three for each run
+    assert len(places[0].shown) == shown  # a finished run's line stays as it is
     for status in (places[3], places[6]):
         assert "3 epochs" in repr(status.shown[-1])
 

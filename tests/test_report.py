@@ -54,6 +54,16 @@ def test_runs_are_gathered_by_recipe_and_seed(tmp_path):
     assert lines[4].startswith("| `resnet34` | – | **95.00%** | –, 3 | 21,282,122 | ")
 
 
+def test_an_epoch_in_which_images_grow_counts_to_where_most_of_it_lies(tmp_path):
+    run = history("compact", seconds=(10.0, 10.0, 12.0, 50.0))
+    for until, seconds in ((0.7, 3 * 10 + 50), (0.6, 2 * 10 + 2 * 31)):  # grows in the third
+        replace(run, recipe=run.recipe.changed(small_size=16, small_until=until)).save(
+            tmp_path / "a.json"
+        )
+        (result,) = report.shipped_results(tmp_path).values()
+        assert result.minutes == pytest.approx(seconds / 60)
+
+
 def test_epochs_on_small_images_are_timed_apart(tmp_path):
     run = history("compact", seconds=(10.0, 10.0, 40.0, 60.0))
     replace(run, recipe=run.recipe.changed(small_size=16, small_until=0.5)).save(
