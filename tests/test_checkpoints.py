@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cifar_utils import checkpoints
+from cifar_utils import checkpoints, data
 from cifar_utils.checkpoints import WeightsInfo
+from cifar_utils.evaluate import accuracy, predict
+from cifar_utils.history import History
 from cifar_utils.models import MODELS, create_model
 from cifar_utils.recipes import RECIPES
 
@@ -142,3 +145,15 @@ def test_shipped_weights_load_and_say_what_they_are(name):
     assert load_file(checkpoints.PRETRAINED / f"{name}.safetensors").keys() == (
         model.state_dict().keys()
     )
+
+
+@pytest.mark.parametrize("name", ["compact", "separable"])  # all of them would take minutes
+def test_shipped_weights_reach_the_accuracy_that_their_history_tells(name):
+    root = os.environ.get("CIFAR10_ROOT")
+    if not root or data.official_folder(Path(root)) is None:
+        pytest.skip("$CIFAR10_ROOT holds no official files")
+    model, _ = checkpoints.load_pretrained(name)
+    test = data.load(source="cifar10", validation=0).test
+    reached = accuracy(predict(model, test.images), test.labels)
+    told = History.load(checkpoints.PRETRAINED / f"{name}.json").test["top1"]
+    assert reached == pytest.approx(told, abs=1e-3)
