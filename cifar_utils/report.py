@@ -98,7 +98,8 @@ CAPTION = (
     "several seeds with its standard deviation, or one seed's where no ± stands. Published is the "
     "best that the authors' own logs show. The last two columns are the first seed's: its number "
     "of epochs times their median, without evaluation (epochs on small images apart), which is "
-    "what a quiet machine takes, and where it ran. The histories say where the others did."
+    "what a quiet machine takes, and where it ran. The histories say where the others did, and in "
+    "which precision."
 )
 
 
