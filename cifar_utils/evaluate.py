@@ -17,12 +17,11 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
     """Logits of all images, float32 (N, num_classes) on the CPU; the model is left as it was.
 
     images: uint8 (N, 3, 32, 32), on any device; batch_size of them at once, in `precision`, "fp32",
-    "bf16" or "fp16". views: test-time augmentation, the logits are
-    averaged over 1 the image alone, 2 it and its mirror image, or 6 these two and both again
-    shifted by a pixel up-left and down-right. share: in [0, 1], of the images, least confident
-    first, that get more than one view: further views seldom change what a network is sure of
-    (github.com/hiverge/cifar10-speedrun). Raises ValueError for another number of views or another
-    share. Used in notebook 05.
+    "bf16" or "fp16". views: test-time augmentation, the logits are averaged over 1 the image alone,
+    2 it and its mirror image, or 6 these two and both again shifted by a pixel up-left and
+    down-right. share: in [0, 1], of the images, least confident first, that get more than one view:
+    further views seldom change what a network is sure of (github.com/hiverge/cifar10-speedrun).
+    Raises ValueError for another number of views or another share. Used in notebook 05.
     """
     if views not in VIEWS:
         raise ValueError(f"views is {views}; choose one of {', '.join(map(str, VIEWS))}")

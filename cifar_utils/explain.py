@@ -29,6 +29,7 @@ METHODS = {
     "scorecam": "ScoreCAM",  # arXiv 1910.01279; a forward pass for every channel: slow
     "ablationcam": "AblationCAM",  # WACV 2020; likewise
 }
+_KEPT = "heatmaps-{}.npz"  # what a CamRecorder keeps of an epoch
 
 
 def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=False, batch_size=100):
@@ -180,9 +181,6 @@ def forget_heatmaps(folder):
 
 def _kept(folder, epoch):
     return folder / _KEPT.format(f"{epoch:03d}")
-
-
-_KEPT = "heatmaps-{}.npz"  # the file of an epoch
 
 
 def save_cam_gif(path, image, heatmaps, *, epochs=None, scale=8, milliseconds=500):

@@ -214,7 +214,7 @@ def test_a_small_network_memorises_128_random_images(random_split):
     split = random_split(128)
     split.labels[:] = torch.randint(0, 10, (128,), generator=torch.Generator().manual_seed(1))
     recipe = RECIPE.changed(
-        epochs=40, batch_size=32, optimizer="adam", lr=3e-3, weight_decay=0.0, augmentation="none"
+        epochs=30, batch_size=32, optimizer="adam", lr=3e-3, weight_decay=0.0, augmentation="none"
     )
     _, history = run(split, split, recipe)
     assert history.epochs[0].val_accuracy < 0.2
@@ -641,7 +641,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split):
     """SIGKILL in epoch 2 of 3: no handler runs, nothing is tidied up."""
     root = tmp_path / "data"
     root.mkdir()
-    for part, count in (("train", 1000), ("test", 50)):
+    for part, count in (("train", 600), ("test", 50)):
         split = painted_split(count)
         np.save(root / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
         np.save(root / f"{part}_labels.npy", split.labels.numpy())
