@@ -652,10 +652,8 @@ def _throughput(options, device, precision):
         print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))
         if device.type == "cpu":
             results["bf16_speedup"] = faster = bf16_speedup()
-            print(
-                f"\na small training step in bf16 is {faster:.2g} times as fast as in fp32; "
-                "--precision bf16 times the networks in both"
-            )
+            hint = "" if len(precisions) > 1 else "; --precision bf16 times the networks in both"
+            print(f"\na small training step in bf16 is {faster:.2g} times as fast as in fp32{hint}")
     return results
 
 
