@@ -46,6 +46,12 @@ def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(mo
         asked.clear()
 
 
+@pytest.mark.parametrize("count, words", [(1, "CPU, 1 thread"), (2, "CPU, 2 threads")])
+def test_a_cpu_is_described_by_its_threads(monkeypatch, count, words):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    assert device.describe(torch.device("cpu")) == words
+
+
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
