@@ -181,13 +181,15 @@ def opening_cell():
     return next("".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
 
 
-@pytest.mark.parametrize("folder", ["notebooks", "notebooks/solutions", ".."])
-def test_the_opening_cell_finds_the_clone_around_it_and_below_it(folder):
+@pytest.mark.parametrize("folder", ["clone/notebooks", "clone/notebooks/solutions", "."])
+def test_the_opening_cell_finds_the_clone_around_it_and_below_it(folder, tmp_path):
+    (tmp_path / "clone").symlink_to(ROOT)
     code = opening_cell() + "\nprint(course.__file__)"
     # -I leaves the current folder out of the path; -S leaves out what is installed there.
-    run = [sys.executable, "-c", code.replace("course.setup()", "")]
-    done = subprocess.run(run, cwd=ROOT / folder, capture_output=True, text=True)
-    assert done.stdout.strip() == str(ROOT / "cifar_utils" / "course.py"), done.stderr
+    run = [sys.executable, "-I", "-S", "-c", code.replace("course.setup()", "")]
+    done = subprocess.run(run, cwd=tmp_path / folder, capture_output=True, text=True)
+    found = Path(done.stdout.strip()).resolve()
+    assert found == (ROOT / "cifar_utils" / "course.py").resolve(), done.stderr
 
 
 def test_the_opening_cell_says_what_to_do_without_a_clone(tmp_path):

@@ -137,7 +137,7 @@ def test_two_processes_come_to_the_result_of_one(tmp_path):
         reports = [json.loads(place.with_suffix(".json").read_text()) for place in places]
         for report in reports[1:]:
             np.testing.assert_allclose(report["epochs"], reports[0]["epochs"], rtol=1e-6)
-            assert report["device"] == f"2 × {reports[0]['device'].split(',')[0]}, 1 threads"
+            assert report["device"] == f"2 × {reports[0]['device'].split(',')[0]}, 1 thread"
         assert [report["logged"] for report in reports] == [3, 3, 0]
         assert [report["calls"] for report in reports] == [alls * 8, firsts * 8, seconds * 8]
 
