@@ -12,8 +12,8 @@ PYTHON ?= python3
 MODE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
-# Several files at once, on a thread each: two thirds of the time on two cores. Four at most, for
-# each holds torch and the data.
+# Several files at once, on a thread each: on two cores in about two thirds of the time. Four at
+# most, for each holds torch and the data.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope
 
 ifeq (,$(filter $(MODE),quick full))

@@ -51,6 +51,16 @@ def run(train_split, val=None, recipe=RECIPE, **options):
     return model, fit(model, train_split, val, recipe, **options)
 
 
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two, here and in processes started here: `make test` gives each one, which hides races."""
+    threads = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 def tiny_network(seed):
     """One convolution and a linear layer: what is learnt can be worked out by hand."""
     torch.manual_seed(seed)
@@ -115,7 +125,7 @@ def test_fit_agrees_with_a_loop_written_by_hand(painted_split):
     torch.testing.assert_close(weights(fitted), weights(model), rtol=1e-4, atol=1e-6)
 
 
-def test_a_resumed_run_ends_in_the_same_bits(painted_split):
+def test_a_resumed_run_ends_in_the_same_bits(painted_split, two_threads):
     split, val = painted_split(64), painted_split(20, seed=1)
     whitening = {"model": "fastnet-half", "whitening": 0.4}  # its bias rests from epoch 2 on
     for changes in ({}, {"optimizer": "adamw"}, {"optimizer": "muon"},
@@ -637,7 +647,7 @@ def train_process(root, out, *more):
             "--device", "cpu", "--precision", "fp32", "--out", str(out), *more]  # fmt: skip
 
 
-def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split):
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split, two_threads):
     """SIGKILL in epoch 2 of 3: no handler runs, nothing is tidied up."""
     root = tmp_path / "data"
     root.mkdir()
