@@ -334,6 +334,14 @@ def fastnet_half(num_classes=10):
     return _fastnet((32, 128, 128), num_classes)
 
 
+def fastnet_quick(num_classes=10):
+    """fastnet-half with 192 channels in its last group; 756,056 trained parameters.
+
+    There the maps are smallest: half as many parameters again cost a sixth more multiply-adds.
+    """
+    return _fastnet((32, 128, 192), num_classes)
+
+
 MODELS = {
     "vgg": vgg,
     "conv5": conv5,
@@ -346,6 +354,7 @@ MODELS = {
     "resnet152": resnet152,
     "fastnet": fastnet,
     "fastnet-half": fastnet_half,
+    "fastnet-quick": fastnet_quick,
 }
 INITIALIZATIONS = ("default", "kaiming", "dirac")
 

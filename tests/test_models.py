@@ -24,8 +24,13 @@ PARAMETERS = {
     "resnet152": 58_156_618,
     "fastnet": 1_971_352,
     "fastnet-half": 497_240,
+    "fastnet-quick": 756_056,
 }
-FROZEN = {"fastnet": 24 * 12 + 2 * (64 + 256 + 256), "fastnet-half": 24 * 12 + 2 * (32 + 128 + 128)}
+FROZEN = {
+    "fastnet": 24 * 12 + 2 * (64 + 256 + 256),
+    "fastnet-half": 24 * 12 + 2 * (32 + 128 + 128),
+    "fastnet-quick": 24 * 12 + 2 * (32 + 128 + 192),
+}
 FIELDS = {"vgg": 36, "conv5": 24, "compact": 48, "separable": 95, "resnet18": 109, "fastnet": 51}
 
 

@@ -19,13 +19,14 @@ from cifar_utils.recipes import RECIPES, Recipe, get_recipe
 def test_every_recipe_names_things_that_exist(recipe):
     assert recipe.model in MODELS and recipe.augmentation in AUGMENTATIONS
     assert 0 <= rate_factor(recipe, 0.3) <= 1
-    if recipe.model in ("compact", "separable", "fastnet-half"):
+    if recipe.model in ("compact", "separable", "fastnet-quick"):
         model = create_model(recipe.model, initialization=recipe.initialization)
         assert make_optimizer(model, recipe).param_groups
 
 
 def test_there_is_a_recipe_for_every_model_and_a_published_one_for_the_five():
-    assert set(MODELS) <= {recipe.model for recipe in RECIPES.values()}
+    without = {"fastnet-half"}  # on which notebook 07 tries the ideas one by one
+    assert set(MODELS) - {recipe.model for recipe in RECIPES.values()} == without
     five = ("vgg", "conv5", "compact", "separable", "resnet18")
     assert {f"{name}-published" for name in five} <= set(RECIPES)
 
