@@ -138,10 +138,10 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
 def test_the_warm_up_before_a_race_has_steps_of_every_size(painted_split, monkeypatch):
     seen, shrunk = [], train.shrunk
     monkeypatch.setattr(train, "shrunk", lambda *of: seen.append(shrunk(*of)) or seen[-1])
-    recipe = RECIPES["quick"].changed(epochs=1, batch_size=16)
+    recipe = RECIPES["quick"].changed(epochs=1, batch_size=16, small_size=24)
     cifar = Cifar(painted_split(48), painted_split(0), painted_split(20, seed=1))
     bench.race([recipe], cifar, repeats=1, device=CPU, precision="fp32", log=str)
-    assert [inputs.shape[2] for inputs in seen[:3]] == [20, 20, 32]
+    assert [inputs.shape[2] for inputs in seen[:3]] == [24, 24, 32]
 
 
 def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_path):
