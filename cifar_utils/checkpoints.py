@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from cifar_utils.data import CLASSES
-from cifar_utils.files import write_whole
 from cifar_utils.models import create_model
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.files import write_whole
 
-PRETRAINED = Path(__file__).parent / "pretrained"
+PRETRAINED = Path(__file__).parent / "results" / "pretrained"
 
 
 @dataclass(frozen=True)

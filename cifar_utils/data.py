@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils import files, synthetic
+from cifar_utils.sources import files, synthetic
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_utils.data import normalize
-from cifar_utils.device import autocast, layout
+from cifar_utils.machine import autocast, layout
 from cifar_utils.recipes import VIEWS
 
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from cifar_utils.data import normalize
-from cifar_utils.files import save_arrays, write_whole
 from cifar_utils.models import stage_shapes
+from cifar_utils.sources.files import save_arrays, write_whole
 
 # Our names for pytorch-grad-cam's classes.
 METHODS = {

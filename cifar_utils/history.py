@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cifar_utils.data import source_title
-from cifar_utils.files import write_whole
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.files import write_whole
 
 
 @dataclass(frozen=True)

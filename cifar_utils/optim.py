@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from cifar_utils.distributed import add_up, rank, ranks
+from cifar_utils.speed.distributed import add_up, rank, ranks
 
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from cifar_utils.augment import AUGMENTATIONS
 from cifar_utils.data import CLASSES
-from cifar_utils.files import write_whole
+from cifar_utils.sources.files import write_whole
 
 RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion that colour-blind readers tell apart
 BLUE, ORANGE = "#0072b2", "#d55e00"

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from cifar_utils import distributed
 from cifar_utils.augment import augment, operations
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import fingerprint, normalize
-from cifar_utils.device import (
+from cifar_utils.evaluate import accuracy, cross_entropy, predict
+from cifar_utils.history import Epoch, History
+from cifar_utils.machine import (
     TORCH,
     autocast,
     check_compiler,
@@ -30,11 +31,10 @@ from cifar_utils.device import (
     seed_from,
     wait,
 )
-from cifar_utils.evaluate import accuracy, cross_entropy, predict
-from cifar_utils.history import Epoch, History
 from cifar_utils.models import Whitening, takes, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
-from cifar_utils.winograd import convolutions, library
+from cifar_utils.speed import distributed
+from cifar_utils.speed.winograd import convolutions, library
 
 
 def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progress=iter,

@@ -136,7 +136,7 @@ def pages_of(chosen, folder, out):
 
 
 def write(path, text):
-    from cifar_utils.files import write_whole
+    from cifar_utils.sources.files import write_whole
 
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 

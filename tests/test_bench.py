@@ -9,10 +9,12 @@ import pytest
 import torch
 import torchvision
 
-from cifar_utils import bench, commands, train
-from cifar_utils.__main__ import main
+from cifar_utils import train
+from cifar_utils.cli import commands
+from cifar_utils.cli.main import main
 from cifar_utils.data import Cifar
 from cifar_utils.recipes import RECIPES, Recipe
+from cifar_utils.results import bench
 
 CPU = torch.device("cpu")
 

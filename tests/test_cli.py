@@ -18,11 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
 
-from cifar_utils import bench, checkpoints, commands, data, evaluate, report, ship, train
-from cifar_utils.__main__ import main, make_parser
+from cifar_utils import checkpoints, data, evaluate, train
+from cifar_utils.cli import commands
+from cifar_utils.cli.main import main, make_parser
 from cifar_utils.history import History
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
+from cifar_utils.results import bench, report, ship
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +214,7 @@ def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
 
 def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command():
     """A pipe that nobody reads to its end, with Python's own buffering."""
-    code = "import sys; from cifar_utils.__main__ import main; main(sys.argv[1:])"
+    code = "import sys; from cifar_utils.cli.main import main; main(sys.argv[1:])"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     read, write = os.pipe()
     command = subprocess.Popen([sys.executable, "-c", code, "recipes"], stdout=write,

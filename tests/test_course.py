@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_utils import course, data, device, synthetic, train
+from cifar_utils import course, data, machine, train
 from cifar_utils.recipes import get_recipe
+from cifar_utils.sources import synthetic
 from cifar_utils.train import fit
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,7 @@ def test_setup_says_what_it_runs_on(full, capsys):
     printed = capsys.readouterr().out
     for word in (torch.__version__.partition("+")[0], "Python 3.", "cifar_utils"):
         assert word in printed
-    assert device.describe(device.pick_device()) in printed
+    assert machine.describe(machine.pick_device()) in printed
     assert "Quick" not in printed
 
 
@@ -72,7 +73,7 @@ def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable
             monkeypatch.delenv(known)
     for name in variable.split():
         monkeypatch.setenv(name, "x")
-    monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
+    monkeypatch.setattr(machine, "pick_device", lambda name="auto": torch.device("cpu"))
     course.setup()
     line = next(line for line in capsys.readouterr().out.splitlines() if "GPU here" in line)
     assert place in line and word in line
@@ -189,7 +190,7 @@ def test_the_opening_cell_finds_the_clone_around_it_and_below_it(folder, tmp_pat
     run = [sys.executable, "-I", "-S", "-c", code.replace("course.setup()", "")]
     done = subprocess.run(run, cwd=tmp_path / folder, capture_output=True, text=True)
     found = Path(done.stdout.strip()).resolve()
-    assert found == (ROOT / "cifar_utils" / "course.py").resolve(), done.stderr
+    assert found == (ROOT / "cifar_utils" / "__init__.py").resolve(), done.stderr
 
 
 def test_the_opening_cell_says_what_to_do_without_a_clone(tmp_path):
@@ -299,7 +300,7 @@ def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, ca
     seconds = course.estimate(recipe, random_split(20))  # three batches an epoch; a tick a step
     assert seconds == 1 * 3 * 30
     assert "1 min 30 s" in capsys.readouterr().out
-    monkeypatch.setattr(device, "pick_device", lambda name="auto": torch.device("cpu"))
+    monkeypatch.setattr(machine, "pick_device", lambda name="auto": torch.device("cpu"))
     course.estimate(recipe.changed(epochs=200), random_split(20))
     assert "shorten" in capsys.readouterr().out
 

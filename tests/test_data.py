@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar_utils import data
-from cifar_utils.__main__ import main
+from cifar_utils.cli.main import main
 
 REAL = os.environ.get("CIFAR10_ROOT")
 

@@ -16,11 +16,13 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_utils import commands, data, distributed, optim
-from cifar_utils.__main__ import make_parser
+from cifar_utils import data, optim
+from cifar_utils.cli import commands
+from cifar_utils.cli.main import make_parser
 from cifar_utils.data import CLASSES, Split
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
 from cifar_utils.recipes import Recipe
+from cifar_utils.speed import distributed
 from cifar_utils.train import fit, start
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_utils.exercises import EXERCISES, check, is_right
+from cifar_utils.course.exercises import EXERCISES, check, is_right
 
 FUNCTIONS = {"01c", "01d", "02b", "02c", "02d", "03a", "03b", "04b", "04c", "04d", "05b", "05c",
              "05d", "06a", "06b", "06c", "06d", "07b", "07c", "07d"}  # fmt: skip

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar_utils import data, figures
-from cifar_utils.__main__ import main
+from cifar_utils import data
+from cifar_utils.cli.main import main
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
-from cifar_utils.report import Result
+from cifar_utils.results import figures
+from cifar_utils.results.report import Result
 
 
 @pytest.fixture

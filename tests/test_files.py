@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from cifar_utils import files
+from cifar_utils.sources import files
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.md5(CONTENT).hexdigest()

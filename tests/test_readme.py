@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cifar_utils import data
-from cifar_utils.__main__ import make_parser
-from cifar_utils.figures import PICTURES
+from cifar_utils.cli.main import make_parser
 from cifar_utils.models import MODELS
 from cifar_utils.recipes import RECIPES
+from cifar_utils.results.figures import PICTURES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cifar_utils import recipes, report, ship
+from cifar_utils import recipes
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.history import Epoch, History
 from cifar_utils.models import MODELS
 from cifar_utils.recipes import RECIPES, Recipe
+from cifar_utils.results import report, ship
 
 README = Path(__file__).parent.parent / "README.md"
 RUNS = {path.stem: History.load(path) for path in sorted(PRETRAINED.glob("*.json"))}

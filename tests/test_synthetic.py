@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cifar_utils import data, synthetic
+from cifar_utils import data
+from cifar_utils.sources import synthetic
 
 
 def test_pictures_have_the_shape_of_cifar_10_and_balanced_shuffled_classes():

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from cifar_utils import checkpoints, course, train
 from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
 from cifar_utils.data import CLASSES, Split, normalize
-from cifar_utils.device import generator, seed_from
 from cifar_utils.history import History
+from cifar_utils.machine import generator, seed_from
 from cifar_utils.models import (
     ConvNet,
     average_head,

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils import train, winograd
+from cifar_utils import train
 from cifar_utils.models import create_model
 from cifar_utils.recipes import Recipe
+from cifar_utils.speed import winograd
 
 needs_compiler = pytest.mark.skipif(not winograd.library(), reason="winograd.c not compiled")
 

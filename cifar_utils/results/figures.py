@@ -12,10 +12,10 @@ from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES
-from cifar_utils.device import generator
 from cifar_utils.explain import grad_cam, save_cam_gif
+from cifar_utils.machine import generator
 from cifar_utils.models import create_model, mult_adds
-from cifar_utils.report import PUBLISHED, shipped_results
+from cifar_utils.results.report import PUBLISHED, shipped_results
 
 NETWORK = "resnet18"  # the one whose answers are shown
 

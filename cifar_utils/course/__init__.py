@@ -21,7 +21,7 @@ from collections import Counter
 from html import escape
 from pathlib import Path
 
-CLONE = Path(__file__).resolve().parents[1]
+CLONE = Path(__file__).resolve().parents[2]
 ROOT = CLONE if (CLONE / "pyproject.toml").is_file() else Path.cwd()  # installed without a clone
 QUICK_IMAGES = 1000  # of each split
 QUICK_EPOCHS = 2
@@ -71,7 +71,7 @@ def setup():
     import torch
 
     from cifar_utils import __version__
-    from cifar_utils.device import describe, pick_device, pick_precision
+    from cifar_utils.machine import describe, pick_device, pick_precision
 
     device = pick_device()
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision")]
@@ -291,7 +291,7 @@ def estimate(recipe, train, *, steps=10):
     A few steps are measured, augmentation included, on a throw-away network: at least four, and at
     most for 5 seconds. They are steps of the training's end, where images have their full size.
     """
-    from cifar_utils.device import (
+    from cifar_utils.machine import (
         describe,
         keep_memory,
         layout,

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_utils import device
-from cifar_utils.device import pick_device, pick_precision
+from cifar_utils import machine
+from cifar_utils.machine import pick_device, pick_precision
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
     assert pick_device("auto").type == "mps"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(device, "_has_kernels", lambda device: True)
+    monkeypatch.setattr(machine, "_has_kernels", lambda device: True)
     assert pick_device("auto").type == "cuda" and pick_device("cuda:1").index == 1
     assert pick_device("cpu") == CPU and pick_device(CPU) == CPU
     with pytest.raises(ValueError, match="no cuda:2; this machine has 2 CUDA"):
@@ -28,7 +28,7 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
 
 
 def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
-    assert device.keep_memory(CPU) is None and device.keep_memory(CPU) is None
+    assert machine.keep_memory(CPU) is None and machine.keep_memory(CPU) is None
     asked = []
     glibc = SimpleNamespace(mallopt=lambda *option: asked.append(option))
     for platform, library, wanted in (
@@ -37,11 +37,11 @@ def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(mo
         ("darwin", glibc, []),
         ("win32", glibc, []),
     ):
-        monkeypatch.setattr(device.sys, "platform", platform)
-        monkeypatch.setattr(device.ctypes, "CDLL", lambda name, library=library: library)
-        device.keep_memory(torch.device("cuda"))
+        monkeypatch.setattr(machine.sys, "platform", platform)
+        monkeypatch.setattr(machine.ctypes, "CDLL", lambda name, library=library: library)
+        machine.keep_memory(torch.device("cuda"))
         assert not asked
-        device.keep_memory(CPU)
+        machine.keep_memory(CPU)
         assert asked == wanted
         asked.clear()
 
@@ -49,7 +49,7 @@ def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(mo
 @pytest.mark.parametrize("count, words", [(1, "CPU, 1 thread"), (2, "CPU, 2 threads")])
 def test_a_cpu_is_described_by_its_threads(monkeypatch, count, words):
     monkeypatch.setattr(torch, "get_num_threads", lambda: count)
-    assert device.describe(torch.device("cpu")) == words
+    assert machine.describe(torch.device("cpu")) == words
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
@@ -66,10 +66,10 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
-    monkeypatch.setattr(device, "ranks", lambda: 2)
+    monkeypatch.setattr(machine, "ranks", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(device, "_has_kernels", lambda device: True)
+    monkeypatch.setattr(machine, "_has_kernels", lambda device: True)
     assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == CPU
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -99,34 +99,34 @@ def test_a_gpu_that_torch_was_not_built_for_is_named_and_left(monkeypatch):
 
 
 def test_the_compiler_s_needs_are_named(monkeypatch):
-    monkeypatch.setattr(device, "find_spec", lambda name: None)
-    monkeypatch.setattr(device.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     for kind, needed in (("cpu", r"compiler \S+; install"), ("cuda", "triton on a GPU; install")):
         with pytest.raises(ValueError, match=needed):
-            device.check_compiler(torch.device(kind))
+            machine.check_compiler(torch.device(kind))
     for version in ((2, 8), (2, 14)):
-        monkeypatch.setattr(device, "TORCH", version)
-        device.check_compiler(torch.device("mps"))
-    monkeypatch.setattr(device, "TORCH", (2, 7))
+        monkeypatch.setattr(machine, "TORCH", version)
+        machine.check_compiler(torch.device("mps"))
+    monkeypatch.setattr(machine, "TORCH", (2, 7))
     with pytest.raises(ValueError, match=r"torch 2\.8 or newer on Apple's GPUs"):
-        device.check_compiler(torch.device("mps"))
-    monkeypatch.setattr(device, "find_spec", lambda name: "found")
+        machine.check_compiler(torch.device("mps"))
+    monkeypatch.setattr(machine, "find_spec", lambda name: "found")
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(ValueError, match="C compiler on a GPU; install gcc, or set CC"):
-        device.check_compiler(torch.device("cuda"))
+        machine.check_compiler(torch.device("cuda"))
     monkeypatch.setenv("CC", "cc")
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
-    device.check_compiler(torch.device("cuda"))
+    machine.check_compiler(torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 0))
     with pytest.raises(ValueError, match="newer GPU than the Tesla P100-PCIE-16GB; leave it out"):
-        device.check_compiler(torch.device("cuda"))
+        machine.check_compiler(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])
 def test_a_cpu_gets_bf16_only_where_it_is_faster(monkeypatch, speedup, wanted):
-    monkeypatch.setattr(device, "bf16_speedup", lambda: speedup)
+    monkeypatch.setattr(machine, "bf16_speedup", lambda: speedup)
     assert pick_precision("auto", CPU) == wanted
     assert pick_precision("fp32", CPU) == "fp32" and pick_precision("bf16", CPU) == "bf16"
 
@@ -151,10 +151,10 @@ def test_a_run_that_goes_on_keeps_its_precision_only_where_the_device_has_it(mon
     ):
         capability = (8, 0) if has else (7, 5)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, now=capability: now)
-        monkeypatch.setattr(device, "bf16_speedup", lambda speedup=speedup: speedup)
+        monkeypatch.setattr(machine, "bf16_speedup", lambda speedup=speedup: speedup)
         for where, kept in wanted.items():
             names = ("bf16", "fp16", "fp32")
-            assert [device.keep_precision(name, where) for name in names] == kept.split()
+            assert [machine.keep_precision(name, where) for name in names] == kept.split()
 
 
 def test_precisions_that_cannot_be_are_refused():
@@ -166,20 +166,20 @@ def test_precisions_that_cannot_be_are_refused():
 
 
 def test_apple_gpus_get_their_inputs_in_the_usual_layout():
-    assert device.layout(CPU) == device.layout(torch.device("cuda")) == torch.channels_last
-    assert device.layout(torch.device("mps")) == torch.contiguous_format
+    assert machine.layout(CPU) == machine.layout(torch.device("cuda")) == torch.channels_last
+    assert machine.layout(torch.device("mps")) == torch.contiguous_format
 
 
 def test_measuring_leaves_random_numbers_and_threads_as_they_were():
     before, threads = torch.get_rng_state(), torch.get_num_threads()
-    assert 0 < device.bf16_speedup(seconds=0.05) < math.inf
+    assert 0 < machine.bf16_speedup(seconds=0.05) < math.inf
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
 
 
 def test_autocast_computes_in_the_named_precision():
     layer = torch.nn.Linear(4, 4)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        with device.autocast(CPU, precision):
+        with machine.autocast(CPU, precision):
             assert layer(torch.ones(2, 4)).dtype == dtype
 
 
@@ -188,12 +188,12 @@ keys = st.tuples(*[st.integers(0, 10_000)] * 3)
 
 @given(keys, keys)
 def test_seeds_differ_where_their_keys_do(one, other):
-    assert (device.seed_from(*one) == device.seed_from(*other)) == (one == other)
-    assert 0 <= device.seed_from(*one) < 2**63
-    drawn = [torch.rand(3, generator=device.generator(*key)).tolist() for key in (one, other)]
+    assert (machine.seed_from(*one) == machine.seed_from(*other)) == (one == other)
+    assert 0 <= machine.seed_from(*one) < 2**63
+    drawn = [torch.rand(3, generator=machine.generator(*key)).tolist() for key in (one, other)]
     assert (drawn[0] == drawn[1]) == (one == other)
 
 
 def test_neighbouring_places_in_a_training_never_share_a_seed():
     places = [(s, e, b) for s in range(4) for e in range(20) for b in range(50)]
-    assert len({device.seed_from(*place) for place in places}) == len(places)
+    assert len({machine.seed_from(*place) for place in places}) == len(places)

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from cifar_utils import checkpoints, evaluate
 from cifar_utils.explain import has_heatmaps, read_heatmaps
-from cifar_utils.files import save_arrays
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
+from cifar_utils.sources.files import save_arrays
 
 LIMIT = 45e6  # bytes of all shipped weights: the repository is cloned by everyone
 

@@ -16,8 +16,8 @@ import torch
 
 from cifar_utils import __version__
 from cifar_utils.augment import augment
-from cifar_utils.device import describe, generator, keep_memory, layout, make_scaler, wait
 from cifar_utils.evaluate import accuracy, predict
+from cifar_utils.machine import describe, generator, keep_memory, layout, make_scaler, wait
 from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe

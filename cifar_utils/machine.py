@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from cifar_utils.distributed import ranks
+from cifar_utils.speed.distributed import ranks
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

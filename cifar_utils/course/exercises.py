@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_utils.device import generator
+from cifar_utils.machine import generator
 
 
 def check(name, answer):

@@ -10,12 +10,12 @@ import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from cifar_utils.files import write_whole
 from cifar_utils.recipes import RECIPES, get_recipe
+from cifar_utils.sources.files import write_whole
 
 
 def train_command(options):
-    from cifar_utils.distributed import rank, together
+    from cifar_utils.speed.distributed import rank, together
 
     with together(), ExitStack() as stack:
         if rank():  # what this process would say, notices about the data included, the first says
@@ -34,9 +34,9 @@ def _train(options, stack):
 
     from cifar_utils import plots
     from cifar_utils.checkpoints import pretrained_names
-    from cifar_utils.distributed import agreed, rank
     from cifar_utils.explain import forget_heatmaps
     from cifar_utils.models import create_model, parameter_count
+    from cifar_utils.speed.distributed import agreed, rank
     from cifar_utils.train import fit
 
     first = rank() == 0
@@ -132,7 +132,7 @@ def _checked_recipe(options, name):
     """That recipe with the flags' changes; all that can be refused before the data is touched."""
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
-    from cifar_utils.device import check_compiler, pick_device, pick_precision
+    from cifar_utils.machine import check_compiler, pick_device, pick_precision
     from cifar_utils.models import INITIALIZATIONS, MODELS, create_model
     from cifar_utils.optim import OPTIMIZERS, SCHEDULES
     from cifar_utils.train import check_model
@@ -276,7 +276,7 @@ def _cam_recorder(cifar, out):
 
 def test_command(options):
     from cifar_utils import checkpoints, evaluate
-    from cifar_utils.device import pick_device
+    from cifar_utils.machine import pick_device
 
     device = pick_device(options.device)
     if not 0 <= options.share <= 1:
@@ -392,7 +392,7 @@ def predict_command(options):
 
     from cifar_utils import checkpoints, evaluate
     from cifar_utils.data import read_image, source_title
-    from cifar_utils.device import pick_device
+    from cifar_utils.machine import pick_device
 
     device = pick_device(options.device)
     model, info = checkpoints.find_weights(options.weights)
@@ -450,7 +450,8 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
 
 
 def data_command(options):
-    from cifar_utils import data, files, plots
+    from cifar_utils import data, plots
+    from cifar_utils.sources import files
 
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
@@ -547,8 +548,8 @@ def lr_find_command(options):
 
 
 def bench_command(options):
-    from cifar_utils import bench
-    from cifar_utils.device import pick_device, pick_precision
+    from cifar_utils.machine import pick_device, pick_precision
+    from cifar_utils.results import bench
 
     _check_bench(options)
     recipes = [_checked_recipe(options, name) for name in options.recipe or ()]
@@ -602,7 +603,7 @@ def _given(options, name):
 
 
 def _race(options, recipes, device, precision):
-    from cifar_utils import bench
+    from cifar_utils.results import bench
 
     cifar = _load(options)
     rows = bench.race(
@@ -633,10 +634,10 @@ def _race(options, recipes, device, precision):
 
 def _throughput(options, device, precision):
     """Both tables, or those that were asked for by name."""
-    from cifar_utils import bench
     from cifar_utils.augment import AUGMENTATIONS
-    from cifar_utils.device import bf16_speedup
+    from cifar_utils.machine import bf16_speedup
     from cifar_utils.models import MODELS
+    from cifar_utils.results import bench
 
     both = options.models is None and options.augmentations is None
     short = {"images": 16, "times": 2} if options.quick else {}
@@ -658,7 +659,7 @@ def _throughput(options, device, precision):
 
 
 def report_command(options):
-    from cifar_utils import report
+    from cifar_utils.results import report
 
     tables = {name: make() for name, make in report.TABLES.items()}
     if not options.write:
@@ -677,7 +678,8 @@ def report_command(options):
 
 
 def figures_command(options):
-    from cifar_utils import data, figures
+    from cifar_utils import data
+    from cifar_utils.results import figures
 
     for name in options.names:
         if name not in figures.PICTURES:
@@ -691,7 +693,7 @@ def figures_command(options):
 
 def ship_command(options):
     from cifar_utils.checkpoints import PRETRAINED
-    from cifar_utils.ship import check, name_of, ship
+    from cifar_utils.results.ship import check, name_of, ship
 
     out = _writable(options.out or PRETRAINED)
     cifar = _load(options)

@@ -1,0 +1,1 @@
+"""What the shipped networks reached: tables, pictures, races, and how a run is shipped."""

@@ -1,0 +1,1 @@
+"""What makes training faster and is not needed to understand it."""
