@@ -13,6 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from cifar_utils.errors import CifarError, choose
+
 # --- operations on a whole batch: images uint8 (N, 3, H, W), generator a torch.Generator or None --
 
 
@@ -124,7 +126,7 @@ def _beside(images, drawn):
 def albumentations_pipeline(name):
     """The albumentations.Compose of a published policy. Used in notebook 02.
 
-    It takes and returns {"image": uint8 (32, 32, 3) array}. Raises ValueError for other names.
+    It takes and returns {"image": uint8 (32, 32, 3) array}. Raises CifarError for other names.
     """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
     import albumentations as A
@@ -188,7 +190,7 @@ def torchvision_pipeline(name):
     """The torchvision.transforms.v2.Compose of a policy that was published in torchvision.
 
     It takes and returns one uint8 (3, 32, 32) tensor: given a batch, torchvision would use one draw
-    for all of it. Raises ValueError for other names.
+    for all of it. Raises CifarError for other names.
     """
     from torchvision.transforms import v2
 
@@ -221,8 +223,7 @@ def _torchvision(name):
 
 
 def _named(name, steps):
-    if name not in steps:
-        raise ValueError(f"unknown pipeline {name!r}; choose one of {', '.join(steps)}")
+    choose(name, steps, "pipeline")
     return steps[name]
 
 
@@ -263,10 +264,10 @@ def augment(images, policy, *, generator=None, epoch=0, indices=None):
     generator: a torch.Generator, which makes the draw reproducible; None takes torch's own.
     epoch, indices: needed by the alternating flip alone: the epoch's number and int64 (N,) with the
     images' positions in their data set (by default 0 … N - 1).
-    Raises ValueError for an unknown policy, and for images that are not uint8. Used in notebook 02.
+    Raises CifarError for an unknown policy, and for images that are not uint8. Used in notebook 02.
     """
     if images.dtype != torch.uint8:
-        raise ValueError(f"images are {images.dtype}; augment takes uint8 images in 0 to 255")
+        raise CifarError(f"images are {images.dtype}; augment takes uint8 images in 0 to 255")
     for operation in operations(policy):
         if operation is alternating_flip:
             indices = _range(images) if indices is None else indices
@@ -277,9 +278,6 @@ def augment(images, policy, *, generator=None, epoch=0, indices=None):
 
 
 def operations(policy):
-    """The operations of a policy; ValueError with the valid names for an unknown one."""
-    if policy not in AUGMENTATIONS:
-        raise ValueError(
-            f"unknown augmentation {policy!r}; choose one of {', '.join(AUGMENTATIONS)}"
-        )
+    """The operations of a policy; CifarError with the valid names for an unknown one."""
+    choose(policy, AUGMENTATIONS, "augmentation")
     return AUGMENTATIONS[policy]

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from cifar_utils.data import CLASSES
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.models import create_model
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
@@ -52,20 +53,20 @@ def load_weights(path):
     """(model, info) of a weights file, the model on the CPU in evaluation mode.
 
     path: a .safetensors file, or a run's folder that holds weights.safetensors.
-    Raises ValueError where there is no such file or it is not one that save_weights wrote.
+    Raises CifarError where there is no such file or it is not one that save_weights wrote.
     """
     from safetensors import SafetensorError, safe_open
 
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"there are no weights at {path}")
+        raise CifarError(f"there are no weights at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is no safetensors file ({error})") from None
+        raise CifarError(f"{path} is no safetensors file ({error})") from None
     try:
         about = json.loads(about["cifar_utils"])
         recipe, classes = Recipe(**about["recipe"]), tuple(about["classes"])
@@ -78,12 +79,12 @@ def load_weights(path):
             }
         )
     except KeyError:
-        raise ValueError(
+        raise CifarError(
             f"{path} does not name its network; files that cifar train writes do"
         ) from None
     except (TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} does not fit its own recipe: {reason}") from None
+        raise CifarError(f"{path} does not fit its own recipe: {reason}") from None
     return model.eval(), info
 
 
@@ -95,21 +96,20 @@ def pretrained_names():
 def load_pretrained(name):
     """(model, info) of a network that ships with the package.
 
-    Raises ValueError for an unknown name, and where the file's SHA-256 is not the recorded one.
+    Raises CifarError for an unknown name, and where the file's SHA-256 is not the recorded one.
     """
-    if name not in pretrained_names():
-        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(pretrained_names())}")
+    choose(name, pretrained_names(), "network")
     path = PRETRAINED / f"{name}.safetensors"
     recorded = json.loads(path.with_suffix(".json").read_text())["sha256"]
     if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the recorded one; reinstall")
+        raise CifarError(f"{path} is damaged: its SHA-256 is not the recorded one; reinstall")
     return load_weights(path)
 
 
 def find_weights(where):
     """(model, info) of the name of a shipped network, or of a path: a file or a run's folder.
 
-    A folder that is called like a shipped network is meant by ./NAME. Raises ValueError for what is
+    A folder that is called like a shipped network is meant by ./NAME. Raises CifarError for what is
     neither, and as `load_pretrained` and `load_weights` do.
     """
     if where in pretrained_names():
@@ -117,7 +117,7 @@ def find_weights(where):
     path = Path(where).expanduser()
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path)
-    raise ValueError(
+    raise CifarError(
         f"{where!r} is neither a path nor one of the shipped networks: "
         f"{', '.join(pretrained_names())}"
     )
@@ -139,13 +139,13 @@ def _failed_writes_named(path, kind):
 
 
 def load_checkpoint(path):
-    """The state of a Run that save_checkpoint wrote, on the CPU; ValueError for anything else."""
+    """The state of a Run that save_checkpoint wrote, on the CPU; CifarError for anything else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ValueError(f"there is no checkpoint at {path}") from None
+        raise CifarError(f"there is no checkpoint at {path}") from None
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
-        raise ValueError(f"{path} is damaged, or no checkpoint; start anew without it") from None
+        raise CifarError(f"{path} is damaged, or no checkpoint; start anew without it") from None
     if not isinstance(state, dict) or not {"model", "optimizer", "history"} <= state.keys():
-        raise ValueError(f"{path} is no checkpoint of a run; start anew without it")
+        raise CifarError(f"{path} is no checkpoint of a run; start anew without it")
     return state

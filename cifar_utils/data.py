@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.sources import files, synthetic
 
 CLASSES = (
@@ -125,13 +126,13 @@ class Cifar:
     def hold_out(self, count, *, seed=0):
         """With `count` training images moved to validation, the same share of each class.
 
-        Raises ValueError where there are validation images already, or not enough to move.
+        Raises CifarError where there are validation images already, or not enough to move.
         """
         available = len(self.train)
         if len(self.val):
-            raise ValueError(f"there are {len(self.val):,} validation images already")
+            raise CifarError(f"there are {len(self.val):,} validation images already")
         if not isinstance(count, int) or not 0 <= count < max(available, 1):
-            raise ValueError(
+            raise CifarError(
                 f"validation is {count}; it must be a whole number of at least 0, and less than "
                 f"the {available:,} training images"
             )
@@ -143,10 +144,10 @@ class Cifar:
     def limit(self, count):
         """At most `count` images of each split, the same share of each class: for a quick trial.
 
-        Raises ValueError for a count below 1.
+        Raises CifarError for a count below 1.
         """
         if not isinstance(count, int) or count < 1:
-            raise ValueError(f"limit is {count}; it must be a whole number of at least 1")
+            raise CifarError(f"limit is {count}; it must be a whole number of at least 1")
         splits = (self.train, self.val, self.test)
         return Cifar(*(s[stratified(s.labels, min(count, len(s)))] for s in splits))
 
@@ -162,14 +163,13 @@ def load(root=None, *, source="auto", validation=5000, seed=0):
         "synthetic" draws the stand-in. "auto" takes official files, else downloads them, else draws
         the stand-in and says so.
     validation: how many training images to hold out, the same share of each class; `seed` picks
-    them. Raises ValueError for data that is missing, damaged or of the wrong form, ConnectionError
+    them. Raises CifarError for data that is missing, damaged or of the wrong form, ConnectionError
     where no mirror answers. Used in notebook 01.
     """
-    if source not in READERS:
-        raise ValueError(f"unknown source {source!r}; choose one of {', '.join(READERS)}")
+    choose(source, READERS, "source")
     root = default_root() if root is None else Path(root).expanduser()
     if root.is_file() and source != "npy":
-        raise ValueError(f"{root} is a file; give a folder, or choose source 'npy' for an array")
+        raise CifarError(f"{root} is a file; give a folder, or choose source 'npy' for an array")
     source, (images, labels, test_images, test_labels, classes) = READERS[source](root)
     train = Split(images, labels, classes, torch.arange(len(labels)), source)
     test = Split(test_images, test_labels, classes, torch.arange(len(test_labels)), source)
@@ -201,11 +201,11 @@ def stratified(labels, count, *, seed=0):
     """Sorted positions of `count` of the labels, so drawn that every class keeps its share.
 
     Shares that are no whole number are rounded by largest remainder. The draw depends on `seed`
-    only, on every platform and for good: RandomState's stream is frozen (NEP 19). Raises ValueError
+    only, on every platform and for good: RandomState's stream is frozen (NEP 19). Raises CifarError
     where there are fewer labels than `count`.
     """
     if not 0 <= count <= len(labels):
-        raise ValueError(f"count is {count}; it must be in 0 to {len(labels):,}")
+        raise CifarError(f"count is {count}; it must be in 0 to {len(labels):,}")
     labels = labels.cpu()
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(labels)))
     classes, sizes = labels.unique(return_counts=True)
@@ -220,11 +220,11 @@ def stratified(labels, count, *, seed=0):
 def normalize(images):
     """uint8 (N, 3, H, W) to float32 with mean 0 and standard deviation 1 over the training set.
 
-    Only forward passes call this: augmentation and plots work on uint8. Raises ValueError for
+    Only forward passes call this: augmentation and plots work on uint8. Raises CifarError for
     images that are not uint8. Used in notebook 01.
     """
     if images.dtype != torch.uint8:
-        raise ValueError(f"images are {images.dtype}; normalize takes uint8 images in 0 to 255")
+        raise CifarError(f"images are {images.dtype}; normalize takes uint8 images in 0 to 255")
     mean, std = _mean_and_std(images.device)
     return images.float().div_(255).sub_(mean).div_(std)  # in place, for it is the largest batch
 
@@ -239,10 +239,10 @@ def batches(split, batch_size, *, generator=None):
     """The split in pieces of `batch_size` (the last may be smaller), each of them a Split.
 
     With a torch.Generator the images come in a fresh random order, without one in their own. Raises
-    ValueError for a batch size below 1, when the first piece is asked for.
+    CifarError for a batch size below 1, when the first piece is asked for.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        raise CifarError(f"batch_size is {batch_size}; it must be at least 1")
     if not len(split):
         return
     if generator is None:
@@ -261,13 +261,13 @@ def _auto(root):
     if official_folder(root) is None and not (root / ARCHIVE).is_file():
         for other, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
             if sign is not None and sign.exists():
-                raise ValueError(
+                raise CifarError(
                     f"{root} holds {sign.name} and not the CIFAR-10 files; to read it, choose "
                     f"source '{other}'"
                 )
     try:
         return _cifar10(root)
-    except (ValueError, OSError) as problem:
+    except (CifarError, OSError) as problem:
         return _synthetic(root, reason=str(problem))
 
 
@@ -281,11 +281,11 @@ def _cifar10(root):
         fetch(root)
     try:
         return read()
-    except ValueError as damage:
+    except CifarError as damage:
         try:
             fetch(root)
         except ConnectionError as error:
-            raise ValueError(f"{damage}, and {error}") from None
+            raise CifarError(f"{damage}, and {error}") from None
         return read()
 
 
@@ -303,7 +303,7 @@ def _decode(folder):
     for name, digest in MD5.items():
         content = (folder / name).read_bytes()
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
-            raise ValueError(f"{folder / name} has not the published MD5")
+            raise CifarError(f"{folder / name} has not the published MD5")
         if name == "batches.meta":
             continue
         with warnings.catch_warnings():  # NumPy 2.4.0 to 2.4.4 warn about pickles as old as these
@@ -346,14 +346,14 @@ def _folder(root):
     found = {part: _images_in(root / part) for part in ("train", "test")}
     for part in found:
         if not found[part]:
-            raise ValueError(
+            raise CifarError(
                 f"{root / part} holds no images; source 'folder' wants "
                 "train/<class>/*.png|jpg and test/<class>/*.png|jpg"
             )
     classes = tuple(sorted({file.parent.name for file in found["train"]}))
     strange = sorted({file.parent.name for file in found["test"]} - set(classes))
     if strange:
-        raise ValueError(
+        raise CifarError(
             f"{root / 'test'} has classes that train lacks: {', '.join(strange)}; "
             f"train has {', '.join(classes)}"
         )
@@ -393,7 +393,7 @@ def _npy(root):
         else sorted(file for file in beside.glob("*.npy") if not file.stem.endswith("labels"))
     )
     if not arrays or not arrays[0].is_file():
-        raise ValueError(
+        raise CifarError(
             f"there is no array of images at {root}; source 'npy' wants NAME.npy with "
             "labels.npy, or NAME_data.npy with NAME_labels.npy"
         )
@@ -402,7 +402,7 @@ def _npy(root):
     test = [file for file in arrays if file not in train]
     if len(test) != 1:
         names = ", ".join(file.name for file in test) or "none"
-        raise ValueError(
+        raise CifarError(
             f"{beside} should hold one array of test images and holds {names}; "
             "give one array's file as the root"
         )
@@ -414,16 +414,16 @@ def _arrays(file):
     own = file.with_name(file.stem.removesuffix("_data").removesuffix("_images") + "_labels.npy")
     beside = own if own.is_file() else file.with_name("labels.npy")
     if not beside.is_file():
-        raise ValueError(f"{file} has no labels beside it: neither {own.name} nor labels.npy")
+        raise CifarError(f"{file} has no labels beside it: neither {own.name} nor labels.npy")
     images, labels = _array(file), _array(beside)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
-        raise ValueError(f"{file} holds {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)")
+        raise CifarError(f"{file} holds {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise ValueError(
+        raise CifarError(
             f"{beside} holds {labels.dtype} {labels.shape}, not {len(images)} whole numbers"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
-        raise ValueError(f"{beside} holds labels outside 0 to {len(CLASSES) - 1}")
+        raise CifarError(f"{beside} holds labels outside 0 to {len(CLASSES) - 1}")
     images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     return images, torch.from_numpy(labels.astype(np.int64))
 
@@ -434,7 +434,7 @@ def _array(path):
     except Exception:  # of many kinds; NumPy's own message may advise to unpickle the file
         array = None
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is no NumPy array of numbers, or it is cut short")
+        raise CifarError(f"{path} is no NumPy array of numbers, or it is cut short")
     return array
 
 
@@ -483,7 +483,7 @@ def read_image(path):
     """Any image file as uint8 (3, 32, 32): turned upright, made RGB, cropped square, resized.
 
     Transparent pixels become white; 16-bit and float images are scaled to 8 bits. Of an animation
-    the first frame is taken. Raises ValueError where the file is missing or is no image.
+    the first frame is taken. Raises CifarError where the file is missing or is no image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -491,11 +491,11 @@ def read_image(path):
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
+        raise CifarError(f"there is no file {path}") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{path} is no image that can be read") from None
+        raise CifarError(f"{path} is no image that can be read") from None
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        raise ValueError(f"{path} cannot be read as an image: {error}") from None
+        raise CifarError(f"{path} cannot be read as an image: {error}") from None
     if image.mode[0] in "IF":  # more than 8 bits a pixel: find the scale
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
         scales = (65535,) if image.mode.startswith("I;16") else (1, 255, 65535)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cifar_utils.data import normalize
+from cifar_utils.errors import CifarError
 from cifar_utils.machine import autocast, layout
 from cifar_utils.recipes import VIEWS
 
@@ -21,12 +22,12 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
     2 it and its mirror image, or 6 these two and both again shifted by a pixel up-left and
     down-right. share: in [0, 1], of the images, least confident first, that get more than one view:
     further views seldom change what a network is sure of (github.com/hiverge/cifar10-speedrun).
-    Raises ValueError for another number of views or another share. Used in notebook 05.
+    Raises CifarError for another number of views or another share. Used in notebook 05.
     """
     if views not in VIEWS:
-        raise ValueError(f"views is {views}; choose one of {', '.join(map(str, VIEWS))}")
+        raise CifarError(f"views is {views}; choose one of {', '.join(map(str, VIEWS))}")
     if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}; it must be in [0, 1]")
+        raise CifarError(f"share is {share}; it must be in [0, 1]")
     options = {"batch_size": batch_size, "precision": precision}
     if share < 1 and views > 1 and len(images):
         logits = predict(model, images, **options)
@@ -110,10 +111,10 @@ def metrics(logits, labels, classes):
     """All of them in one dict of plain values: top1, top3, top5, loss, n, per_class.
 
     logits: float (N, C). labels: int64 (N,). Shares are in [0, 1]; per_class is a dict from the
-    C names in `classes` to them, None for a class without images. Raises ValueError where N is 0.
+    C names in `classes` to them, None for a class without images. Raises CifarError where N is 0.
     """
     if not len(labels):
-        raise ValueError("there are no test images to evaluate on")
+        raise CifarError("there are no test images to evaluate on")
     per_class = per_class_accuracy(logits, labels).tolist()
     return {
         "top1": accuracy(logits, labels),

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from cifar_utils.data import normalize
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.models import stage_shapes
 from cifar_utils.sources.files import save_arrays, write_whole
 
@@ -41,16 +42,15 @@ def grad_cam(model, images, targets, *, stage=None, method="gradcam", smooth=Fal
     image and its mirror image in three contrasts. Each map is stretched to [0, 1]: the strengths of
     two maps cannot be compared. An image in which nothing speaks for its class has a map of zeros.
     (The two eigen methods show where maps vary most, be it for the class or against it.) The model
-    is left as it was. Raises ValueError for an unknown method or stage, and where there is not one
+    is left as it was. Raises CifarError for an unknown method or stage, and where there is not one
     target for each image. Used in notebook 06.
     """
     from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    choose(method, METHODS, "method")
     if len(targets) != len(images):
-        raise ValueError(f"there are {len(images)} images and {len(targets)} targets")
+        raise CifarError(f"there are {len(images)} images and {len(targets)} targets")
     if not len(images):
         return torch.zeros(0, *images.shape[2:])
     twin = copy.deepcopy(model).eval().requires_grad_(True)
@@ -100,7 +100,7 @@ def _stages(model, stage):
     count = len(model.features)
     for number in chosen:
         if not -count <= number < count:
-            raise ValueError(f"no stage {number}; this network has stages 0 to {count - 1}")
+            raise CifarError(f"no stage {number}; this network has stages 0 to {count - 1}")
     return sorted({number % count for number in chosen})  # the library pairs them in running order
 
 
@@ -154,12 +154,12 @@ def read_heatmaps(folder, epochs):
     """What a CamRecorder kept in `folder` up to epoch `epochs`.
 
     Returns (the E epochs that are there, their maps as float32 (E, N, 32, 32), the images' indices
-    int64 (N,) in their source). Raises ValueError where there are none.
+    int64 (N,) in their source). Raises CifarError where there are none.
     """
     folder = Path(folder)
     known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
     if not known:
-        raise ValueError(f"there are no heatmaps in {folder}")
+        raise CifarError(f"there are no heatmaps in {folder}")
     heatmaps = []
     for epoch in known:  # one file open at a time: systems limit their number
         with np.load(_kept(folder, epoch)) as file:

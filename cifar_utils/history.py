@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cifar_utils.data import source_title
+from cifar_utils.errors import CifarError
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
 
@@ -81,24 +82,24 @@ class History:
 
     @classmethod
     def from_json(cls, text):
-        """Raises ValueError for text that is no history."""
+        """Raises CifarError for text that is no history."""
         try:
             known = json.loads(text)
             known["recipe"] = Recipe(**known["recipe"])
             known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
             return cls(**known)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"this is no training history ({error})") from None
+            raise CifarError(f"this is no training history ({error})") from None
 
     def save(self, path):
         write_whole(path, lambda temporary: temporary.write_text(self.to_json()))
 
     @classmethod
     def load(cls, path):
-        """Raises ValueError where the file is missing or no history."""
+        """Raises CifarError where the file is missing or no history."""
         if not Path(path).is_file():
-            raise ValueError(f"there is no history at {path}")
+            raise CifarError(f"there is no history at {path}")
         try:
             return cls.from_json(Path(path).read_text())
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+        except CifarError as error:
+            raise CifarError(f"{path}: {error}") from None

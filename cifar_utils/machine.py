@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.speed.distributed import ranks
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -23,37 +24,36 @@ TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 14)
 def pick_device(name="auto"):
     """The torch.device of that name (or the device given); "auto": CUDA, else MPS, else the CPU.
 
-    Raises ValueError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
+    Raises CifarError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
     a device that this machine does not have, for a GPU that this torch cannot compute on ("auto"
     warns, and takes the CPU) and for one that several processes cannot share. Used in notebook 04.
     """
     name = asked = str(name)
     kind = name.partition(":")[0]
-    if kind not in DEVICES:
-        raise ValueError(f"unknown device {name!r}; choose one of {', '.join(DEVICES)}")
+    choose(kind, DEVICES, "device")
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if kind == "auto":
         name = kind = next(found for found in has if has[found])
     if not has[kind]:
         there = ", ".join(found for found in has if has[found])
-        raise ValueError(f"this machine has no {kind} device; it has: {there}")
+        raise CifarError(f"this machine has no {kind} device; it has: {there}")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{name!r} is no device; write {kind} or {kind}:0") from None
+        raise CifarError(f"{name!r} is no device; write {kind} or {kind}:0") from None
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
+        raise CifarError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
     if kind == "cuda" and not _has_kernels(device):
         too_old = (
             f"torch {torch.__version__} cannot compute on the {describe(device)}; on Kaggle choose "
             "GPU T4 x2, elsewhere another GPU or a torch built for this one"
         )
         if asked != "auto":
-            raise ValueError(f"{too_old}; or choose cpu")
+            raise CifarError(f"{too_old}; or choose cpu")
         warnings.warn(f"{too_old}. Going on with the CPU.", stacklevel=2)
         device = torch.device("cpu")
     if ranks() > 1 and (kind == "mps" or device.index is not None):
-        raise ValueError(
+        raise CifarError(
             f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
         )
     return device
@@ -91,25 +91,25 @@ def layout(device):
 
 
 def check_compiler(device):
-    """ValueError where torch.compile lacks what it needs: a C++ compiler on a CPU, on CUDA Triton,
+    """CifarError where torch.compile lacks what it needs: a C++ compiler on a CPU, on CUDA Triton,
     a C compiler and a GPU of 2017 or later, on MPS torch 2.8."""
     if device.type == "cpu":
         compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
         if not shutil.which(compiler):
-            raise ValueError(
+            raise CifarError(
                 f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX"
             )
     if device.type == "cuda":
         if not find_spec("triton"):
-            raise ValueError("torch.compile needs the package triton on a GPU; install it")
+            raise CifarError("torch.compile needs the package triton on a GPU; install it")
         if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
-            raise ValueError("torch.compile needs a C compiler on a GPU; install gcc, or set CC")
+            raise CifarError("torch.compile needs a C compiler on a GPU; install gcc, or set CC")
         if not torch.version.hip and torch.cuda.get_device_capability(device) < (7, 0):
-            raise ValueError(
+            raise CifarError(
                 f"torch.compile needs a newer GPU than the {describe(device)}; leave it out"
             )
     if device.type == "mps" and TORCH < (2, 8):
-        raise ValueError("torch.compile needs torch 2.8 or newer on Apple's GPUs; leave it out")
+        raise CifarError("torch.compile needs torch 2.8 or newer on Apple's GPUs; leave it out")
 
 
 def wait(device):
@@ -142,13 +142,12 @@ def pick_precision(name, device):
 
     CUDA: bf16 where the GPU has it, else fp16 (with a gradient scaler). MPS: fp32. CPU: bf16 where
     a 0.3 s measurement shows it to be faster: with AVX512-BF16 or AMX it is, without them it can be
-    hundreds of times slower. Raises ValueError for a name not in PRECISIONS, and for fp16 on
+    hundreds of times slower. Raises CifarError for a name not in PRECISIONS, and for fp16 on
     another device than CUDA. Used in notebook 04.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"unknown precision {name!r}; choose one of {', '.join(PRECISIONS)}")
+    choose(name, PRECISIONS, "precision")
     if name == "fp16" and device.type != "cuda":
-        raise ValueError("fp16 needs a CUDA GPU; here choose auto, fp32 or bf16")
+        raise CifarError("fp16 needs a CUDA GPU; here choose auto, fp32 or bf16")
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cifar_utils.errors import CifarError, choose
+
 
 class ConvNet(nn.Module):
     """features, then classifier: maps can be taken after any stage, so Grad-CAM needs no search."""
@@ -367,16 +369,13 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
     every kernel for the ReLU behind it (arXiv 1502.01852) and starts the last layer at zero, which
     nets without batch norm need at high learning rates; "dirac" lets the first outputs of each
     convolution pass its inputs on unchanged, as many as there are (arXiv 2404.00498).
-    dropout_factor: on the network's own rates, in [0, 1]. Raises ValueError for an unknown name and
+    dropout_factor: on the network's own rates, in [0, 1]. Raises CifarError for an unknown name and
     a factor beyond. Used in notebook 03.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
-    if initialization not in INITIALIZATIONS:
-        choices = ", ".join(INITIALIZATIONS)
-        raise ValueError(f"unknown initialization {initialization!r}; choose one of {choices}")
+    choose(name, MODELS, "model")
+    choose(initialization, INITIALIZATIONS, "initialization")
     if not 0 <= dropout_factor <= 1:
-        raise ValueError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
+        raise CifarError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:  # of the CPU's generator: torch.manual_seed reseeds those of GPUs, too
             torch.default_generator.manual_seed(seed)
@@ -399,11 +398,11 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
 
 
 def whitening_layer(model):
-    """The network's Whitening layer; ValueError where it has none."""
+    """The network's Whitening layer; CifarError where it has none."""
     for layer in model.modules():
         if isinstance(layer, Whitening):
             return layer
-    raise ValueError("this network has no whitening layer; set whitening to 0, or take fastnet")
+    raise CifarError("this network has no whitening layer; set whitening to 0, or take fastnet")
 
 
 @torch.no_grad()
@@ -412,7 +411,7 @@ def whiten(model, inputs):
 
     Its first twelve outputs for patches of these images, before the bias, are then uncorrelated and
     of mean square 1, or less in directions that hardly vary: those are left small, for they hold
-    mostly noise. The other twelve are their negatives. Raises ValueError for a network without such
+    mostly noise. The other twelve are their negatives. Raises CifarError for a network without such
     a layer. Source: arXiv 2404.00498.
     """
     layer = whitening_layer(model)

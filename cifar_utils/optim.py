@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from cifar_utils.errors import choose
 from cifar_utils.speed.distributed import add_up, rank, ranks
 
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
@@ -56,11 +57,9 @@ def rate_factor(recipe, progress):
     """The factor on the recipe's learning rates at `progress` in [0, 1], warm-up included.
 
     During the warm-up the factor rises from 0 to 1; the schedule proper fills the rest. Raises
-    ValueError for an unknown schedule.
+    CifarError for an unknown schedule.
     """
-    if recipe.schedule not in SCHEDULES:
-        choices = ", ".join(SCHEDULES)
-        raise ValueError(f"unknown schedule {recipe.schedule!r}; choose one of {choices}")
+    choose(recipe.schedule, SCHEDULES, "schedule")
     if progress < recipe.warmup:
         return progress / recipe.warmup
     return SCHEDULES[recipe.schedule](recipe, after_warmup(recipe, progress))
@@ -201,11 +200,9 @@ def make_optimizer(model, recipe):
     the biases of batch norm, by 64), and with `decay_vectors` off they get no weight decay. With
     `whitening` the bias of a frozen convolution makes a group of its own, which is trained for that
     fraction only (there three epochs).
-    Raises ValueError for an unknown optimizer. Used in notebook 07.
+    Raises CifarError for an unknown optimizer. Used in notebook 07.
     """
-    if recipe.optimizer not in OPTIMIZERS:
-        choices = ", ".join(OPTIMIZERS)
-        raise ValueError(f"unknown optimizer {recipe.optimizer!r}; choose one of {choices}")
+    choose(recipe.optimizer, OPTIMIZERS, "optimizer")
     muon = recipe.optimizer == "muon"
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]

@@ -6,6 +6,7 @@ import numpy as np
 
 from cifar_utils.augment import AUGMENTATIONS
 from cifar_utils.data import CLASSES
+from cifar_utils.errors import CifarError
 from cifar_utils.sources.files import write_whole
 
 RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion that colour-blind readers tell apart
@@ -235,7 +236,7 @@ def _lay_over(ax, heatmap, extent):
 def plot_history(history, *, metric="accuracy", ax=None):
     """Training and validation curves of a History over its epochs.
 
-    metric: "accuracy" or "loss", ValueError for others. Row 0, the untrained network, is drawn as
+    metric: "accuracy" or "loss", CifarError for others. Row 0, the untrained network, is drawn as
     well.
     """
     _check_metric(metric)
@@ -262,7 +263,7 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
 
     histories: dict from name to History; a star marks the test figure of one that has it, to the
-    right of its end and beside the others' stars. metric: "accuracy" or "loss", ValueError for
+    right of its end and beside the others' stars. metric: "accuracy" or "loss", CifarError for
     others. The horizontal axis is the share of the training, so that runs of different lengths can
     be compared.
     """
@@ -300,7 +301,7 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
 
 def _check_metric(metric):
     if metric not in ("accuracy", "loss"):
-        raise ValueError(f"unknown metric {metric!r}; choose accuracy or loss")
+        raise CifarError(f"unknown metric {metric!r}; choose accuracy or loss")
 
 
 @styled

@@ -7,6 +7,8 @@ systems that the course grew out of; and airbench94, which the fast ones grew ou
 
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from cifar_utils.errors import CifarError, choose
+
 VIEWS = (1, 2, 6)  # of an image, that test-time augmentation can average over
 
 
@@ -19,7 +21,7 @@ def knob(default, help):
 class Recipe:
     """One way to train one network. Every time span is a fraction of the training, in [0, 1].
 
-    Raises ValueError for a value of another type, or beyond what __post_init__ allows.
+    Raises CifarError for a value of another type, or beyond what __post_init__ allows.
     """
 
     name: str = knob("custom", "what to call it")
@@ -65,7 +67,7 @@ class Recipe:
             if kind is float and type(value) is int:
                 object.__setattr__(self, known.name, float(value))
             elif type(value) is not kind:
-                raise ValueError(f"{known.name} is {value!r}; it must be of type {kind.__name__}")
+                raise CifarError(f"{known.name} is {value!r}; it must be of type {kind.__name__}")
         rules = {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
@@ -95,17 +97,17 @@ class Recipe:
         }
         for name, (holds, wanted) in rules.items():
             if not holds:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be {wanted}")
+                raise CifarError(f"{name} is {getattr(self, name)}; it must be {wanted}")
 
     def changed(self, **changes):
         """The same recipe with some fields changed.
 
-        Raises ValueError for a name that is no field, and for a value as Recipe does.
+        Raises CifarError for a name that is no field, and for a value as Recipe does.
         """
         names = [known.name for known in fields(self)]
         for name in changes:
             if name not in names:
-                raise ValueError(f"a recipe has no field {name!r}; it has {', '.join(names)}")
+                raise CifarError(f"a recipe has no field {name!r}; it has {', '.join(names)}")
         return replace(self, **changes)
 
     def initial(self):
@@ -215,7 +217,6 @@ RECIPES |= {recipe.name: recipe for recipe in _PUBLISHED}
 
 
 def get_recipe(name):
-    """The recipe of that name; ValueError with the valid names for an unknown one."""
-    if name not in RECIPES:
-        raise ValueError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    """The recipe of that name; CifarError with the valid names for an unknown one."""
+    choose(name, RECIPES, "recipe")
     return RECIPES[name]

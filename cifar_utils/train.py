@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from cifar_utils.augment import augment, operations
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import fingerprint, normalize
+from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.machine import (
@@ -135,7 +136,7 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
     compiler. Every epoch re-seeds torch's generator from the recipe's seed.
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress; the result is that of one process to rounding, but for dropout, where
-    each draws for itself. Raises ArithmeticError where the loss is no longer finite, and ValueError
+    each draws for itself. Raises DivergedError where the loss is no longer finite, and CifarError
     before the first step: for no training images, an unknown name in the recipe, a recipe that the
     model does not fit, a teacher that is missing or knows other classes, another recipe or other
     training images than those of `resume` or of another process, or `compile` without a compiler.
@@ -186,14 +187,14 @@ def start(model, train, val, recipe, device, precision, resume):
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation), rate_factor(recipe, 0.0)  # unknown names fail here, not later
     if not len(train):
-        raise ValueError("there are no training images")
+        raise CifarError("there are no training images")
     device = pick_device(device)
     keep_memory(device)
     images = fingerprint(train)
     other = torch.tensor(float(distributed.agreed((images, recipe)) != (images, recipe)))
     distributed.add_up(other)
     if other:  # one that found no data may have drawn the stand-in
-        raise ValueError(
+        raise CifarError(
             "the processes hold different images or recipes; give all of them the same --data and "
             "the same recipe"
         )
@@ -222,13 +223,13 @@ def find_teacher(recipe, classes, device):
 
     A teacher that was trained on the validation images flatters validation, for it passes on what
     it knows about them; of the shipped networks only those called -val were not.
-    Raises ValueError where there is no such network, or where it knows other classes.
+    Raises CifarError where there is no such network, or where it knows other classes.
     """
     if not recipe.teacher:
         return None
     teacher, info = find_weights(recipe.teacher)
     if info.classes != tuple(classes):
-        raise ValueError(
+        raise CifarError(
             f"the teacher {recipe.teacher} knows the classes {', '.join(info.classes)}; the data "
             f"has {', '.join(classes)}"
         )
@@ -236,7 +237,7 @@ def find_teacher(recipe, classes, device):
 
 
 def prepare(model, train, recipe):
-    """Whiten the first layer where the recipe says so. Raises ValueError as `check_model` does.
+    """Whiten the first layer where the recipe says so. Raises CifarError as `check_model` does.
 
     Where it does not, a whitening layer is trained like any other, for it holds random kernels.
     """
@@ -249,11 +250,11 @@ def prepare(model, train, recipe):
 
 
 def check_model(model, recipe):
-    """ValueError where the recipe wants of the network what it cannot do."""
+    """CifarError where the recipe wants of the network what it cannot do."""
     if recipe.whitening:
         whitening_layer(model)
     if recipe.small_until and not takes(model, recipe.small_size):
-        raise ValueError(
+        raise CifarError(
             f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
         )
 
@@ -264,12 +265,12 @@ def compiled(run, train):
     That code depends on the numbers of images and pixels, and on which weights learn: a step of
     each kind is taken forward and backward, and undone. The Run's own network stays a plain one,
     to be saved and evaluated, which shares its weights; run.compile_seconds says how long it took.
-    Raises ValueError for several processes, and as `check_compiler` does.
+    Raises CifarError for several processes, and as `check_compiler` does.
     """
     model, recipe, device = run.model, run.history.recipe, next(run.model.parameters()).device
     check_compiler(device)
     if distributed.ranks() > 1:
-        raise ValueError("torch.compile is for one process alone; leave it or torchrun out")
+        raise CifarError("torch.compile is for one process alone; leave it or torchrun out")
     began = time.perf_counter()
     torch.compiler.reset()  # networks compiled before count towards the number that is kept
     network, before = torch.compile(model.train(), dynamic=False), copy.deepcopy(model.state_dict())
@@ -327,7 +328,7 @@ class Run:
         lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
         held_out = evaluate(self.model, val, self.history.precision)
         if not (math.isfinite(trained[0]) and math.isfinite(held_out[0] or 0)):
-            raise ArithmeticError(
+            raise DivergedError(
                 f"training diverged in epoch {epoch}: the loss is no longer finite; lower lr, or "
                 "set clip_norm"
             )
@@ -351,9 +352,9 @@ class Run:
     def load_state(self, state):
         history = History.from_json(state["history"])
         if history.recipe != self.history.recipe:
-            raise ValueError("the checkpoint was made with another recipe")
+            raise CifarError("the checkpoint was made with another recipe")
         if self.images != state.get("images", self.images):  # older checkpoints do not name them
-            raise ValueError(
+            raise CifarError(
                 "the run was started on other training images, labels or classes, or in another "
                 "order; resume it on the same data"
             )
@@ -435,15 +436,15 @@ def lr_range_test(
     The recipe gives everything else but the size of the images, which are whole ones; under muon
     its muon_lr keeps its ratio to lr. The losses are smoothed (exponential mean of 0.9, its start
     corrected). The test ends early where the loss passes four times its lowest value. The model is
-    changed: throw it away. Raises ValueError for rates that do not rise from above 0, for fewer
+    changed: throw it away. Raises CifarError for rates that do not rise from above 0, for fewer
     than 10 steps, and as `fit` does. Used in notebook 04.
     """
     if not 0 < lowest < highest:
-        raise ValueError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
+        raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     if steps < 10:
-        raise ValueError(f"steps is {steps}; it must be at least 10")
+        raise CifarError(f"steps is {steps}; it must be at least 10")
     if not len(train):
-        raise ValueError("there are no training images")
+        raise CifarError("there are no training images")
     device = pick_device(device)
     keep_memory(device)
     precision = pick_precision(precision, device)
@@ -472,6 +473,6 @@ def lr_range_test(
         rates.append(rate)
         losses.append(smooth)
     if len(losses) < 2:
-        raise ValueError(f"the loss explodes at once, at a rate of {lowest}; choose a lower lowest")
+        raise CifarError(f"the loss explodes at once, at a rate of {lowest}; choose a lower lowest")
     slopes = np.gradient(losses, np.log(rates))
     return LearningRateRange(tuple(rates), tuple(losses), rates[int(slopes.argmin())])

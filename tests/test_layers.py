@@ -13,6 +13,7 @@ import cifar_utils
 PACKAGE = Path(cifar_utils.__file__).parent
 # Rooms, lowest first: a chapter is one file, a folder is one room. A room may import lower ones.
 LEVELS = [
+    {"errors"},
     {"speed"},
     {"machine", "sources", "augment", "models", "optim", "recipes"},
     {"data"},

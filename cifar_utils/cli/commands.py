@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import RECIPES, get_recipe
 from cifar_utils.sources.files import write_whole
 
@@ -42,9 +43,9 @@ def _train(options, stack):
     first = rank() == 0
     say = (lambda *_: None) if options.quiet else print
     if not options.recipe and not options.resume:
-        raise ValueError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
+        raise CifarError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
     if not options.recipe and not options.out:
-        raise ValueError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
+        raise CifarError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
     recipe = _checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
     lock = FileLock(out / ".lock")  # for two trainings would mix their files
@@ -55,7 +56,7 @@ def _train(options, stack):
     teacher = Path(recipe.teacher).expanduser().resolve()
     of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
     if of_a_run and out.resolve() in (teacher, teacher.parent):
-        raise ValueError(f"{out} is to be written, so it cannot be the teacher; choose another")
+        raise CifarError(f"{out} is to be written, so it cannot be the teacher; choose another")
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
@@ -150,8 +151,7 @@ def _checked_recipe(options, name):
         ("schedule", recipe.schedule, SCHEDULES),
         ("initialization", recipe.initialization, INITIALIZATIONS),
     ):
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}; choose one of {', '.join(known)}")
+        choose(name, known, what)
     if recipe.teacher:
         find_weights(recipe.teacher)
     if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
@@ -175,7 +175,7 @@ def _check_effect(recipe, given):
     ):  # fmt: skip
         for name in names:
             if missing and name in given:
-                raise ValueError(f"--{name.replace('_', '-')} does nothing without {needed}")
+                raise CifarError(f"--{name.replace('_', '-')} does nothing without {needed}")
 
 
 def _resume(options, recipe, out):
@@ -189,7 +189,7 @@ def _resume(options, recipe, out):
     held = any((out / name).exists() for name in names)
     held = held or has_heatmaps(out / "cam")
     if held and not options.resume and not options.overwrite:
-        raise ValueError(
+        raise CifarError(
             f"{out} holds a run already; add --resume to go on with it, --overwrite to replace it, "
             "or choose another --out"
         )
@@ -197,12 +197,12 @@ def _resume(options, recipe, out):
         return None, recipe
     if not checkpoint.exists():
         if held and not options.overwrite:
-            raise ValueError(
+            raise CifarError(
                 f"{out} holds a run without checkpoint.pt, which --resume needs; add --overwrite "
                 "to replace it, or choose another --out"
             )
         if not options.recipe:
-            raise ValueError(f"there is no checkpoint in {out} to resume; give --recipe to start")
+            raise CifarError(f"there is no checkpoint in {out} to resume; give --recipe to start")
         print(f"no checkpoint in {out} yet: starting from the first epoch", file=sys.stderr)
         return None, recipe
     state = load_checkpoint(checkpoint)
@@ -210,7 +210,7 @@ def _resume(options, recipe, out):
     asked = recipe if options.recipe else kept.changed(**_recipe_changes(options))
     for name, value in asked.as_dict().items():
         if value != getattr(kept, name):
-            raise ValueError(
+            raise CifarError(
                 f"the run in {out} was started with {name} {getattr(kept, name)}, not {value}; "
                 "resuming keeps its recipe"
             )
@@ -218,7 +218,7 @@ def _resume(options, recipe, out):
 
 
 def _take(lock):
-    """Hold the folder's lock from now on; ValueError where another process holds it."""
+    """Hold the folder's lock from now on; CifarError where another process holds it."""
     from filelock import Timeout
 
     if lock.is_locked:
@@ -228,7 +228,7 @@ def _take(lock):
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(
+        raise CifarError(
             f"another training writes to {folder} right now (if not, delete {lock.lock_file}); "
             "choose another --out"
         ) from None
@@ -243,7 +243,7 @@ def _check_same_data(state, cifar):
     if (was.source, was.train_images, was.val_images) != (
         cifar.source, len(cifar.train), len(cifar.val)
     ):  # fmt: skip
-        raise ValueError(
+        raise CifarError(
             f"the run was started on {was.source} with {was.train_images:,} training and "
             f"{was.val_images:,} validation images, not on {cifar.source} with "
             f"{len(cifar.train):,} and {len(cifar.val):,}; give the same --data, --source, --limit "
@@ -280,16 +280,16 @@ def test_command(options):
 
     device = pick_device(options.device)
     if not 0 <= options.share <= 1:
-        raise ValueError(f"--share is {options.share}; it must be in [0, 1]")
+        raise CifarError(f"--share is {options.share}; it must be in [0, 1]")
     if options.share < 1 and options.views == 1:
-        raise ValueError("--share needs --views 2 or 6")
+        raise CifarError("--share needs --views 2 or 6")
     model, info = checkpoints.find_weights(options.weights)
     out = options.out or Path()
     if options.grid or options.out:
         _writable(out)
     cifar = _load(options)
     if cifar.classes != info.classes:
-        raise ValueError(
+        raise CifarError(
             f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
         )
     logits = evaluate.predict(
@@ -461,7 +461,7 @@ def data_command(options):
         folder = data.official_folder(root)
         for name, digest in data.MD5.items():  # anew, for `load` may have read its cache
             if files.md5(folder / name) != digest:
-                raise ValueError(f"{folder / name} has not the published MD5; delete it, try again")
+                raise CifarError(f"{folder / name} has not the published MD5; delete it, try again")
         print(f"files       {len(data.MD5)} in {folder}, each with the published MD5")
     for name, split in (("training", cifar.train), ("test", cifar.test)):
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
@@ -474,7 +474,7 @@ def data_command(options):
         for name, values in (("mean", mean), ("std", std)):
             print(f"{name:<12}" + " ".join(f"{value:.4f}" for value in values.tolist()))
     if options.montage and not len(cifar.train):
-        raise ValueError("there are no training images for --montage")
+        raise CifarError("there are no training images for --montage")
     if options.montage:
         plots.save_montage(options.montage, cifar.train.images[:1024])
         print(f"written: {options.montage}")
@@ -578,23 +578,22 @@ def _check_bench(options):
     if options.json:
         _writable(options.json.parent, choose="another file with --json")
         if options.json.is_dir():
-            raise ValueError(f"{options.json} is a folder; choose a file with --json")
+            raise CifarError(f"{options.json} is a folder; choose a file with --json")
     for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
         if not options.recipe and _given(options, name):
-            raise ValueError(f"--{name} needs --recipe")
+            raise CifarError(f"--{name} needs --recipe")
     for name in _recipe_changes(options):
         if not options.recipe:
-            raise ValueError(f"--{name.replace('_', '-')} needs --recipe")
+            raise CifarError(f"--{name.replace('_', '-')} needs --recipe")
     for name in ("models", "augmentations", "quick"):
         if options.recipe and _given(options, name):
-            raise ValueError(
+            raise CifarError(
                 f"--{name} goes without --recipe, whose training --epochs and --limit shorten"
             )
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
-        if name not in MODELS:
-            raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
+        choose(name, MODELS, "model")
 
 
 def _given(options, name):
@@ -671,7 +670,7 @@ def report_command(options):
         before, _, rest = replaced.partition(start)
         _, found, after = rest.partition(end)
         if not found:
-            raise ValueError(f"{options.write} lacks the lines {start} and {end}")
+            raise CifarError(f"{options.write} lacks the lines {start} and {end}")
         replaced = f"{before}{start}\n{table}\n{end}{after}"
     write_whole(options.write, lambda temporary: temporary.write_text(replaced))
     print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")
@@ -682,9 +681,7 @@ def figures_command(options):
     from cifar_utils.results import figures
 
     for name in options.names:
-        if name not in figures.PICTURES:
-            choices = ", ".join(figures.PICTURES)
-            raise ValueError(f"unknown picture {name!r}; choose one of {choices}")
+        choose(name, figures.PICTURES, "picture")
     out = _writable(options.out)
     cifar = data.load(options.data, source="cifar10", validation=0)
     for path in figures.draw(options.names or figures.PICTURES, out, cifar):
@@ -703,10 +700,10 @@ def ship_command(options):
         for end in (".json", ".safetensors", "-cam.npz"):
             there = out / f"{name_of(history)}{end}"
             if there.exists() and not options.overwrite:
-                raise ValueError(f"{there} is there already; add --overwrite to replace it")
+                raise CifarError(f"{there} is there already; add --overwrite to replace it")
         histories[run] = history
     if len({name_of(history) for history in histories.values()}) < len(histories):
-        raise ValueError("two of the runs would ship under one name")
+        raise CifarError("two of the runs would ship under one name")
     out.mkdir(parents=True, exist_ok=True)
     for run, history in histories.items():
         print(ship(run, history, out, cifar.train))
@@ -716,9 +713,9 @@ def _writable(out, *, choose="another folder with --out"):
     """The folder `out`, refused before any work where nothing could be written to it."""
     nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file; choose {choose}")
+        raise CifarError(f"{nearest} is a file; choose {choose}")
     if not os.access(nearest, os.W_OK):
-        raise ValueError(f"{nearest} cannot be written to; choose {choose}")
+        raise CifarError(f"{nearest} cannot be written to; choose {choose}")
     return out
 
 

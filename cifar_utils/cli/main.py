@@ -4,6 +4,7 @@ What the commands do stands in commands.py. Set CIFAR_UTILS_TRACEBACK=1 to see w
 """
 
 import argparse
+import importlib.metadata
 import os
 import sys
 from dataclasses import fields
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from cifar_utils import __version__
 from cifar_utils.cli import commands
+from cifar_utils.errors import CifarError
 from cifar_utils.recipes import VIEWS, Recipe
 
 
@@ -28,10 +30,12 @@ def main(arguments=None):
         raise SystemExit(141) from None  # what a shell says of a program that SIGPIPE has ended
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+    except Exception as error:
         out_of_memory = "out of memory" in str(error) or "allocate memory" in str(error)  # GPU, CPU
-        is_ours = not isinstance(error, RuntimeError) or out_of_memory
-        if os.environ.get("CIFAR_UTILS_TRACEBACK") or not is_ours:
+        if not isinstance(error, (CifarError, OSError, MemoryError)) and not out_of_memory:
+            error.add_note(f"This is a bug in cifar_utils; please report it at {_address()}")
+            raise
+        if os.environ.get("CIFAR_UTILS_TRACEBACK"):
             raise
         has_flag = hasattr(options, "batch_size") or (
             hasattr(options, "recipe_batch_size") and (options.command != "bench" or options.recipe)
@@ -39,6 +43,16 @@ def main(arguments=None):
         hint = "; choose a smaller --batch-size" if out_of_memory and has_flag else ""
         said = (str(error) or type(error).__name__).splitlines()[0]
         parser.exit(2, f"cifar {options.command}: error: {said}{hint}\n")
+
+
+def _address():
+    """Where to report a bug, from the package's own metadata."""
+    try:
+        urls = importlib.metadata.metadata("cifar-utils").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        urls = []
+    found = [url.partition(", ")[2] for url in urls if url.startswith("Issues")]
+    return found[0] if found else "the repository that you cloned"
 
 
 class Parser(argparse.ArgumentParser):

@@ -21,6 +21,9 @@ from collections import Counter
 from html import escape
 from pathlib import Path
 
+from cifar_utils import errors
+from cifar_utils.errors import CifarError
+
 CLONE = Path(__file__).resolve().parents[2]
 ROOT = CLONE if (CLONE / "pyproject.toml").is_file() else Path.cwd()  # installed without a clone
 QUICK_IMAGES = 1000  # of each split
@@ -249,10 +252,10 @@ def scratch(name):
 def upload():
     """Ask the reader for a file, on Colab; its path. On a phone the dialogue offers the camera.
 
-    Raises ValueError elsewhere, and where no file was chosen. Used in notebook 05.
+    Raises CifarError elsewhere, and where no file was chosen. Used in notebook 05.
     """
     if where()[0] != "Colab":
-        raise ValueError(
+        raise CifarError(
             "only Colab can ask for a file; put yours beside the notebook and write its name"
         )
     from google.colab import files
@@ -262,7 +265,7 @@ def upload():
         path = scratch(Path(name).name)
         path.write_bytes(content)
         return path
-    raise ValueError("no file was chosen; run the cell again")
+    raise CifarError("no file was chosen; run the cell again")
 
 
 # --- expected bands and time ----------------------------------------------------------------------
@@ -273,8 +276,7 @@ def expect(name, value, source):
 
     name: a key of BANDS. In quick mode, and on other data, there is nothing to compare with.
     """
-    if name not in BANDS:
-        raise ValueError(f"unknown band {name!r}; choose one of {', '.join(BANDS)}")
+    errors.choose(name, BANDS, "band")
     lowest, highest = BANDS[name]
     band = f"{lowest:.1%} to {highest:.1%}"
     if is_quick() or source != "cifar10":

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cifar_utils.errors import choose
 from cifar_utils.machine import generator
 
 
@@ -19,7 +20,7 @@ def check(name, answer):
     """Print, line by line, what the answer to exercise `name` gives beside what it should give.
 
     answer: a value or a function, as the exercise asks. One still left as `...`, or a function that
-    returns None, is not yet an answer. Mistakes inside it are shown in one line. Raises ValueError
+    returns None, is not yet an answer. Mistakes inside it are shown in one line. Raises CifarError
     for an unknown name.
     """
     is_right(name, answer)  # a notebook would show what check returned
@@ -27,8 +28,7 @@ def check(name, answer):
 
 def is_right(name, answer):
     """As `check`; True if every line is right."""
-    if name not in EXERCISES:
-        raise ValueError(f"unknown exercise {name!r}; choose one of {', '.join(EXERCISES)}")
+    choose(name, EXERCISES, "exercise")
     if answer is ...:
         print(f"{name}: not answered yet")
         return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_utils.checkpoints import PRETRAINED
+from cifar_utils.errors import CifarError
 from cifar_utils.history import History
 from cifar_utils.models import create_model, mult_adds, parameter_count
 from cifar_utils.recipes import Recipe
@@ -71,7 +72,7 @@ def shipped_results(folder=PRETRAINED):
     """dict from recipe to Result, of the histories in `folder`, in the order of PUBLISHED.
 
     Runs with a validation split are left out: they helped to choose, and were not tested. Raises
-    ValueError where runs under one name differ in more than the seed. Used in notebook 04.
+    CifarError where runs under one name differ in more than the seed. Used in notebook 04.
     """
     runs = {}
     for path in folder.glob("*.json"):
@@ -81,7 +82,7 @@ def shipped_results(folder=PRETRAINED):
         runs.setdefault(history.recipe.name, []).append(history)
     for name, same in runs.items():
         if len({run.recipe.changed(seed=0) for run in same}) > 1:
-            raise ValueError(f"the runs of {name} in {folder} are not of one recipe")
+            raise CifarError(f"the runs of {name} in {folder} are not of one recipe")
     names = [name for name in PUBLISHED if name in runs]
     names += sorted(set(runs) - set(names))
     return {
@@ -146,7 +147,7 @@ class Race:
 def shipped_races(folder=RACES):
     """dict from recipe to Race, of the files in `folder`, the slowest first.
 
-    Raises ValueError where those of one name differ in more than seed and processor, or share a
+    Raises CifarError where those of one name differ in more than seed and processor, or share a
     seed, or were not tested on the 10,000 test images of CIFAR-10 after training on all others.
     """
     parts = {}
@@ -154,7 +155,7 @@ def shipped_races(folder=RACES):
         race = json.loads(path.read_text())
         wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
         if race["images"] != wanted:
-            raise ValueError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
+            raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
         held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
         for row in race["recipes"]:
             recipe, count = Recipe(**row["recipe"]), len(row["seconds"]["values"])
@@ -167,10 +168,10 @@ def shipped_races(folder=RACES):
     races = []
     for name, rows in parts.items():
         if any(row[key] != rows[0][key] for row in rows for key in ("recipe", "device")):
-            raise ValueError(f"the races of {name} in {folder} are not of one recipe and device")
+            raise CifarError(f"the races of {name} in {folder} are not of one recipe and device")
         seeds = [seed for row in rows for seed in row["seeds"]]
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"two races of {name} in {folder} share a seed")
+            raise CifarError(f"two races of {name} in {folder} share a seed")
         one, several, ratios = (
             tuple(value for row in rows for value in row[key]["values"])
             for key in ("accuracy", "accuracy_views", "ratio")

@@ -10,6 +10,7 @@ import hashlib
 from dataclasses import replace
 
 from cifar_utils import checkpoints, evaluate
+from cifar_utils.errors import CifarError
 from cifar_utils.explain import has_heatmaps, read_heatmaps
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
@@ -19,34 +20,34 @@ LIMIT = 45e6  # bytes of all shipped weights: the repository is cloned by everyo
 
 
 def check(run, cifar, *, own):
-    """The History of a run that can ship; ValueError for any other.
+    """The History of a run that can ship; CifarError for any other.
 
     own: whether it is to ship with the package, which takes runs of today's recipes only.
     """
     history = History.load(run / "history.json")
     recipe = history.recipe
     if history.source != cifar.source:
-        raise ValueError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
+        raise CifarError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
     if history.train_images + history.val_images < len(cifar.train):
-        raise ValueError(f"the run in {run} saw a part of the data; train it without --limit")
+        raise CifarError(f"the run in {run} saw a part of the data; train it without --limit")
     if len(history.epochs) <= recipe.epochs:
-        raise ValueError(f"the run in {run} is not finished; go on with --resume")
+        raise CifarError(f"the run in {run} is not finished; go on with --resume")
     if history.val_images and history.test:
-        raise ValueError(
+        raise CifarError(
             f"the run in {run} held images out and was tested; train a final run with "
             "--validation 0, or one that only helps to choose with --no-test"
         )
     if not history.val_images and not history.test:
-        raise ValueError(f"the run in {run} was not tested; resume it without --no-test")
+        raise CifarError(f"the run in {run} was not tested; resume it without --no-test")
     today = RECIPES.get(recipe.name)
     if own and (today is None or recipe != today.changed(seed=recipe.seed)):
-        raise ValueError(f"the run in {run} is not of a recipe that `cifar recipes` lists")
+        raise CifarError(f"the run in {run} is not of a recipe that `cifar recipes` lists")
     if own and history.source != "cifar10":
-        raise ValueError(f"the run in {run} is on {history.source}, not on CIFAR-10")
+        raise CifarError(f"the run in {run} is on {history.source}, not on CIFAR-10")
     if has_heatmaps(run / "cam"):
         epochs, _, _ = read_heatmaps(run / "cam", recipe.epochs)
         if len(epochs) <= recipe.epochs:
-            raise ValueError(f"{run / 'cam'} lacks epochs; train with --cam from the beginning")
+            raise CifarError(f"{run / 'cam'} lacks epochs; train with --cam from the beginning")
     return history
 
 

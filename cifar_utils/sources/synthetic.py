@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cifar_utils.errors import CifarError
+
 VERSION = 1  # bump whenever the pictures change: caches of older pictures are then remade
 SIZE = 32  # pixels a side, as in CIFAR-10
 SURPRISE = 0.6  # how often a colour (above, below, coat) is not the usual one, each for itself
@@ -195,10 +197,10 @@ def draw(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 
     Returns images, uint8 (count, 3, 32, 32) in 0..255, and labels, int64 (count,) in 0..9 in the
     order of CIFAR-10's classes. The same count and seed give the same pictures; the global random
-    state is neither read nor changed. Raises ValueError if `count` is negative.
+    state is neither read nor changed. Raises CifarError if `count` is negative.
     """
     if count < 0:
-        raise ValueError(f"count must be 0 or more, not {count}")
+        raise CifarError(f"count must be 0 or more, not {count}")
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % len(DRAWINGS)
     labels = labels[torch.randperm(count, generator=generator)]

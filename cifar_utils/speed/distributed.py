@@ -14,13 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from cifar_utils.errors import CifarError
+
 
 @contextmanager
 def together():
     """Inside it, this process works with the others that torchrun has started, if any.
 
     Where there are GPUs, each process takes one: that of its number on its machine. Raises
-    ValueError where there are too few.
+    CifarError where there are too few.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield
@@ -29,7 +31,7 @@ def together():
     if torch.cuda.is_available():
         backend, number = "cpu:gloo,cuda:nccl", int(os.environ["LOCAL_RANK"])
         if number >= torch.cuda.device_count():
-            raise ValueError(
+            raise CifarError(
                 f"{torch.cuda.device_count()} GPUs are too few for --nproc-per-node of "
                 f"{os.environ['LOCAL_WORLD_SIZE']}; CUDA_VISIBLE_DEVICES= hides them, for CPUs"
             )

@@ -32,6 +32,8 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from cifar_utils.errors import CifarError
+
 # G ⊗ G (36, 9): from the nine weights of a kernel to what its products are taken with.
 _G = torch.tensor(
     [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]],
@@ -168,10 +170,10 @@ def _to_maps(tiles, images, height, width):
 
 
 def _check(tensor, channels):
-    """ValueError for what winograd.c cannot read: it sees addresses and numbers alone."""
+    """CifarError for what winograd.c cannot read: it sees addresses and numbers alone."""
     kind, where = tensor.dtype, tensor.device.type
     if kind != torch.float32 or where != "cpu" or channels % 16:
-        raise ValueError(
+        raise CifarError(
             f"Winograd's convolution is for float32 on a CPU, of 16, 32, … channels, not for "
             f"{channels} of {kind} on {where}"
         )
