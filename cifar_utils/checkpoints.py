@@ -14,7 +14,7 @@ import torch
 
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.models import create_model
+from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
 
@@ -69,9 +69,9 @@ def load_weights(path):
         raise CifarError(f"{path} is no safetensors file ({error})") from None
     try:
         about = json.loads(about["cifar_utils"])
-        recipe, classes = Recipe(**about["recipe"]), tuple(about["classes"])
+        recipe, classes = Recipe.from_dict(about["recipe"]), tuple(about["classes"])
         info = WeightsInfo(recipe, about["source"], classes, about["epoch"])
-        model = create_model(recipe.model, len(classes), **recipe.initial())
+        model = build(recipe, classes)
         model.load_state_dict(
             {
                 name: value.float() if value.is_floating_point() else value

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from cifar_utils.data import normalize
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.models import stage_shapes
+from cifar_utils.profile import stage_shapes
 from cifar_utils.sources.files import save_arrays, write_whole
 
 # Our names for pytorch-grad-cam's classes.

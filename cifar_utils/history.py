@@ -85,7 +85,7 @@ class History:
         """Raises CifarError for text that is no history."""
         try:
             known = json.loads(text)
-            known["recipe"] = Recipe(**known["recipe"])
+            known["recipe"] = Recipe.from_dict(known["recipe"])
             known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
             return cls(**known)
         except (KeyError, TypeError, json.JSONDecodeError) as error:

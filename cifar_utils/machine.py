@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.speed.distributed import ranks
+from cifar_utils.speed.distributed import world_size
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -52,7 +52,7 @@ def pick_device(name="auto"):
             raise CifarError(f"{too_old}; or choose cpu")
         warnings.warn(f"{too_old}. Going on with the CPU.", stacklevel=2)
         device = torch.device("cpu")
-    if ranks() > 1 and (kind == "mps" or device.index is not None):
+    if world_size() > 1 and (kind == "mps" or device.index is not None):
         raise CifarError(
             f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
         )

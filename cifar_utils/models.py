@@ -5,8 +5,6 @@ ends of lines give each stage's output shape for 32×32 images.
 """
 
 import contextlib
-import copy
-import io
 
 import torch
 import torch.nn.functional as F
@@ -358,7 +356,6 @@ MODELS = {
     "fastnet-half": fastnet_half,
     "fastnet-quick": fastnet_quick,
 }
-INITIALIZATIONS = ("default", "kaiming", "dirac")
 
 
 def create_model(name, num_classes=10, *, seed=None, initialization="default", dropout_factor=1.0):
@@ -373,7 +370,7 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
     a factor beyond. Used in notebook 03.
     """
     choose(name, MODELS, "model")
-    choose(initialization, INITIALIZATIONS, "initialization")
+    choose(initialization, ("default", "kaiming", "dirac"), "initialization")
     if not 0 <= dropout_factor <= 1:
         raise CifarError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
@@ -395,6 +392,20 @@ def create_model(name, num_classes=10, *, seed=None, initialization="default", d
         if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
             layer.p *= dropout_factor
     return model
+
+
+def build(recipe, classes):
+    """The recipe's network with its first weights, for these class names: what `fit` trains.
+
+    Used in notebook 04.
+    """
+    return create_model(
+        recipe.model,
+        len(classes),
+        seed=recipe.seed,
+        initialization=recipe.initialization,
+        dropout_factor=recipe.dropout_factor,
+    )
 
 
 def whitening_layer(model):
@@ -424,126 +435,3 @@ def whiten(model, inputs):
     variances, directions = torch.linalg.eigh(moments / count)  # a direction a column
     kernels = (directions / (variances + 5e-4).sqrt()).T.reshape(-1, *layer.weight.shape[1:])
     layer.weight.copy_(torch.cat([kernels, -kernels]))
-
-
-# --- what a network costs and sees ---------------------------------------------------------------
-
-
-def parameter_count(model):
-    """How many numbers training may change."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-
-
-def receptive_field(model):
-    """How many pixels of the input, along one axis, one unit of the last feature map can see.
-
-    Counted from the layers of `model.features`, along the longest path; the classifier's global
-    pooling is left out. Used in notebook 03.
-    """
-    field, _ = _grow(getattr(model, "features", model), field=1, jump=1)
-    return field
-
-
-def _grow(module, field, jump):
-    """Field and jump after `module`; the jump is the pixels between neighbouring units."""
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        size, stride, dilation = (
-            value[0] if isinstance(value, tuple) else value
-            for value in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
-        )
-        return field + (size - 1) * dilation * jump, jump * stride
-    if isinstance(module, Residual):
-        return max(_grow(branch, field, jump) for branch in (module.body, module.shortcut))
-    for child in module.children():
-        field, jump = _grow(child, field, jump)
-    return field, jump
-
-
-def stage_shapes(model):
-    """(channels, height, width) of the maps after each stage of model.features, for 32×32 images.
-
-    Used in notebook 03.
-    """
-    device = next(model.parameters()).device
-    maps, shapes = torch.zeros(1, 3, 32, 32, device=device), []
-    with torch.no_grad():
-        for stage in copy.deepcopy(model.features).eval():
-            maps = stage(maps)
-            shapes.append(tuple(maps.shape[1:]))
-    return shapes
-
-
-def takes(model, size):
-    """Whether the network works on images of `size` × `size` pixels."""
-    twin = _safe_copy(model)  # on the CPU, where nothing but the size lets one image fail
-    try:
-        with torch.no_grad():
-            twin(torch.zeros(1, 3, size, size))
-    except RuntimeError:
-        return False
-    return True
-
-
-def mult_adds(model):
-    """Multiply-add operations of convolutions and linear layers for one 32×32 image."""
-    return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))
-
-
-def summary(model):
-    """Print each layer's output shape, parameters and mult-adds, and the network's cost in all.
-
-    The table is torchsummary's, with a column for multiply-adds of one image. `model` is left as it
-    was: torchsummary works on a copy in evaluation mode. Used in notebook 03.
-    """
-    import torchsummary
-
-    twin = _safe_copy(model)
-    costs = iter(_layer_mult_adds(twin))
-    table = io.StringIO()
-    # torchsummary draws a random batch: not from the reader's generator.
-    with contextlib.redirect_stdout(table), torch.random.fork_rng(devices=[]):
-        torchsummary.summary(twin, (3, 32, 32), device="cpu")
-    total = 0
-    for line in table.getvalue().splitlines():
-        if line[:1] in "-=":
-            line = line[:1] * 81
-        elif "Param #" in line:
-            line += f"{'Mult-adds':>16}"
-        elif "[-1, " in line:  # a row of the table: the layers come in the order they run
-            _, cost = next(costs)
-            total += cost
-            line += f"{cost:>16,}"
-        elif line.startswith("Trainable"):  # torchsummary calls layers trained as a whole, or not
-            line = f"Trainable params: {parameter_count(model):,}"
-        elif line.startswith("Non-trainable"):
-            everything = sum(parameter.numel() for parameter in model.parameters())
-            line = f"Non-trainable params: {everything - parameter_count(model):,}"
-            line += f"\nMult-adds for one image: {total:,}"
-            line += f"\nReceptive field: {receptive_field(model)} pixels"
-        print(line)
-
-
-def _safe_copy(model):
-    return copy.deepcopy(model).cpu().float().eval()
-
-
-def _layer_mult_adds(model):
-    """(layer, mult-adds) for each layer of `model`, in the order they run."""
-    costs, hooks = [], []
-
-    def measure(layer, inputs, output):
-        cost = 0
-        if isinstance(layer, nn.Conv2d):  # every output number reads one kernel
-            cost = output[0].numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            cost = layer.weight.numel()
-        costs.append((layer, cost))
-
-    for layer in model.modules():
-        if layer is not model and not isinstance(layer, nn.Sequential):
-            hooks.append(layer.register_forward_hook(measure))
-    with torch.no_grad():
-        model(torch.zeros(1, 3, 32, 32))
-    for hook in hooks:
-        hook.remove()
-    return costs

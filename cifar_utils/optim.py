@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from cifar_utils.errors import choose
-from cifar_utils.speed.distributed import add_up, rank, ranks
+from cifar_utils.speed.distributed import all_reduce, rank, world_size
 
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
 
@@ -54,20 +53,8 @@ SCHEDULES = {
 
 
 def rate_factor(recipe, progress):
-    """The factor on the recipe's learning rates at `progress` in [0, 1], warm-up included.
-
-    During the warm-up the factor rises from 0 to 1; the schedule proper fills the rest. Raises
-    CifarError for an unknown schedule.
-    """
-    choose(recipe.schedule, SCHEDULES, "schedule")
-    if progress < recipe.warmup:
-        return progress / recipe.warmup
-    return SCHEDULES[recipe.schedule](recipe, after_warmup(recipe, progress))
-
-
-def after_warmup(recipe, progress):
-    """The progress of the schedule proper, which begins when the warm-up ends."""
-    return (progress - recipe.warmup) / (1 - recipe.warmup)
+    """The factor on the recipe's learning rates at `progress` in [0, 1]."""
+    return SCHEDULES[recipe.schedule](recipe, progress)
 
 
 def set_rates(optimizer, recipe, progress):
@@ -75,12 +62,11 @@ def set_rates(optimizer, recipe, progress):
 
     A group with "until", a fraction of the training, goes through its whole schedule by then and
     rests after it. Resting parameters require no gradient, for working one out would cost as much
-    as before: `wake` ends that.
+    as before: `unfreeze` ends that.
     """
     decay = 1.0
     if recipe.schedule == "step":
-        done = max(0.0, after_warmup(recipe, progress))
-        decay = recipe.step_decay_factor ** steps_taken(done, every=recipe.step_every)
+        decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
         rests = progress > until
@@ -92,7 +78,7 @@ def set_rates(optimizer, recipe, progress):
                 parameter.requires_grad_(not rests)
 
 
-def wake(optimizer):
+def unfreeze(optimizer):
     """Let every parameter of the optimizer require a gradient again, as when it was made."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -177,41 +163,37 @@ def orthogonal_updates(updates, *, steps=5):
     """The kernels' updates, orthogonalised; of several processes each does its part of them."""
     done = []
     for number, update in enumerate(updates):
-        if number % ranks() == rank():
+        if number % world_size() == rank():
             matrix = update.flatten(1)
             wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
             done.append(orthogonalize(matrix, steps=steps).mul_(wider).view(update.shape))
         else:
             done.append(torch.zeros_like(update))  # another's part: the sum brings it
-    add_up(*done)
+    all_reduce(*done)
     return done
 
 
 # --- from recipe to optimizer ---------------------------------------------------------------------
 
-OPTIMIZERS = ("sgd", "adam", "adamw", "muon")
-
 
 def make_optimizer(model, recipe):
     """The recipe's optimizer over the model's parameters, in up to four groups.
 
-    Convolution kernels, other weights, and vectors (biases, batch norm): Muon treats the kernels in
-    its own way at `muon_lr`. Vectors learn `vector_rate` times as fast (arXiv 2404.00498 speeds up
-    the biases of batch norm, by 64), and with `decay_vectors` off they get no weight decay. With
-    `whitening` the bias of a frozen convolution makes a group of its own, which is trained for that
-    fraction only (there three epochs).
-    Raises CifarError for an unknown optimizer. Used in notebook 07.
+    Convolution kernels, other weights, and biases, batch norm's vectors among them. Muon
+    treats the kernels in its own way, at `muon_lr`. Biases learn `bias_lr_factor` times as fast
+    (arXiv 2404.00498 speeds up those of batch norm, by 64), and without `decay_biases` they get no
+    weight decay. With `whitening` the bias of a frozen convolution makes a group of its own, which
+    is trained for that fraction only (three epochs in that paper). Used in notebook 07.
     """
-    choose(recipe.optimizer, OPTIMIZERS, "optimizer")
     muon = recipe.optimizer == "muon"
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]
     weights = [p for p in parameters if p.ndim in (2, 3)]
     early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
     vectors = [p for p in parameters if p.ndim < 2 and id(p) not in early]
-    # vector_rate leaves the decay a step, lr · weight_decay, as it is: so does airbench.
-    decay = recipe.weight_decay / recipe.vector_rate if recipe.decay_vectors else 0.0
-    for_vectors = {"lr": recipe.lr * recipe.vector_rate, "weight_decay": decay}
+    # bias_lr_factor leaves the decay a step, lr · weight_decay, as it is: so does airbench.
+    decay = recipe.weight_decay / recipe.bias_lr_factor if recipe.decay_biases else 0.0
+    for_vectors = {"lr": recipe.lr * recipe.bias_lr_factor, "weight_decay": decay}
     groups = [
         {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},
         {"params": weights},

@@ -32,8 +32,9 @@ from cifar_utils.machine import (
     seed_from,
     wait,
 )
-from cifar_utils.models import Whitening, takes, whiten, whitening_layer
-from cifar_utils.optim import make_optimizer, rate_factor, set_rates, wake
+from cifar_utils.models import Whitening, whiten, whitening_layer
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates, unfreeze
+from cifar_utils.profile import takes
 from cifar_utils.speed import distributed
 from cifar_utils.speed.winograd import convolutions, library
 
@@ -65,7 +66,7 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
             for part in (images, labels)
         )
         images = normalize(images)
-        inputs = shrunk(images, recipe, done).contiguous(memory_format=layout(device))
+        inputs = resized(images, recipe, done).contiguous(memory_format=layout(device))
         with autocast(device, precision), convolutions(winograd):
             logits = model(inputs)
         logits = logits.float()
@@ -74,12 +75,12 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
             with torch.no_grad(), autocast(device, precision), convolutions(winograd):
                 answers = teacher(images.contiguous(memory_format=layout(device)))
             share = recipe.teacher_share
-            apart = distance(logits, answers.float(), recipe.temperature)
+            apart = distillation_loss(logits, answers.float(), recipe.temperature)
             loss = (1 - share) * loss + share * apart
         loss = loss * (len(labels) / whole)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
-        distributed.add_up_gradients(model)
+        distributed.all_reduce_gradients(model)
         if recipe.clip_norm:
             scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
@@ -90,11 +91,11 @@ def train_one_epoch(model, batches, optimizer, recipe, *, span=(0.0, 0.0), progr
         loss_sum += F.cross_entropy(logits.detach(), labels, reduction="sum")
         correct += (logits.detach().argmax(1) == labels).sum()
         count += whole
-    distributed.add_up(loss_sum, correct)
+    distributed.all_reduce(loss_sum, correct)
     return loss_sum.item() / count, correct.item() / count
 
 
-def distance(logits, answers, temperature):
+def distillation_loss(logits, answers, temperature):
     """How far a network's logits (N, K) are from its teacher's answers, logits too: the mean
     Kullback-Leibler divergence in nats, 0 or more, of the probabilities at that temperature.
 
@@ -106,7 +107,7 @@ def distance(logits, answers, temperature):
     return F.kl_div(learnt, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
-def shrunk(inputs, recipe, done):
+def resized(inputs, recipe, done):
     """The batch at the size that the recipe wants when the fraction `done` of it is done.
 
     Small images first, for their steps are cheap, and whole ones to end with: progressive resizing
@@ -179,7 +180,7 @@ def fit(model, train, val, recipe, *, log=print, progress=iter, device="auto", p
             run.add_epoch(epoch, rate_factor(recipe, span[0]), trained, val, seconds=seconds)
             log(run)
     finally:  # also after Ctrl-C in a notebook, where the network may be trained on
-        wake(run.optimizer)
+        unfreeze(run.optimizer)
     return run.history
 
 
@@ -191,8 +192,8 @@ def start(model, train, val, recipe, device, precision, resume):
     device = pick_device(device)
     keep_memory(device)
     images = fingerprint(train)
-    other = torch.tensor(float(distributed.agreed((images, recipe)) != (images, recipe)))
-    distributed.add_up(other)
+    other = torch.tensor(float(distributed.broadcast((images, recipe)) != (images, recipe)))
+    distributed.all_reduce(other)
     if other:  # one that found no data may have drawn the stand-in
         raise CifarError(
             "the processes hold different images or recipes; give all of them the same --data and "
@@ -200,14 +201,14 @@ def start(model, train, val, recipe, device, precision, resume):
         )
     if resume and precision == "auto":
         precision = keep_precision(resume["precision"], device)
-    precision = distributed.agreed(pick_precision(precision, device))
+    precision = distributed.broadcast(pick_precision(precision, device))
     model.to(device, memory_format=layout(device))
     prepare(model, train, recipe)
     distributed.same_start(model)
     distributed.share_batch_norm(model)
     where = describe(device)
-    if distributed.ranks() > 1:
-        where = f"{distributed.ranks()} × {where}"
+    if distributed.world_size() > 1:
+        where = f"{distributed.world_size()} × {where}"
     history = History(
         recipe, train.source, (), len(train), len(val or ()), where, precision, torch.__version__
     )  # fmt: skip
@@ -269,7 +270,7 @@ def compiled(run, train):
     """
     model, recipe, device = run.model, run.history.recipe, next(run.model.parameters()).device
     check_compiler(device)
-    if distributed.ranks() > 1:
+    if distributed.world_size() > 1:
         raise CifarError("torch.compile is for one process alone; leave it or torchrun out")
     began = time.perf_counter()
     torch.compiler.reset()  # networks compiled before count towards the number that is kept
@@ -279,7 +280,7 @@ def compiled(run, train):
         for done, count in kinds_of_steps(len(train), recipe, past):
             set_rates(run.optimizer, recipe, done)
             inputs = torch.zeros(count, *train.images.shape[1:], device=device)
-            inputs = shrunk(inputs, recipe, done).contiguous(memory_format=layout(device))
+            inputs = resized(inputs, recipe, done).contiguous(memory_format=layout(device))
             with autocast(device, run.history.precision):
                 logits = network(inputs)
             labels = torch.zeros(count, dtype=torch.int64, device=device)
@@ -449,7 +450,7 @@ def lr_range_test(
     keep_memory(device)
     precision = pick_precision(precision, device)
     model.to(device, memory_format=layout(device))
-    recipe = recipe.changed(schedule="constant", warmup=0.0, small_until=0.0)
+    recipe = recipe.changed(schedule="constant", small_until=0.0)
     prepare(model, train, recipe)
     optimizer = make_optimizer(model, recipe)
     scaler = make_scaler(device, precision)

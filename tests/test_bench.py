@@ -138,8 +138,8 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
 
 
 def test_the_warm_up_before_a_race_has_steps_of_every_size(painted_split, monkeypatch):
-    seen, shrunk = [], train.shrunk
-    monkeypatch.setattr(train, "shrunk", lambda *of: seen.append(shrunk(*of)) or seen[-1])
+    seen, resized = [], train.resized
+    monkeypatch.setattr(train, "resized", lambda *of: seen.append(resized(*of)) or seen[-1])
     recipe = RECIPES["quick"].changed(epochs=1, batch_size=16, small_size=24)
     cifar = Cifar(painted_split(48), painted_split(0), painted_split(20, seed=1))
     bench.race([recipe], cifar, repeats=1, device=CPU, precision="fp32", log=str)

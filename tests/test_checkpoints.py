@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from cifar_utils import checkpoints, data
 from cifar_utils.checkpoints import WeightsInfo
+from cifar_utils.data import CLASSES
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.history import History
-from cifar_utils.models import MODELS, create_model
+from cifar_utils.models import MODELS, build, create_model
 from cifar_utils.recipes import RECIPES
 
 INFO = WeightsInfo(RECIPES["compact"], "synthetic", epoch=3)
@@ -80,7 +81,7 @@ def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path):
 
 def test_loaded_networks_keep_their_recipes_dropout_and_spare_the_global_generator(tmp_path):
     recipe = RECIPES["compact"].changed(dropout_factor=0.5)
-    model = create_model(recipe.model, **recipe.initial())
+    model = build(recipe, CLASSES)
     checkpoints.save_weights(tmp_path / "w.safetensors", model, WeightsInfo(recipe, "cifar10"))
     before = torch.get_rng_state()
     loaded, _ = checkpoints.load_weights(tmp_path / "w.safetensors")

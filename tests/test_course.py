@@ -190,7 +190,7 @@ def test_the_opening_cell_finds_the_clone_around_it_and_below_it(folder, tmp_pat
     run = [sys.executable, "-I", "-S", "-c", code.replace("course.setup()", "")]
     done = subprocess.run(run, cwd=tmp_path / folder, capture_output=True, text=True)
     found = Path(done.stdout.strip()).resolve()
-    assert found == (ROOT / "cifar_utils" / "__init__.py").resolve(), done.stderr
+    assert found == (ROOT / "cifar_utils" / "course" / "__init__.py").resolve(), done.stderr
 
 
 def test_the_opening_cell_says_what_to_do_without_a_clone(tmp_path):
@@ -315,8 +315,8 @@ def test_an_estimate_counts_augmentation(monkeypatch, random_split):
 
 def test_an_estimate_is_of_steps_on_whole_images(monkeypatch, random_split):
     seen, recipe = [], get_recipe("quick").changed(batch_size=8, small_size=16, small_until=0.9)
-    shrunk = train.shrunk
-    monkeypatch.setattr(train, "shrunk", lambda *of: seen.append(shrunk(*of)) or seen[-1])
+    resized = train.resized
+    monkeypatch.setattr(train, "resized", lambda *of: seen.append(resized(*of)) or seen[-1])
     course.estimate(recipe, random_split(20))
     assert seen and {inputs.shape[2] for inputs in seen} == {32}
 

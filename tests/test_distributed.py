@@ -173,19 +173,19 @@ def arrays(tmp_path, painted_split):
 def test_alone_nothing_changes():
     with distributed.together():
         batch = torch.arange(5)
-        assert (distributed.rank(), distributed.ranks()) == (0, 1)
-        assert distributed.share_of(batch) is batch and distributed.agreed("bf16") == "bf16"
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.share_of(batch) is batch and distributed.broadcast("bf16") == "bf16"
         layer = nn.BatchNorm2d(2)
         distributed.share_batch_norm(layer), distributed.same_start(layer)
-        distributed.add_up(batch), distributed.add_up_gradients(layer)
+        distributed.all_reduce(batch), distributed.all_reduce_gradients(layer)
         assert type(layer) is nn.BatchNorm2d and batch.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_shares_make_up_the_batch_and_differ_by_one_row_at_most(monkeypatch):
-    for ranks, sizes in ((2, [4, 3]), (3, [3, 2, 2]), (8, [1] * 7 + [0])):
-        monkeypatch.setattr(distributed, "ranks", lambda ranks=ranks: ranks)
+    for world_size, sizes in ((2, [4, 3]), (3, [3, 2, 2]), (8, [1] * 7 + [0])):
+        monkeypatch.setattr(distributed, "world_size", lambda world_size=world_size: world_size)
         parts = []
-        for rank in range(ranks):
+        for rank in range(world_size):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
             parts.append(distributed.share_of(torch.arange(7)))
         assert [len(part) for part in parts] == sizes
@@ -194,8 +194,8 @@ def test_shares_make_up_the_batch_and_differ_by_one_row_at_most(monkeypatch):
 
 def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch):
     """One process that is told of two, whose sums over all are those of its whole batch."""
-    monkeypatch.setattr(distributed, "ranks", lambda: 2)
-    monkeypatch.setattr(distributed, "add_up", lambda *tensors: None)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_reduce", lambda *tensors: None)
     maps = torch.randn(6, 4, 5, 5, generator=torch.Generator().manual_seed(0)) + 3
     weights = torch.linspace(-1, 1, maps.numel()).view(maps.shape)
     outcomes = []
@@ -220,7 +220,9 @@ def test_processes_that_hold_other_images_do_not_train_together(painted_split, m
     """One that found no data may have drawn the stand-in, in as many images of as many classes."""
     of_the_first = data.fingerprint(painted_split(32))
     monkeypatch.setattr(
-        distributed, "agreed", lambda own: (of_the_first, Recipe()) if type(own) is tuple else own
+        distributed,
+        "broadcast",
+        lambda own: (of_the_first, Recipe()) if type(own) is tuple else own,
     )
     rest = ("cpu", "fp32", None)
     start(create_model("compact"), painted_split(32), None, Recipe(), *rest)

@@ -66,7 +66,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 
 
 def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
-    monkeypatch.setattr(machine, "ranks", lambda: 2)
+    monkeypatch.setattr(machine, "world_size", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(machine, "_has_kernels", lambda device: True)

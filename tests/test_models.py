@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from cifar_utils import models
+from cifar_utils import models, profile
 from cifar_utils.models import MODELS, Dropout, create_model
 
 PARAMETERS = {
@@ -44,12 +44,12 @@ def test_parameter_counts_are_exact(name):
         model = MODELS[name]()
     everything = sum(p.numel() for p in model.parameters())
     assert everything == PARAMETERS[name] + FROZEN.get(name, 0)
-    assert models.parameter_count(model) == PARAMETERS[name]
+    assert profile.parameter_count(model) == PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_receptive_fields_are_exact(name):
-    assert models.receptive_field(create_model(name)) == FIELDS[name]
+    assert profile.receptive_field(create_model(name)) == FIELDS[name]
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -68,7 +68,7 @@ def test_receptive_field_is_what_gradients_reach(name):
     maps = features(images)
     maps[0, 0, maps.shape[2] // 2, maps.shape[3] // 2].backward()
     reached = images.grad[0, 0].abs().amax(1).nonzero()
-    assert int(reached.max() - reached.min()) + 1 == models.receptive_field(create_model(name))
+    assert int(reached.max() - reached.min()) + 1 == profile.receptive_field(create_model(name))
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "resnet50"])
@@ -77,7 +77,7 @@ def test_mult_adds_equal_torchs_own_count(name):
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
-    assert models.mult_adds(model) == counter.get_total_flops() / 2
+    assert profile.mult_adds(model) == counter.get_total_flops() / 2
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_batch_norm_keeps_single_precision_under_autocast():
 @pytest.mark.parametrize(("name", "smallest"), [("fastnet-half", 9), ("compact", 32)])
 def test_networks_take_images_from_some_size_on(name, smallest):
     model = create_model(name).train()
-    assert models.takes(model, smallest) and not models.takes(model, smallest - 1)
+    assert profile.takes(model, smallest) and not profile.takes(model, smallest - 1)
     assert model.training
 
 
@@ -354,17 +354,17 @@ def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
     model = create_model(name, seed=0).train()
     before = copy.deepcopy(model.state_dict())
     random_state = torch.get_rng_state()
-    models.summary(model)
+    profile.summary(model)
     printed = capsys.readouterr().out
     frozen = FROZEN.get(name, 0)
     assert f"Total params: {PARAMETERS[name] + frozen:,}" in printed
     assert f"\nTrainable params: {PARAMETERS[name]:,}\n" in printed
     assert f"\nNon-trainable params: {frozen:,}\n" in printed
-    assert f"Mult-adds for one image: {models.mult_adds(model):,}" in printed
+    assert f"Mult-adds for one image: {profile.mult_adds(model):,}" in printed
     assert f"Receptive field: {FIELDS[name]} pixels" in printed
     assert "Estimated Total Size (MB)" in printed and "Output Shape" in printed
     rows = [line.split() for line in printed.splitlines() if "[-1, " in line]
-    assert sum(int(row[-1].replace(",", "")) for row in rows) == models.mult_adds(model)
+    assert sum(int(row[-1].replace(",", "")) for row in rows) == profile.mult_adds(model)
     assert sum(int(row[-2].replace(",", "")) for row in rows) == PARAMETERS[name] + frozen
     assert model.training and torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -372,7 +372,7 @@ def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
 
 
 def test_summary_rows_carry_their_own_layers_cost(capsys):
-    models.summary(create_model("compact"))
+    profile.summary(create_model("compact"))
     rows = [line for line in capsys.readouterr().out.splitlines() if "[-1, " in line]
     assert rows[0].split()[0] == "Conv2d-1" and rows[0].endswith(f"{3 * 9 * 32 * 32 * 32:,}")
     assert rows[-1].split()[0] == "Linear-26" and rows[-1].endswith(" 640")
@@ -391,4 +391,4 @@ def test_summary_rows_carry_their_own_layers_cost(capsys):
 )
 def test_stage_shapes(name, shapes):
     expected = [(channels, size, size) for channels, size in shapes]
-    assert models.stage_shapes(create_model(name)) == expected
+    assert profile.stage_shapes(create_model(name)) == expected

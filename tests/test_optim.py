@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,28 +51,18 @@ def test_one_cycle_equals_torchs():
     assert got == pytest.approx(wanted, abs=1e-6)
 
 
-@given(
-    st.sampled_from(list(optim.SCHEDULES)), st.floats(0, 1), st.floats(0, 0.9), st.floats(0, 0.9)
-)
+@given(st.sampled_from(list(optim.SCHEDULES)), st.floats(0, 1), st.floats(0, 0.9))
 @settings(deadline=None)
-def test_every_factor_lies_between_0_and_1(schedule, progress, warmup, peak):
-    recipe = Recipe(schedule=schedule, warmup=warmup, peak=peak)
+def test_every_factor_lies_between_0_and_1(schedule, progress, peak):
+    recipe = Recipe(schedule=schedule, peak=peak)
     assert -1e-9 <= optim.rate_factor(recipe, progress) <= 1 + 1e-9
 
 
-def test_warmup_rises_from_0_and_then_the_schedule_starts_from_its_beginning():
-    recipe = Recipe(schedule="cosine", warmup=0.2)
-    assert optim.rate_factor(recipe, 0.0) == 0
-    assert optim.rate_factor(recipe, 0.1) == pytest.approx(0.5)
-    assert optim.rate_factor(recipe, 0.2) == 1
-    assert optim.rate_factor(recipe, 0.6) == pytest.approx(0.5)
-
-
-def test_after_a_warmup_weight_decay_steps_when_the_rate_does():
+def test_weight_decay_steps_when_the_rate_does():
     recipe = Recipe(schedule="step", step_every=0.5, step_factor=0.1, step_decay_factor=3.0,
-                    warmup=0.2, lr=1.0, weight_decay=0.01)  # fmt: skip
+                    lr=1.0, weight_decay=0.01)  # fmt: skip
     optimizer = optim.make_optimizer(create_model("compact"), recipe)
-    for progress, lr, decay in ((0.1, 0.5, 0.01), (0.59, 1.0, 0.01), (0.61, 0.1, 0.03)):
+    for progress, lr, decay in ((0.1, 1.0, 0.01), (0.49, 1.0, 0.01), (0.51, 0.1, 0.03)):
         optim.set_rates(optimizer, recipe, progress)
         for group in optimizer.param_groups:
             assert (group["lr"], group["weight_decay"]) == pytest.approx((lr, decay))
@@ -200,7 +189,7 @@ def test_muon_on_kernels_equals_torchs_on_their_matrices(shape):
 
 
 def test_muon_treats_kernels_one_way_and_the_rest_another():
-    recipe = Recipe(optimizer="muon", lr=0.3, muon_lr=0.02, weight_decay=0.5, decay_vectors=False)
+    recipe = Recipe(optimizer="muon", lr=0.3, muon_lr=0.02, weight_decay=0.5, decay_biases=False)
     model = create_model("compact")
     kernels, weights, vectors = optim.make_optimizer(model, recipe).param_groups
     assert {p.ndim for p in kernels["params"]} == {4} and kernels["orthogonal"]
@@ -215,7 +204,7 @@ def test_muon_treats_kernels_one_way_and_the_rest_another():
 
 def test_kernels_may_have_a_momentum_of_their_own_and_vectors_a_rate():
     recipe = Recipe(
-        optimizer="muon", lr=0.5, muon_lr=0.02, momentum=0.8, muon_momentum=0.6, vector_rate=64,
+        optimizer="muon", lr=0.5, muon_lr=0.02, momentum=0.8, muon_momentum=0.6, bias_lr_factor=64,
         weight_decay=0.1,
     )  # fmt: skip
     model = create_model("compact")
@@ -248,7 +237,9 @@ def test_momentum_of_kernels_builds_up_as_the_published_muon_has_it():
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
 def test_the_bias_of_a_whitening_layer_learns_in_the_first_part_only(optimizer):
     model = create_model("fastnet-half")
-    recipe = Recipe(optimizer=optimizer, lr=0.5, vector_rate=4, schedule="linear", whitening=0.25)
+    recipe = Recipe(
+        optimizer=optimizer, lr=0.5, bias_lr_factor=4, schedule="linear", whitening=0.25
+    )
     made = optim.make_optimizer(model, recipe)
     early = made.param_groups[-1]
     assert len(made.param_groups) == 4 and len(early["params"]) == 1
@@ -262,7 +253,7 @@ def test_the_bias_of_a_whitening_layer_learns_in_the_first_part_only(optimizer):
     assert len(never.param_groups) == 3 and "until" not in never.param_groups[-1]
 
 
-@pytest.mark.parametrize("name", optim.OPTIMIZERS)
+@pytest.mark.parametrize("name", ("sgd", "adam", "adamw", "muon"))
 def test_every_optimizer_lowers_the_loss(name):
     model = create_model("compact", seed=0).eval()
     recipe = Recipe(optimizer=name, lr=0.01 if name in ("sgd", "muon") else 1e-3, muon_lr=0.02)
@@ -276,13 +267,6 @@ def test_every_optimizer_lowers_the_loss(name):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
-
-
-def test_unknown_names_list_the_valid_ones():
-    with pytest.raises(ValueError, match="choose one of sgd, adam, adamw, muon"):
-        optim.make_optimizer(create_model("compact"), Recipe(optimizer="lion"))
-    with pytest.raises(ValueError, match="choose one of constant, linear, cosine, step, one-cycle"):
-        optim.rate_factor(SimpleNamespace(schedule="triangle"), 0.5)
 
 
 def test_one_cycle_peaks_where_it_says():

@@ -24,16 +24,9 @@ from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
 from cifar_utils.data import CLASSES, Split, normalize
 from cifar_utils.history import History
 from cifar_utils.machine import generator, seed_from
-from cifar_utils.models import (
-    ConvNet,
-    average_head,
-    create_model,
-    parameter_count,
-    pool,
-    stage,
-    whiten,
-)
+from cifar_utils.models import ConvNet, average_head, build, create_model, pool, stage, whiten
 from cifar_utils.optim import make_optimizer
+from cifar_utils.profile import parameter_count
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit, start
 
@@ -46,7 +39,7 @@ def weights(model):
 
 
 def run(train_split, val=None, recipe=RECIPE, **options):
-    model = create_model(recipe.model, **recipe.initial())
+    model = build(recipe, CLASSES)
     options = {"log": lambda run: None} | PLAIN | options
     return model, fit(model, train_split, val, recipe, **options)
 
@@ -365,8 +358,10 @@ def test_the_distance_to_a_teacher_is_the_divergence_summed_by_hand(rows, temper
         p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
         total += sum(x * math.log(x / y) for x, y in zip(p, q, strict=True) if x > 0)
     by_hand = temperature**2 * total / rows
-    assert train.distance(logits, answers, temperature).item() == pytest.approx(by_hand, abs=1e-9)
-    assert train.distance(logits, logits, temperature).item() == pytest.approx(0, abs=1e-9)
+    assert train.distillation_loss(logits, answers, temperature).item() == pytest.approx(
+        by_hand, abs=1e-9
+    )
+    assert train.distillation_loss(logits, logits, temperature).item() == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_is_learnt_from_a_teacher_who_knows_what_the_network_knows(painted_split, taught):
@@ -415,7 +410,7 @@ def test_a_step_with_a_teacher_takes_the_temperature_and_smooths_the_labels(pain
     by_labels = -(targets * logits.softmax(1).log()).sum(1).mean()
     by_teacher = 3**2 * (wanted * (wanted / learnt).log()).sum(1).mean()
     (0.6 * by_labels + 0.4 * by_teacher).backward()
-    recipe = ONE_STEP.changed(teacher_share=0.4, temperature=3.0, label_smoothing=0.2)
+    recipe = replace(ONE_STEP, teacher_share=0.4, temperature=3.0, label_smoothing=0.2)
     loss, _ = train.train_one_epoch(
         model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
         teacher=teacher,
@@ -431,7 +426,7 @@ def test_a_teacher_sees_whole_images_and_stays_as_it_is(painted_split):
     teacher = create_model("compact", seed=1).eval().requires_grad_(False)
     teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
     before = weights(teacher)
-    recipe = RECIPE.changed(small_size=16, small_until=1.0, teacher_share=1.0)
+    recipe = replace(RECIPE, small_size=16, small_until=1.0, teacher_share=1.0)
     model = tiny_network(0)
     train.train_one_epoch(
         model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
@@ -454,8 +449,10 @@ def test_a_teacher_is_looked_for_before_the_first_step(painted_split, taught):
 
 
 def test_the_range_test_and_the_estimate_ask_the_teacher(painted_split, taught, monkeypatch):
-    asked, distance = [], train.distance
-    monkeypatch.setattr(train, "distance", lambda *given: asked.append(1) or distance(*given))
+    asked, distillation_loss = [], train.distillation_loss
+    monkeypatch.setattr(
+        train, "distillation_loss", lambda *given: asked.append(1) or distillation_loss(*given)
+    )
     lesson = RECIPE.changed(**taught(create_model("compact", seed=1)))
     model, split = create_model("compact", seed=0), painted_split(32)
     tried = train.lr_range_test(model, split, lesson, steps=10, highest=0.1, **PLAIN)
@@ -485,9 +482,9 @@ def test_images_are_small_in_the_first_part_of_the_training_alone(painted_split)
     fit(model, painted_split(80), painted_split(20), recipe, log=lambda run: None, **PLAIN)
     assert seen == [(20, 20)] * 6 + [(32, 32)] * 4  # 0.6 of ten steps
     images = torch.rand(2, 3, 32, 32)
-    small = train.shrunk(images, recipe, 0.59)
+    small = train.resized(images, recipe, 0.59)
     assert torch.allclose(small.mean((2, 3)), images.mean((2, 3)), atol=0.02)  # antialiased
-    assert train.shrunk(images, recipe, 0.6) is images
+    assert train.resized(images, recipe, 0.6) is images
     with pytest.raises(ValueError, match="compact takes no images of 20 pixels"):
         run(painted_split(32), None, recipe.changed(model="compact"))
 
@@ -520,14 +517,14 @@ def test_whitening_happens_before_the_first_epoch_and_its_kernels_stay(painted_s
 
 
 def test_the_history_holds_the_recipes_rate_and_not_that_of_its_vectors(painted_split):
-    recipe = RECIPE.changed(lr=0.03, muon_lr=0.02, vector_rate=8, schedule="linear", epochs=2)
+    recipe = replace(RECIPE, lr=0.03, bias_lr_factor=8, schedule="linear", epochs=2)
     for optimizer, muon_lr, wanted in (
         ("sgd", 0.5, 0.03),
         ("muon", 0.02, 0.03),
         ("muon", 0.1, 0.1),
     ):
-        changes = {"optimizer": optimizer, "muon_lr": muon_lr}
-        _, history = run(painted_split(16), None, recipe.changed(**changes))
+        asked = replace(recipe, optimizer=optimizer, muon_lr=muon_lr)
+        _, history = run(painted_split(16), None, asked)
         rates = [row.lr for row in history.epochs]
         assert rates == pytest.approx([0, wanted, wanted / 2])
 

@@ -36,8 +36,9 @@ def _train(options, stack):
     from cifar_utils import plots
     from cifar_utils.checkpoints import pretrained_names
     from cifar_utils.explain import forget_heatmaps
-    from cifar_utils.models import create_model, parameter_count
-    from cifar_utils.speed.distributed import agreed, rank
+    from cifar_utils.models import build
+    from cifar_utils.profile import parameter_count
+    from cifar_utils.speed.distributed import broadcast, rank
     from cifar_utils.train import fit
 
     first = rank() == 0
@@ -52,7 +53,7 @@ def _train(options, stack):
     stack.callback(lock.release)
     if first and _writable(out).is_dir():
         _take(lock)
-    state, recipe = agreed(_resume(options, recipe, out) if first else None)
+    state, recipe = broadcast(_resume(options, recipe, out) if first else None)
     teacher = Path(recipe.teacher).expanduser().resolve()
     of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
     if of_a_run and out.resolve() in (teacher, teacher.parent):
@@ -60,7 +61,7 @@ def _train(options, stack):
     cifar = _load(options)
     if state:
         _check_same_data(state, cifar)
-    model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
+    model = build(recipe, cifar.classes)
     if options.verbose:
         for name, value in recipe.as_dict().items():
             print(f"{name:>18} = {value}")
@@ -134,8 +135,7 @@ def _checked_recipe(options, name):
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
     from cifar_utils.machine import check_compiler, pick_device, pick_precision
-    from cifar_utils.models import INITIALIZATIONS, MODELS, create_model
-    from cifar_utils.optim import OPTIMIZERS, SCHEDULES
+    from cifar_utils.models import MODELS, build
     from cifar_utils.train import check_model
 
     recipe = get_recipe(name).changed(**_recipe_changes(options))
@@ -145,37 +145,12 @@ def _checked_recipe(options, name):
     if getattr(options, "compile", False):
         check_compiler(device)
     operations(recipe.augmentation)
-    for what, name, known in (
-        ("model", recipe.model, MODELS),
-        ("optimizer", recipe.optimizer, OPTIMIZERS),
-        ("schedule", recipe.schedule, SCHEDULES),
-        ("initialization", recipe.initialization, INITIALIZATIONS),
-    ):
-        choose(name, known, what)
+    choose(recipe.model, MODELS, "model")
     if recipe.teacher:
         find_weights(recipe.teacher)
     if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
-        _check_effect(recipe, _recipe_changes(options))
-        check_model(create_model(recipe.model, **recipe.initial()), recipe)
+        check_model(build(recipe, range(10)), recipe)
     return recipe
-
-
-def _check_effect(recipe, given):
-    """Refuse a field that was given where the recipe would never read it."""
-    for needed, missing, names in (
-        ("--teacher", not recipe.teacher, ("teacher_share", "temperature")),
-        ("--small-until", not recipe.small_until, ("small_size",)),
-        ("--optimizer muon", recipe.optimizer != "muon",
-         ("muon_lr", "muon_steps", "muon_momentum", "renormalize")),
-        ("--optimizer sgd", recipe.optimizer != "sgd", ("nesterov",)),
-        ("--optimizer adam or adamw", "adam" not in recipe.optimizer, ("beta2",)),
-        ("--schedule step", recipe.schedule != "step",
-         ("step_every", "step_factor", "step_decay_factor")),
-        ("--schedule one-cycle", recipe.schedule != "one-cycle", ("peak",)),
-    ):  # fmt: skip
-        for name in names:
-            if missing and name in given:
-                raise CifarError(f"--{name.replace('_', '-')} does nothing without {needed}")
 
 
 def _resume(options, recipe, out):
@@ -497,7 +472,8 @@ def _channel_statistics(images):
 
 
 def summary_command(options):
-    from cifar_utils.models import create_model, summary
+    from cifar_utils.models import create_model
+    from cifar_utils.profile import summary
 
     summary(create_model(options.model, seed=0))
 
@@ -520,13 +496,13 @@ def lr_find_command(options):
 
     from cifar_utils import plots
     from cifar_utils.data import source_title
-    from cifar_utils.models import create_model
+    from cifar_utils.models import build
     from cifar_utils.train import lr_range_test
 
     recipe = _checked_recipe(options, options.recipe or "compact")
     _writable(options.out)
     cifar = _load(options)
-    model = create_model(recipe.model, len(cifar.classes), **recipe.initial())
+    model = build(recipe, cifar.classes)
     result = lr_range_test(
         model,
         cifar.train,

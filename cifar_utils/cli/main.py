@@ -13,7 +13,7 @@ from pathlib import Path
 from cifar_utils import __version__
 from cifar_utils.cli import commands
 from cifar_utils.errors import CifarError
-from cifar_utils.recipes import VIEWS, Recipe
+from cifar_utils.recipes import Recipe, kind_of
 
 
 def main(arguments=None):
@@ -164,7 +164,7 @@ def _add_test(subparsers):
     add(
         "--views",
         type=int,
-        choices=VIEWS,
+        choices=(1, 2, 6),
         default=1,
         help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
     )
@@ -299,7 +299,7 @@ def _add_lr_find(subparsers):
     # The test has rates, a length and images of its own.
     _add_recipe_fields(
         parser,
-        without=("epochs", "schedule", "warmup", "peak", "step_every", "step_factor",
+        without=("epochs", "schedule", "peak", "step_every", "step_factor",
                  "step_decay_factor", "small_size", "small_until", "views"),
     )  # fmt: skip
 
@@ -432,8 +432,9 @@ def _add_recipe_fields(parser, effect="each replaces the recipe's own value", wi
         if field.type is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         else:
-            letter = {int: "N", float: "X", str: "NAME"}[field.type]
-            group.add_argument(flag, type=field.type, metavar=letter, **options)
+            kind = kind_of(field)
+            letter = {int: "N", float: "X", str: "NAME"}[kind]
+            group.add_argument(flag, type=kind, metavar=letter, **options)
 
 
 def _add_data(parser, *, validation=True, limit=True):

@@ -301,14 +301,14 @@ def estimate(recipe, train, *, steps=10):
         pick_device,
         pick_precision,
     )
-    from cifar_utils.models import create_model
+    from cifar_utils.models import build
     from cifar_utils.optim import make_optimizer
     from cifar_utils.train import AugmentedBatches, find_teacher, train_one_epoch
 
     device = pick_device()
     precision = pick_precision("auto", device)
     keep_memory(device)  # as fit does
-    model = create_model(recipe.model, len(train.classes), **recipe.initial())
+    model = build(recipe, train.classes)
     model.to(device, memory_format=layout(device))
     optimizer = make_optimizer(model, recipe)
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)

@@ -244,7 +244,7 @@ def _conv_parameters(answer):
 
 
 def _own_network(answer):
-    from cifar_utils.models import parameter_count, receptive_field
+    from cifar_utils.profile import parameter_count, receptive_field
 
     answer = copy.deepcopy(answer).cpu().eval()  # the reader's own may go on training, on a GPU
     with torch.no_grad():

@@ -18,7 +18,7 @@ from cifar_utils import __version__
 from cifar_utils.augment import augment
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.machine import describe, generator, keep_memory, layout, make_scaler, wait
-from cifar_utils.models import create_model
+from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import AugmentedBatches, fit, prepare, train_one_epoch
@@ -132,7 +132,7 @@ def _run(recipe, cifar, device, precision, compile):
 
 def _train(recipe, train, device, precision, compile=False):
     """(the finished Run, seconds without evaluation and compiling)."""
-    model = create_model(recipe.model, len(train.classes), **recipe.initial())
+    model = build(recipe, train.classes)
     twin = copy.deepcopy(model)  # fit whitens outside of its epochs' clocks: once more, with one
     began = time.perf_counter()
     prepare(twin, train, recipe)

@@ -14,7 +14,8 @@ from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES
 from cifar_utils.explain import grad_cam, save_cam_gif
 from cifar_utils.machine import generator
-from cifar_utils.models import create_model, mult_adds
+from cifar_utils.models import create_model
+from cifar_utils.profile import mult_adds
 from cifar_utils.results.report import PUBLISHED, shipped_results
 
 NETWORK = "resnet18"  # the one whose answers are shown

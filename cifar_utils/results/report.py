@@ -13,7 +13,8 @@ from pathlib import Path
 from cifar_utils.checkpoints import PRETRAINED
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
-from cifar_utils.models import create_model, mult_adds, parameter_count
+from cifar_utils.models import create_model
+from cifar_utils.profile import mult_adds, parameter_count
 from cifar_utils.recipes import Recipe
 
 # Test accuracy and epochs of the five systems: the best that their own logs show.
@@ -158,7 +159,7 @@ def shipped_races(folder=RACES):
             raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
         held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
         for row in race["recipes"]:
-            recipe, count = Recipe(**row["recipe"]), len(row["seconds"]["values"])
+            recipe, count = Recipe.from_dict(row["recipe"]), len(row["seconds"]["values"])
             row["seeds"] = range(recipe.seed, recipe.seed + count)
             row["recipe"] = recipe.changed(seed=0)  # whole, also where the file lacks a new field
             row["ratio"] = held.get(row["name"], {"values": []})

@@ -51,7 +51,7 @@ def rank():
     return dist.get_rank() if _connected() else 0
 
 
-def ranks():
+def world_size():
     """How many processes work together."""
     return dist.get_world_size() if _connected() else 1
 
@@ -65,28 +65,28 @@ def share_of(batch):
 
     The parts differ by one row at most; those of a short batch may be empty.
     """
-    return batch if ranks() == 1 else batch.tensor_split(ranks())[rank()]
+    return batch if world_size() == 1 else batch.tensor_split(world_size())[rank()]
 
 
-def agreed(value):
+def broadcast(value):
     """The first process's `value`: what each would measure for itself, or the first alone knows.
 
     It is any object that can be pickled, tensors included.
     """
     values = [value]
-    if ranks() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(values)
     return values[0]
 
 
 @torch.no_grad()
-def add_up(*tensors):
+def all_reduce(*tensors):
     """Replace each tensor by its sum over all processes, in place.
 
     Every process must give tensors of the same shapes in the same order. Those of one dtype travel
     as one message, since many small ones would each cost a round trip.
     """
-    if ranks() == 1:
+    if world_size() == 1:
         return
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):  # a set has no fixed order
         same = [tensor for tensor in tensors if tensor.dtype == dtype]
@@ -97,22 +97,22 @@ def add_up(*tensors):
             tensor.copy_(part.view(tensor.shape))
 
 
-def add_up_gradients(model):
+def all_reduce_gradients(model):
     """Sum the gradients over all processes, whose losses are parts of the whole batch's mean."""
-    add_up(*(weight.grad for weight in model.parameters() if weight.grad is not None))
+    all_reduce(*(weight.grad for weight in model.parameters() if weight.grad is not None))
 
 
 def same_start(model):
     """Give all processes the first one's weights, for unseeded ones differ."""
-    if ranks() == 1:
+    if world_size() == 1:
         return
     state = list(model.state_dict().values())
-    # A sum in which the first process's weights are all that is not zero: add_up packs them into a
-    # message a dtype, where dist.broadcast would send one a tensor.
+    # A sum in which only the first process's weights are not zero: all_reduce packs them into
+    # one message per dtype, where dist.broadcast would send one per tensor.
     if rank():
         for tensor in state:
             tensor.zero_()
-    add_up(*state)
+    all_reduce(*state)
 
 
 # --- batch norm -----------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def same_start(model):
 
 def share_batch_norm(model):
     """Let the network's batch norm see the whole batch, of which this process has a part."""
-    if ranks() == 1:
+    if world_size() == 1:
         return
     for layer in model.modules():
         if type(layer) is nn.BatchNorm2d:
@@ -134,7 +134,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, maps):
-        if not self.training or ranks() == 1:
+        if not self.training or world_size() == 1:
             return super().forward(maps)
         values = maps.to(self.running_mean.dtype)  # autocast's 16 bits are too few for sums
         count = values.new_full((1,), values.numel() / values.shape[1])  # 0 in an empty part
@@ -163,11 +163,11 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, part):
         total = part.clone()
-        add_up(total)
+        all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx, gradient):
         total = gradient.clone()
-        add_up(total)
+        all_reduce(total)
         return total
