@@ -34,6 +34,7 @@ notebooks: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(PYTEST) --nbval-lax notebooks
 	$(PYTEST)
 
