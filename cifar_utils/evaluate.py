@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cifar_utils.data import normalize
 from cifar_utils.errors import CifarError
-from cifar_utils.machine import autocast, layout
+from cifar_utils.machine import Machine
 
 
 def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1.0):
@@ -36,15 +36,15 @@ def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1
             few = images[unsure.to(images.device)]
             logits[unsure] = predict(model, few, views=views, **options)
         return logits
-    device = next(model.parameters()).device
+    machine = Machine.of(model, precision)
     modes = {module: module.training for module in model.modules()}  # they need not be all alike
     model.eval()
     logits = []
     try:
-        with torch.no_grad(), autocast(device, precision):
+        with torch.no_grad():
             for batch in images.split(batch_size):
-                inputs = normalize(batch.to(device)).contiguous(memory_format=layout(device))
-                seen = [model(view).float() for view in _views(inputs, views)]
+                inputs = normalize(batch.to(machine.device))
+                seen = [machine.logits(model, view) for view in _views(inputs, views)]
                 logits.append(torch.stack(seen).mean(0))
     finally:  # also after Ctrl-C in a notebook
         for module, training in modes.items():

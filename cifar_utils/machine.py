@@ -1,32 +1,145 @@
-"""Where to compute, in which precision, and from which seed."""
+"""Where and how a network is computed: device, precision, processes, and the seeds of chance.
 
-import ctypes
-import os
-import shutil
-import sys
+A Machine is all that a training loop need not know. The rest of this file is how one is chosen.
+"""
+
 import time
 import warnings
-from contextlib import nullcontext
-from importlib.util import find_spec
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from cifar_utils.data import normalize
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.speed.distributed import world_size
+from cifar_utils.speed import distributed
+from cifar_utils.speed.compile import check_compiler
+from cifar_utils.speed.memory import keep_memory
+from cifar_utils.speed.winograd import convolutions, library
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])  # (2, 14)
 
 
-def pick_device(name="auto"):
-    """The torch.device of that name (or the device given); "auto": CUDA, else MPS, else the CPU.
+class Machine:
+    """What a step runs on. Each method is one plain line of torch if one process trains in fp32.
 
-    Raises CifarError for a name that is not in DEVICES (an index such as "cuda:1" is allowed), for
-    a device that this machine does not have, for a GPU that this torch cannot compute on ("auto"
-    warns, and takes the CPU) and for one that several processes cannot share. Used in notebook 04.
+    device, precision: as in `pick_device` and `pick_precision`, but chosen. winograd: compute wide
+    3×3 convolutions by Winograd's algorithm, which this machine does on a CPU in fp32 only.
+    """
+
+    def __init__(
+        self, device: torch.device, precision: Precision = "fp32", *, winograd: bool = False
+    ) -> None:
+        self.device, self.precision = device, precision
+        self.layout = layout(device)
+        self.winograd = winograd and (device.type, precision) == ("cpu", "fp32")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    @classmethod
+    def of(cls, model: nn.Module, precision: Precision = "fp32") -> Self:
+        """The machine that `model` is on already."""
+        return cls(next(model.parameters()).device, precision)
+
+    @classmethod
+    def pick(
+        cls,
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        *,
+        winograd: bool = False,
+        compile: bool = False,
+        before: str | None = None,
+    ) -> Self:
+        """The machine that a user asks for in words, ready to train on.
+
+        before: the precision in which a resumed run was trained so far; "auto" keeps it if it can.
+        compile: the network is to be compiled, so its convolutions will be direct ones. Warns if
+        Winograd's algorithm is wanted but winograd.c cannot be compiled. Raises CifarError as
+        `pick_device`, `pick_precision` and `check_compiler` do.
+        """
+        chosen = pick_device(device)
+        keep_memory(chosen)
+        if compile:
+            check_compiler(chosen)
+            if distributed.world_size() > 1:
+                raise CifarError("torch.compile is for one process alone; leave it or torchrun out")
+        if before and precision == "auto":
+            precision = keep_precision(before, chosen)
+        agreed = distributed.broadcast(pick_precision(precision, chosen))
+        machine = cls(chosen, agreed, winograd=winograd and not compile)
+        if machine.winograd and not library():
+            warnings.warn(
+                "winograd.c cannot be compiled here, which takes Linux and a C compiler: this "
+                "training has direct convolutions and needs longer",
+                stacklevel=3,
+            )
+        return machine
+
+    def __str__(self) -> str:
+        several = distributed.world_size()
+        return f"{several} × {describe(self.device)}" if several > 1 else describe(self.device)
+
+    def place(self, model: Network) -> Network:
+        """model.to(device), its kernels laid out as the device likes them."""
+        return model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+
+    def share(self, model: nn.Module, *, some_rest: bool = False) -> nn.Module:
+        """The network to call in training: `model`, or one that adds gradients up over processes.
+
+        some_rest: some of its weights stop learning before the training ends.
+        """
+        return distributed.share(model, some_rest=some_rest)
+
+    def take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+        """normalize(images), labels. Of several processes each takes its part of the batch.
+
+        The number that comes with them is what this part's mean loss counts: 1 for a whole batch.
+        """
+        whole = len(labels)
+        images, labels = (
+            distributed.share_of(part).to(self.device, non_blocking=self.device.type == "cuda")
+            for part in (images, labels)
+        )
+        part = len(labels) / whole * distributed.world_size()  # of which torch takes the mean
+        return normalize(images), labels, part
+
+    def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """model(inputs), in the machine's precision; the logits themselves are float32."""
+        with autocast(self.device, self.precision), convolutions(self.winograd):
+            return model(inputs.contiguous(memory_format=self.layout)).float()
+
+    def backward(self, loss: Tensor) -> None:
+        """loss.backward(). In fp16 the loss is scaled up, so that small gradients count."""
+        self.scaler.scale(loss).backward()
+
+    def clip(self, model: nn.Module, optimizer: Optimizer, norm: float) -> None:
+        """torch.nn.utils.clip_grad_norm_(model.parameters(), norm), if `norm` is not 0."""
+        if norm:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), norm)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """optimizer.step(). In fp16 a step whose gradients overflow is left out."""
+        self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+# --- which device, and how it likes its numbers ---------------------------------------------------
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The torch.device of that name, or the device given; "auto": CUDA, else MPS, else the CPU.
+
+    An index such as "cuda:1" is allowed. Raises CifarError for an unknown name, for a device that
+    this machine does not have, for a GPU that this torch cannot compute on ("auto" warns instead,
+    and takes the CPU) and for one that several processes cannot share. Used in notebook 04.
     """
     name = asked = str(name)
     kind = name.partition(":")[0]
@@ -40,7 +153,7 @@ def pick_device(name="auto"):
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise CifarError(f"{name!r} is no device; write {kind} or {kind}:0") from None
+        raise CifarError(f"{name!r} is not a device; write {kind} or {kind}:0") from None
     if kind == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise CifarError(f"no {name}; this machine has {torch.cuda.device_count()} CUDA device(s)")
     if kind == "cuda" and not _has_kernels(device):
@@ -52,16 +165,19 @@ def pick_device(name="auto"):
             raise CifarError(f"{too_old}; or choose cpu")
         warnings.warn(f"{too_old}. Going on with the CPU.", stacklevel=2)
         device = torch.device("cpu")
-    if world_size() > 1 and (kind == "mps" or device.index is not None):
+    if distributed.world_size() > 1 and (kind == "mps" or device.index is not None):
         raise CifarError(
             f"several processes cannot share {name}; choose cpu, or cuda, where each takes its own"
         )
     return device
 
 
-def _has_kernels(device):
-    """Whether this torch was built for the GPU: the newest are no longer built for the oldest, such
-    as the P100, where the driver is fine and the first operation fails."""
+def _has_kernels(device: torch.device) -> bool:
+    """Whether this torch was built for the GPU.
+
+    The newest are no longer built for the oldest GPUs, such as the P100: the driver is fine, but
+    the first operation fails.
+    """
     try:
         torch.ones(1, device=device)  # zeros would take no kernel, only a memset
     except RuntimeError as error:
@@ -71,7 +187,7 @@ def _has_kernels(device):
     return True
 
 
-def describe(device):
+def describe(device: torch.device) -> str:
     """A device in words: the GPU's name, or the CPU with its number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -81,38 +197,16 @@ def describe(device):
     return f"CPU, {count} thread{'s' if count > 1 else ''}"
 
 
-def layout(device):
-    """How convolutions on `device` like their inputs in memory: channels last, but for MPS.
+def layout(device: torch.device) -> torch.memory_format:
+    """How convolutions on `device` like their inputs in memory: channels last, except on MPS.
 
-    There the gradient of batch norm in that layout was wrong in several versions of torch:
+    With that layout MPS computed a wrong gradient of batch norm in several versions of torch:
     github.com/pytorch/pytorch/issues/175189.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def check_compiler(device):
-    """CifarError where torch.compile lacks what it needs: a C++ compiler on a CPU, on CUDA Triton,
-    a C compiler and a GPU of 2017 or later, on MPS torch 2.8."""
-    if device.type == "cpu":
-        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-        if not shutil.which(compiler):
-            raise CifarError(
-                f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX"
-            )
-    if device.type == "cuda":
-        if not find_spec("triton"):
-            raise CifarError("torch.compile needs the package triton on a GPU; install it")
-        if not os.environ.get("CC") and not shutil.which("gcc") and not shutil.which("clang"):
-            raise CifarError("torch.compile needs a C compiler on a GPU; install gcc, or set CC")
-        if not torch.version.hip and torch.cuda.get_device_capability(device) < (7, 0):
-            raise CifarError(
-                f"torch.compile needs a newer GPU than the {describe(device)}; leave it out"
-            )
-    if device.type == "mps" and TORCH < (2, 8):
-        raise CifarError("torch.compile needs torch 2.8 or newer on Apple's GPUs; leave it out")
-
-
-def wait(device):
+def wait(device: torch.device) -> None:
     """Wait until a GPU has done all that it was given: it works behind the clock's back."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -120,46 +214,29 @@ def wait(device):
         torch.mps.synchronize()
 
 
-def keep_memory(device):
-    """Let this process keep the memory that it has freed, for the next step needs as much again.
-
-    glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
-    interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
-    (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`.
-    It changes the whole process, for good. Does nothing where `device` is a GPU, which keeps its
-    own, nor on systems and C libraries without mallopt.
-    """
-    if device.type != "cpu" or sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
-            mallopt(option, value)
-
-
-def pick_precision(name, device):
+def pick_precision(name: str, device: torch.device) -> Precision:
     """ "fp32", "bf16" or "fp16" for training on `device`; "auto" takes the fastest that is safe.
 
-    CUDA: bf16 where the GPU has it, else fp16 (with a gradient scaler). MPS: fp32. CPU: bf16 where
-    a 0.3 s measurement shows it to be faster: with AVX512-BF16 or AMX it is, without them it can be
-    hundreds of times slower. Raises CifarError for a name not in PRECISIONS, and for fp16 on
-    another device than CUDA. Used in notebook 04.
+    CUDA: bf16 if the GPU has it, else fp16 with a gradient scaler. MPS: fp32. CPU: bf16 if a
+    measurement of 0.3 s shows it to be faster. With AVX512-BF16 or AMX it is; without them it can
+    be hundreds of times slower. Raises CifarError for an unknown name, and for fp16 without CUDA.
+    Used in notebook 04.
     """
     choose(name, PRECISIONS, "precision")
     if name == "fp16" and device.type != "cuda":
         raise CifarError("fp16 needs a CUDA GPU; here choose auto, fp32 or bf16")
     if name != "auto":
-        return name
+        return name  # type: ignore[return-value]
     if device.type == "cuda":
         return "bf16" if _has_bf16(device) else "fp16"
     return "bf16" if device.type == "cpu" and bf16_speedup() > 1.1 else "fp32"
 
 
-def keep_precision(name, device):
-    """`name`, in which a run was trained so far, where `device` has it; else "auto".
+def keep_precision(name: str, device: torch.device) -> str:
+    """`name`, the precision in which a run was trained so far, if `device` has it; else "auto".
 
-    On a CPU a second measurement might come out a little differently, and the run with it: so bf16
-    is given up only where it is plainly emulated.
+    On a CPU a second measurement might come out a little differently, and the run with it. So bf16
+    is given up only if it is plainly emulated.
     """
     if device.type == "cuda":
         has = name != "bf16" or _has_bf16(device)
@@ -168,18 +245,18 @@ def keep_precision(name, device):
     return name if has else "auto"
 
 
-def _has_bf16(device):
+def _has_bf16(device: torch.device) -> bool:
     """Whether a GPU computes in bf16 by itself: NVIDIA's do from Ampere on, AMD's all."""
     return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def bf16_speedup(*, seconds=0.3):
+def bf16_speedup(*, seconds: float = 0.3) -> float:
     """How many times faster than fp32 a small bf16 training step runs on this CPU (1 = as fast).
 
     Measured on one thread: a busy machine delays several threads that wait for each other, and not
     equally in both precisions.
     """
-    # A forked generator: measuring must not move the reader's random numbers.
+    # A forked generator, because measuring must not move the reader's random numbers.
     with torch.random.fork_rng(devices=[]):
         layer = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=torch.channels_last)
     images = torch.zeros(16, 64, 16, 16).to(memory_format=torch.channels_last)
@@ -203,7 +280,7 @@ def bf16_speedup(*, seconds=0.3):
     return float(fp32 / bf16)
 
 
-def autocast(device, precision):
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context of a forward pass: torch.autocast for bf16 and fp16, nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
@@ -211,12 +288,10 @@ def autocast(device, precision):
     return torch.autocast(device.type, dtype)
 
 
-def make_scaler(device, precision):
-    """The gradient scaler of a training: for fp16 a real one, else one that does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+# --- chance ---------------------------------------------------------------------------------------
 
 
-def seed_from(*key):
+def seed_from(*key: int) -> int:
     """One well-mixed 63-bit seed from several non-negative integers, such as (seed, epoch, batch).
 
     Seeds that depend on nothing but the place in the training make a resumed run, and a run with
@@ -226,6 +301,6 @@ def seed_from(*key):
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def generator(*key):
+def generator(*key: int) -> torch.Generator:
     """A torch.Generator on the CPU, seeded by `seed_from(*key)`."""
     return torch.Generator().manual_seed(seed_from(*key))

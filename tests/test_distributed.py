@@ -17,15 +17,19 @@ import torch
 from torch import nn
 
 from cifar_utils import data, optim
+from cifar_utils import train as train_module
 from cifar_utils.cli import commands
 from cifar_utils.cli.main import make_parser
 from cifar_utils.data import CLASSES, Split
+from cifar_utils.errors import CifarError
+from cifar_utils.machine import Machine
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
 from cifar_utils.recipes import Recipe
 from cifar_utils.speed import distributed
 from cifar_utils.train import fit, start
 
 ROOT = Path(__file__).parent.parent
+CPU = torch.device("cpu")
 
 
 class Double(nn.Module):
@@ -176,9 +180,9 @@ def test_alone_nothing_changes():
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
         assert distributed.share_of(batch) is batch and distributed.broadcast("bf16") == "bf16"
         layer = nn.BatchNorm2d(2)
-        distributed.share_batch_norm(layer), distributed.same_start(layer)
-        distributed.all_reduce(batch), distributed.all_reduce_gradients(layer)
-        assert type(layer) is nn.BatchNorm2d and batch.tolist() == [0, 1, 2, 3, 4]
+        assert distributed.share(layer) is layer and type(layer) is nn.BatchNorm2d
+        distributed.all_reduce(batch)
+        assert batch.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_shares_make_up_the_batch_and_differ_by_one_row_at_most(monkeypatch):
@@ -203,7 +207,7 @@ def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch
         layer, inputs = nn.BatchNorm2d(4), maps.clone().requires_grad_()
         nn.init.constant_(layer.weight, 0.7), nn.init.constant_(layer.bias, 0.2)
         if shared:
-            distributed.share_batch_norm(layer)
+            layer.__class__ = distributed.SharedBatchNorm2d
         outputs = layer(inputs)
         (outputs * weights).sum().backward()
         outcomes.append([outputs, inputs.grad, layer.weight.grad, layer.bias.grad,
@@ -218,17 +222,13 @@ def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch
 
 def test_processes_that_hold_other_images_do_not_train_together(painted_split, monkeypatch):
     """One that found no data may have drawn the stand-in, in as many images of as many classes."""
-    of_the_first = data.fingerprint(painted_split(32))
-    monkeypatch.setattr(
-        distributed,
-        "broadcast",
-        lambda own: (of_the_first, Recipe()) if type(own) is tuple else own,
-    )
-    rest = ("cpu", "fp32", None)
-    start(create_model("compact"), painted_split(32), None, Recipe(), *rest)
+    of_the_first = data.fingerprint(painted_split(32)), Recipe()
+    monkeypatch.setattr(train_module, "broadcast", lambda own: of_the_first)
+    start(create_model("compact"), painted_split(32), None, Recipe(), Machine(CPU))
     for seed, recipe in ((1, Recipe()), (0, Recipe(batch_size=64))):
-        with pytest.raises(ValueError, match="different images or recipes; give all of them"):
-            start(create_model("compact"), painted_split(32, seed=seed), None, recipe, *rest)
+        other = painted_split(32, seed=seed)
+        with pytest.raises(CifarError, match="different images or recipes; give all of them"):
+            start(create_model("compact"), other, None, recipe, Machine(CPU))
 
 
 def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):

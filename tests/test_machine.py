@@ -1,5 +1,4 @@
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +7,7 @@ from hypothesis import strategies as st
 
 from cifar_utils import machine
 from cifar_utils.machine import pick_device, pick_precision
+from cifar_utils.speed import distributed
 
 CPU = torch.device("cpu")
 
@@ -27,25 +27,6 @@ def test_auto_takes_the_best_device_that_is_there(monkeypatch):
         pick_device("cuda:2")
 
 
-def test_memory_is_kept_where_the_c_library_can_and_nothing_happens_elsewhere(monkeypatch):
-    assert machine.keep_memory(CPU) is None and machine.keep_memory(CPU) is None
-    asked = []
-    glibc = SimpleNamespace(mallopt=lambda *option: asked.append(option))
-    for platform, library, wanted in (
-        ("linux", glibc, [(-4, 0), (-1, 2**31 - 1), (-2, 2**28)]),
-        ("linux", SimpleNamespace(), []),
-        ("darwin", glibc, []),
-        ("win32", glibc, []),
-    ):
-        monkeypatch.setattr(machine.sys, "platform", platform)
-        monkeypatch.setattr(machine.ctypes, "CDLL", lambda name, library=library: library)
-        machine.keep_memory(torch.device("cuda"))
-        assert not asked
-        machine.keep_memory(CPU)
-        assert asked == wanted
-        asked.clear()
-
-
 @pytest.mark.parametrize("count, words", [(1, "CPU, 1 thread"), (2, "CPU, 2 threads")])
 def test_a_cpu_is_described_by_its_threads(monkeypatch, count, words):
     monkeypatch.setattr(torch, "get_num_threads", lambda: count)
@@ -61,12 +42,12 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     for name in ("gpu", "", "CUDA"):
         with pytest.raises(ValueError, match="choose one of auto, cuda, mps, cpu"):
             pick_device(name)
-    with pytest.raises(ValueError, match="'cpu:x' is no device"):
+    with pytest.raises(ValueError, match="'cpu:x' is not a device"):
         pick_device("cpu:x")
 
 
 def test_several_processes_take_a_device_each_or_cpus(monkeypatch):
-    monkeypatch.setattr(machine, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(machine, "_has_kernels", lambda device: True)
@@ -96,32 +77,6 @@ def test_a_gpu_that_torch_was_not_built_for_is_named_and_left(monkeypatch):
     failure = "CUDA out of memory"
     with pytest.raises(RuntimeError, match="out of memory"):
         pick_device("auto")
-
-
-def test_the_compiler_s_needs_are_named(monkeypatch):
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
-    for kind, needed in (("cpu", r"compiler \S+; install"), ("cuda", "triton on a GPU; install")):
-        with pytest.raises(ValueError, match=needed):
-            machine.check_compiler(torch.device(kind))
-    for version in ((2, 8), (2, 14)):
-        monkeypatch.setattr(machine, "TORCH", version)
-        machine.check_compiler(torch.device("mps"))
-    monkeypatch.setattr(machine, "TORCH", (2, 7))
-    with pytest.raises(ValueError, match=r"torch 2\.8 or newer on Apple's GPUs"):
-        machine.check_compiler(torch.device("mps"))
-    monkeypatch.setattr(machine, "find_spec", lambda name: "found")
-    monkeypatch.delenv("CC", raising=False)
-    with pytest.raises(ValueError, match="C compiler on a GPU; install gcc, or set CC"):
-        machine.check_compiler(torch.device("cuda"))
-    monkeypatch.setenv("CC", "cc")
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
-    machine.check_compiler(torch.device("cuda"))
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 0))
-    with pytest.raises(ValueError, match="newer GPU than the Tesla P100-PCIE-16GB; leave it out"):
-        machine.check_compiler(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(("speedup", "wanted"), [(1.6, "bf16"), (1.0, "fp32"), (0.01, "fp32")])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_utils import train
+from cifar_utils import machine, train
 from cifar_utils.models import create_model
 from cifar_utils.recipes import Recipe
 from cifar_utils.speed import winograd
@@ -240,13 +240,13 @@ def test_a_recipe_can_ask_for_it(taken, painted_split):
 @needs_compiler
 def test_torch_compile_leaves_it_out(taken, painted_split, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
-    monkeypatch.setattr(train, "check_compiler", lambda device: None)
+    monkeypatch.setattr(machine, "check_compiler", lambda device: None)
     moved(painted_split(16), winograd=True, compile=True)
     assert not taken
 
 
 def test_a_training_that_has_to_do_without_says_so(painted_split, monkeypatch):
-    monkeypatch.setattr(train, "library", lambda: None)
+    monkeypatch.setattr(machine, "library", lambda: None)
     monkeypatch.setattr(winograd, "library", lambda: None)
     with pytest.warns(UserWarning, match=r"winograd\.c cannot be compiled"):
         moved(painted_split(16), winograd=True)

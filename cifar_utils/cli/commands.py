@@ -134,8 +134,9 @@ def _checked_recipe(options, name):
     """That recipe with the flags' changes; all that can be refused before the data is touched."""
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
-    from cifar_utils.machine import check_compiler, pick_device, pick_precision
+    from cifar_utils.machine import pick_device, pick_precision
     from cifar_utils.models import MODELS, build
+    from cifar_utils.speed.compile import check_compiler
     from cifar_utils.train import check_model
 
     recipe = get_recipe(name).changed(**_recipe_changes(options))
@@ -497,7 +498,7 @@ def lr_find_command(options):
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.models import build
-    from cifar_utils.train import lr_range_test
+    from cifar_utils.range_test import lr_range_test
 
     recipe = _checked_recipe(options, options.recipe or "compact")
     _writable(options.out)

@@ -293,43 +293,31 @@ def estimate(recipe, train, *, steps=10):
     A few steps are measured, augmentation included, on a throw-away network: at least four, and at
     most for 5 seconds. They are steps of the training's end, where images have their full size.
     """
-    from cifar_utils.machine import (
-        describe,
-        keep_memory,
-        layout,
-        make_scaler,
-        pick_device,
-        pick_precision,
-    )
+    from cifar_utils.machine import Machine
     from cifar_utils.models import build
     from cifar_utils.optim import make_optimizer
     from cifar_utils.train import AugmentedBatches, find_teacher, train_one_epoch
 
-    device = pick_device()
-    precision = pick_precision("auto", device)
-    keep_memory(device)  # as fit does
-    model = build(recipe, train.classes)
-    model.to(device, memory_format=layout(device))
+    machine = Machine.pick(winograd=recipe.winograd)
+    model = machine.place(build(recipe, train.classes))
     optimizer = make_optimizer(model, recipe)
-    batches = AugmentedBatches(train.to(device), recipe, epoch=1)
-    rest = {
-        "precision": precision,
-        "scaler": make_scaler(device, precision),
-        "teacher": find_teacher(recipe, train.classes, device),
-    }
+    batches = AugmentedBatches(train.to(machine.device), recipe, epoch=1)
+    teacher = find_teacher(recipe, train.classes, machine)
     times, began = [], time.perf_counter()
     while len(times) < 4 or (len(times) < steps and time.perf_counter() - began < 5):
         start = time.perf_counter()
         batch = batches[len(times) % len(batches)]
-        train_one_epoch(model, [batch], optimizer, recipe, span=(1.0, 1.0), **rest)
+        train_one_epoch(
+            model, [batch], optimizer, recipe, machine=machine, teacher=teacher, span=(1.0, 1.0)
+        )
         times.append(time.perf_counter() - start)
     step = statistics.median(times[2:])  # the first two also compile kernels and ask for memory
     seconds = step * len(batches) * recipe.epochs
     print(
         f"{recipe.model}, {recipe.epochs} epochs of {len(train):,} images: "
-        f"about {duration(seconds)} of training on {describe(device)} ({precision})"
+        f"about {duration(seconds)} of training on {machine} ({machine.precision})"
     )
-    if device.type == "cpu" and seconds > LONG:
+    if machine.device.type == "cpu" and seconds > LONG:
         print(f"To shorten it: fewer epochs, fewer images (train[:10_000]), or a GPU: {where()[1]}")
     return seconds
 

@@ -17,7 +17,7 @@ import torch
 from cifar_utils import __version__
 from cifar_utils.augment import augment
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import describe, generator, keep_memory, layout, make_scaler, wait
+from cifar_utils.machine import Machine, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
@@ -174,16 +174,15 @@ def time_models(names, device, precisions, *, images=128, times=5):
     A training step is forward, backward and SGD on a batch of `images`, without augmentation.
     training_ratio: its median over that in the first of `precisions`.
     """
-    keep_memory(device)  # as fit does
     batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
     rows = []
     for name in names:
         first = None
         for precision in precisions:
-            recipe = Recipe(model=name, lr=1e-4)
-            model = create_model(name, seed=0).to(device, memory_format=layout(device))
+            machine = Machine.pick(device, precision)
+            model = machine.place(create_model(name, seed=0))
             work = {
-                "training": _training_step(model, batch, labels, recipe, precision),
+                "training": _training_step(model, batch, labels, machine),
                 "inference": lambda model=model, precision=precision: predict(
                     model, batch, batch_size=images, precision=precision
                 ),
@@ -198,16 +197,10 @@ def time_models(names, device, precisions, *, images=128, times=5):
     return rows
 
 
-def _training_step(model, batch, labels, recipe, precision):
+def _training_step(model, batch, labels, machine):
+    recipe = Recipe(model="timed", lr=1e-4)
     optimizer = make_optimizer(model, recipe)
-    scaler = make_scaler(batch.device, precision)
-
-    def step():
-        train_one_epoch(
-            model, [(batch, labels)], optimizer, recipe, precision=precision, scaler=scaler
-        )
-
-    return step
+    return lambda: train_one_epoch(model, [(batch, labels)], optimizer, recipe, machine=machine)
 
 
 def _random_images(count, device):

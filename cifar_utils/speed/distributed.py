@@ -1,28 +1,34 @@
 """Several processes, on one machine or on many, that train one network together.
 
 torchrun starts them, as in `torchrun --nproc-per-node=2 -m cifar_utils train …`. Each holds the
-whole network and takes its part of every batch; gradients are added up over all of them, so the
-result is that of one process with the same batches, to rounding. They talk through
-torch.distributed: gloo on CPUs, NCCL on GPUs. In a process that is alone every function here leaves
-things as they are.
+whole network and takes its part of every batch. torch's DistributedDataParallel averages their
+gradients while the backward pass still runs, so the result is that of one process with the same
+batches, up to rounding. They talk through torch.distributed: gloo on CPUs, NCCL on GPUs. In a
+process that is alone every function here leaves things as they are.
 """
 
 import os
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from cifar_utils.errors import CifarError
 
+Value = TypeVar("Value")
+
 
 @contextmanager
-def together():
+def together() -> Iterator[None]:
     """Inside it, this process works with the others that torchrun has started, if any.
 
-    Where there are GPUs, each process takes one: that of its number on its machine. Raises
-    CifarError where there are too few.
+    If there are GPUs, each process takes the one of its own number on its machine. Raises
+    CifarError if there are too few.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield
@@ -38,41 +44,37 @@ def together():
         torch.cuda.set_device(number)
     dist.init_process_group(backend)
     yield
-    # Only where all went well: a process that fails has to end at once, so that torchrun ends the
+    # Only if all went well: a process that fails has to end at once, so that torchrun ends the
     # others, which wait for it. They leave together: on a busy machine one that was done early was
-    # seen to abort at its end (most likely a thread of gloo's that still held what was sent last),
-    # and torchrun then ends the first one, too, before it has tested and written.
+    # seen to abort at its end, and torchrun then ends the first one, too, before it has written.
     dist.barrier()
     dist.destroy_process_group()
 
 
-def rank():
-    """This process's number; 0 is the one that prints and writes."""
+def rank() -> int:
+    """This process's number. Number 0 prints and writes."""
     return dist.get_rank() if _connected() else 0
 
 
-def world_size():
+def world_size() -> int:
     """How many processes work together."""
     return dist.get_world_size() if _connected() else 1
 
 
-def _connected():
+def _connected() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def share_of(batch):
-    """This process's part of a tensor that all of them hold: some of its rows, in their order.
+def share_of(batch: Tensor) -> Tensor:
+    """This process's rows of a tensor that all processes hold, in their order.
 
-    The parts differ by one row at most; those of a short batch may be empty.
+    The parts differ by one row at most. A part of a short batch may be empty.
     """
     return batch if world_size() == 1 else batch.tensor_split(world_size())[rank()]
 
 
-def broadcast(value):
-    """The first process's `value`: what each would measure for itself, or the first alone knows.
-
-    It is any object that can be pickled, tensors included.
-    """
+def broadcast(value: Value) -> Value:
+    """The first process's `value`, any object that can be pickled, in all processes."""
     values = [value]
     if world_size() > 1:
         dist.broadcast_object_list(values)
@@ -80,11 +82,11 @@ def broadcast(value):
 
 
 @torch.no_grad()
-def all_reduce(*tensors):
+def all_reduce(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over all processes, in place.
 
     Every process must give tensors of the same shapes in the same order. Those of one dtype travel
-    as one message, since many small ones would each cost a round trip.
+    as one message, because many small ones would each cost a round trip.
     """
     if world_size() == 1:
         return
@@ -97,43 +99,39 @@ def all_reduce(*tensors):
             tensor.copy_(part.view(tensor.shape))
 
 
-def all_reduce_gradients(model):
-    """Sum the gradients over all processes, whose losses are parts of the whole batch's mean."""
-    all_reduce(*(weight.grad for weight in model.parameters() if weight.grad is not None))
+def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
+    """The network to call in training, so that all processes train `model` as one.
 
-
-def same_start(model):
-    """Give all processes the first one's weights, for unseeded ones differ."""
+    All start from the first one's weights. Batch norm sees the whole batch, and each gradient is
+    the mean over all processes. some_rest: some weights stop learning before the training ends.
+    """
     if world_size() == 1:
-        return
-    state = list(model.state_dict().values())
-    # A sum in which only the first process's weights are not zero: all_reduce packs them into
-    # one message per dtype, where dist.broadcast would send one per tensor.
-    if rank():
-        for tensor in state:
-            tensor.zero_()
-    all_reduce(*state)
+        return model
+    if next(model.parameters()).device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # swaps the layers inside `model`
+    else:
+        for layer in model.modules():
+            if type(layer) is nn.BatchNorm2d:
+                layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
+    with warnings.catch_warnings():  # until the first weights rest, torch sees nothing unused
+        warnings.filterwarnings("ignore", message="find_unused_parameters")
+        return DistributedDataParallel(
+            model, broadcast_buffers=False, find_unused_parameters=some_rest
+        )
 
 
-# --- batch norm -----------------------------------------------------------------------------------
-
-
-def share_batch_norm(model):
-    """Let the network's batch norm see the whole batch, of which this process has a part."""
-    if world_size() == 1:
-        return
-    for layer in model.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = SharedBatchNorm2d  # the same weights and statistics, another forward
+# --- batch norm on CPUs ---------------------------------------------------------------------------
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with mean and variance over the images of all processes.
 
-    nn.SyncBatchNorm is the same for GPUs alone.
+    nn.SyncBatchNorm does the same, but on GPUs only.
     """
 
-    def forward(self, maps):
+    def forward(self, maps: Tensor) -> Tensor:
+        assert self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None and self.momentum is not None
         if not self.training or world_size() == 1:
             return super().forward(maps)
         values = maps.to(self.running_mean.dtype)  # autocast's 16 bits are too few for sums

@@ -1,0 +1,197 @@
+"""A training as it stands, and the folder that keeps it, so that it can be resumed."""
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from filelock import FileLock, Timeout
+
+from cifar_utils.checkpoints import WeightsInfo, load_checkpoint, save_checkpoint, save_weights
+from cifar_utils.data import Split
+from cifar_utils.errors import CifarError
+from cifar_utils.explain import forget_heatmaps, has_heatmaps
+from cifar_utils.history import History
+from cifar_utils.machine import Machine
+from cifar_utils.recipes import Recipe
+from cifar_utils.speed.distributed import broadcast, rank
+
+
+@dataclass
+class Run:
+    """All that changes while a network is trained: what `log` sees and a checkpoint keeps.
+
+    images: the fingerprint of the training images. classes: their names.
+    """
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    machine: Machine
+    history: History
+    images: str = ""
+    classes: tuple[str, ...] = ()
+    compile_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return str(self.history.epochs[-1])
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
+        they are. Random numbers need no keeping, because each epoch seeds its own."""
+        return {
+            "model": copy.deepcopy(self.model.state_dict()),
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "scaler": self.machine.scaler.state_dict(),
+            "history": self.history.to_json(),
+            "precision": self.history.precision,
+            "images": self.images,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`. Raises CifarError if it is of another recipe or other images."""
+        history = History.from_json(state["history"])
+        if history.recipe != self.history.recipe:
+            raise CifarError("the checkpoint was made with another recipe")
+        if self.images != state.get("images", self.images):  # older checkpoints do not name them
+            raise CifarError(
+                "the run was started on other training images, labels or classes, or in another "
+                "order; resume it on the same data"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors
+        if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
+            self.machine.scaler.load_state_dict(state["scaler"])
+        if len(history.epochs) > history.recipe.epochs:  # nothing is left to be trained here
+            self.history = history
+            return
+        here, device = self.history, history.device
+        if here.device != device.rpartition(", then ")[2]:
+            device = f"{device}, then {here.device}"
+        self.history = replace(here, epochs=history.epochs, device=device)
+
+
+class RunFolder:
+    """The folder of one run, for notebooks as for `cifar train`.
+
+        with RunFolder("runs/compact") as folder:
+            fit(model, cifar.train, cifar.val, recipe, log=folder.save, resume=folder.state(recipe))
+
+    It holds history.json, weights.safetensors (last epoch), best.safetensors (best on validation)
+    and checkpoint.pt, all written anew after each epoch, and cam/ with heatmaps, if any are kept.
+    Run the same lines again, and the training goes on where it stopped. Inside `with` no other
+    process can train into the folder. Of several processes the first alone touches it.
+
+    Args:
+        resume: go on with the run that the folder holds, if any.
+        overwrite: replace it. With neither, a folder that holds a run is refused.
+    """
+
+    def __init__(self, path: str | Path, *, resume: bool = True, overwrite: bool = False) -> None:
+        self.path = Path(path).expanduser()
+        self.resume, self.overwrite = resume, overwrite
+        self.saved = False  # whether --resume could go on from here
+        self._lock = FileLock(self.path / ".lock")
+
+    def __enter__(self) -> Self:
+        if rank() == 0 and self.path.is_dir():
+            self._take()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._lock.release()
+
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run that is to be resumed, or None if there is none."""
+        state = self._checkpoint()
+        return History.from_json(state["history"]).recipe if state else None
+
+    def state(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What `fit` takes as `resume`: the checkpoint, or None for a run that starts anew.
+
+        Raises CifarError if a run is there that is not to be resumed or replaced, if it was started
+        by another recipe, and if it lacks its checkpoint or that is damaged.
+        """
+        state = self._checkpoint()
+        if state:
+            kept = History.from_json(state["history"]).recipe
+            for name, value in recipe.as_dict().items():
+                if value != getattr(kept, name):
+                    raise CifarError(
+                        f"the run in {self.path} was started with {name} {getattr(kept, name)}, "
+                        f"not {value}; resuming keeps its recipe"
+                    )
+        self.saved = bool(state)
+        return state
+
+    def check_data(self, state: dict[str, Any], train: Split, val: Split) -> None:
+        """Raise CifarError, naming both, if the run was started on other data than these splits."""
+        was = History.from_json(state["history"])
+        if (was.source, was.train_images, was.val_images) != (train.source, len(train), len(val)):
+            raise CifarError(
+                f"the run was started on {was.source} with {was.train_images:,} training and "
+                f"{was.val_images:,} validation images, not on {train.source} with "
+                f"{len(train):,} and {len(val):,}; give the same --data, --source, --limit "
+                "and --validation"
+            )
+
+    def save(self, run: Run) -> None:
+        """Write all files of a run after an epoch. The checkpoint comes last: it vouches for the
+        rest. At epoch 0 the run that this one replaces loses its checkpoint and heatmaps."""
+        row = run.history.epochs[-1]
+        if row.epoch == 0:  # only now, because `fit` has refused nothing
+            self._take()
+            (self.path / "checkpoint.pt").unlink(missing_ok=True)
+            forget_heatmaps(self.path / "cam")
+        info = WeightsInfo(run.history.recipe, run.history.source, run.classes, row.epoch)
+        save_weights(self.path / "weights.safetensors", run.model, info)
+        if run.history.best is row:
+            save_weights(self.path / "best.safetensors", run.model, info)
+        elif run.history.best is None:  # a run that this one replaces may have left its own
+            (self.path / "best.safetensors").unlink(missing_ok=True)
+        run.history.save(self.path / "history.json")
+        save_checkpoint(self.path / "checkpoint.pt", run.state())
+        self.saved = True
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        return broadcast(self._read() if rank() == 0 else None)
+
+    def _read(self) -> dict[str, Any] | None:
+        checkpoint = self.path / "checkpoint.pt"
+        names = (checkpoint.name, "weights.safetensors", "best.safetensors", "history.json")
+        held = any((self.path / name).exists() for name in names)
+        held = held or has_heatmaps(self.path / "cam")
+        if held and not self.resume and not self.overwrite:
+            raise CifarError(
+                f"{self.path} holds a run already; add --resume to go on with it, --overwrite to "
+                "replace it, or choose another --out"
+            )
+        if not self.resume:
+            return None
+        if checkpoint.exists():
+            return load_checkpoint(checkpoint)
+        if held and not self.overwrite:
+            raise CifarError(
+                f"{self.path} holds a run without checkpoint.pt, which --resume needs; add "
+                "--overwrite to replace it, or choose another --out"
+            )
+        return None
+
+    def _take(self) -> None:
+        """Hold the folder's lock from now on. Raises CifarError if another process holds it."""
+        if self._lock.is_locked:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise CifarError(
+                f"another training writes to {self.path} right now (if not, delete "
+                f"{self._lock.lock_file}); choose another --out"
+            ) from None
+        except (NotImplementedError, OSError):
+            pass  # some network drives know no locks

@@ -1,0 +1,23 @@
+"""Memory that a process keeps, because asking the system for it again and again takes time."""
+
+import ctypes
+import sys
+
+import torch
+
+
+def keep_memory(device: torch.device) -> None:
+    """Let this process keep the memory that it has freed: the next step needs as much again.
+
+    glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
+    interruption and 4 KiB of zeros. Never mapping buffers one by one (M_MMAP_MAX), never trimming
+    (M_TRIM_THRESHOLD) and asking for more at a time (M_TOP_PAD) avoids that: see `man mallopt`. It
+    changes the whole process, for good. It does nothing if `device` is a GPU, which keeps its own
+    memory, and on systems and C libraries without mallopt. Used in notebook 07.
+    """
+    if device.type != "cpu" or sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
+            mallopt(option, value)
