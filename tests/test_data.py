@@ -30,6 +30,7 @@ from PIL import Image
 
 from cifar_utils import data
 from cifar_utils.cli.main import main
+from cifar_utils.sources import cache, cifar10, files, local, synthetic
 
 REAL = os.environ.get("CIFAR10_ROOT")
 
@@ -47,11 +48,11 @@ def sealed(tmp_path, monkeypatch):
         images = torch.full((count, 3, 32, 32), 100 + seed, dtype=torch.uint8)
         return images, torch.arange(count) % 10
 
-    monkeypatch.setattr(data.synthetic, "draw", draw)
+    monkeypatch.setattr(synthetic, "draw", draw)
     with socket.socket() as held:  # bound and not listening: every connection is refused
         held.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{held.getsockname()[1]}/{data.ARCHIVE}"
-        monkeypatch.setattr(data, "MIRRORS", (url,))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}/{cifar10.ARCHIVE}"
+        monkeypatch.setattr(cifar10, "MIRRORS", (url,))
         yield
 
 
@@ -59,19 +60,20 @@ def sealed(tmp_path, monkeypatch):
 def official(monkeypatch):
     """Seven files as the official ones, with 20 images each, and the MD5 that they should have."""
     random = np.random.default_rng(0)
-    files, rows, labels = {}, [], []
-    for name in data.MD5:
+    contents, rows, labels = {}, [], []
+    for name in cifar10.MD5:
         if name == "batches.meta":
-            files[name] = pickle.dumps({b"label_names": [c.encode() for c in data.CLASSES]})
+            contents[name] = pickle.dumps({b"label_names": [c.encode() for c in data.CLASSES]})
             continue
         rows.append(random.integers(0, 256, (20, 3072), dtype=np.uint8))
         labels.append(random.permutation(np.arange(20) % 10).tolist())
-        files[name] = pickle.dumps({b"data": rows[-1], b"labels": labels[-1]})
-    archive = tar_of({f"{data.BATCHES}/{name}": content for name, content in files.items()})
-    digests = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
-    monkeypatch.setattr(data, "MD5", digests)
-    monkeypatch.setattr(data, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
-    return SimpleNamespace(files=files, archive=archive, rows=rows, labels=labels)
+        contents[name] = pickle.dumps({b"data": rows[-1], b"labels": labels[-1]})
+    archive = tar_of({f"{cifar10.BATCHES}/{name}": content for name, content in contents.items()})
+    digests = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    for name, digest in digests.items():
+        monkeypatch.setitem(cifar10.MD5, name, digest)
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    return SimpleNamespace(files=contents, archive=archive, rows=rows, labels=labels)
 
 
 def tar_of(contents):
@@ -87,7 +89,7 @@ def tar_of(contents):
 @pytest.fixture
 def root(official, tmp_path):
     """A folder that holds the miniature official files."""
-    folder = tmp_path / "root" / data.BATCHES
+    folder = tmp_path / "root" / cifar10.BATCHES
     folder.mkdir(parents=True)
     for name, content in official.files.items():
         (folder / name).write_bytes(content)
@@ -105,12 +107,12 @@ def mirror(official, tmp_path, monkeypatch):
 
     folder = tmp_path / "served"
     folder.mkdir()
-    (folder / data.ARCHIVE).write_bytes(official.archive)
+    (folder / cifar10.ARCHIVE).write_bytes(official.archive)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(data, "MIRRORS", (f"{url}/lacking", f"{url}/{data.ARCHIVE}"))
+    monkeypatch.setattr(cifar10, "MIRRORS", (f"{url}/lacking", f"{url}/{cifar10.ARCHIVE}"))
     yield SimpleNamespace(asked=asked, folder=folder)
     server.shutdown()
     thread.join()
@@ -186,7 +188,7 @@ def test_validation_depends_on_the_seed_alone(root):
 
 def test_files_may_lie_in_the_root_itself(root):
     cifar = data.load(root, validation=10)
-    assert same(data.load(root / data.BATCHES, validation=10), cifar)
+    assert same(data.load(root / cifar10.BATCHES, validation=10), cifar)
 
 
 def test_root_is_the_argument_else_the_environment_else_the_home_folder(root, monkeypatch):
@@ -226,7 +228,7 @@ def test_missing_files_are_downloaded_and_told_apart_from_the_stand_in(
     assert cifar.source == "cifar10"
     assert torch.equal(cifar.test.images, images_of(official.rows[5]))
     shown = capsys.readouterr().err
-    assert "100%" in shown and data.ARCHIVE in shown and "NOT CIFAR-10" not in shown
+    assert "100%" in shown and cifar10.ARCHIVE in shown and "NOT CIFAR-10" not in shown
     assert any("lacking" in line for line in mirror.asked), "the first mirror was not tried first"
     count = len(mirror.asked)
     assert same(data.load(root, validation=0), cifar)
@@ -234,18 +236,18 @@ def test_missing_files_are_downloaded_and_told_apart_from_the_stand_in(
 
 
 def test_archive_that_is_there_needs_no_network(official, tmp_path):
-    (tmp_path / data.ARCHIVE).write_bytes(official.archive)
+    (tmp_path / cifar10.ARCHIVE).write_bytes(official.archive)
     assert data.load(tmp_path, source="cifar10", validation=10).source == "cifar10"
 
 
 def test_archive_with_wrong_md5_is_replaced(official, mirror, tmp_path):
-    (tmp_path / data.ARCHIVE).write_bytes(official.archive[:-100])
+    (tmp_path / cifar10.ARCHIVE).write_bytes(official.archive[:-100])
     assert data.load(tmp_path, source="cifar10", validation=10).source == "cifar10"
-    assert (tmp_path / data.ARCHIVE).read_bytes() == official.archive
+    assert (tmp_path / cifar10.ARCHIVE).read_bytes() == official.archive
 
 
 def test_archive_with_wrong_md5_is_never_opened(official, tmp_path, monkeypatch):
-    (tmp_path / data.ARCHIVE).write_bytes(official.archive[:-100])
+    (tmp_path / cifar10.ARCHIVE).write_bytes(official.archive[:-100])
     opened = []
     monkeypatch.setattr(tarfile, "open", lambda *a, **k: opened.append(a))
     with pytest.raises(ConnectionError):
@@ -254,28 +256,32 @@ def test_archive_with_wrong_md5_is_never_opened(official, tmp_path, monkeypatch)
 
 
 def test_only_the_seven_files_leave_the_archive(official, tmp_path, monkeypatch):
-    members = {f"{data.BATCHES}/{name}": content for name, content in official.files.items()}
-    extra = {"../outside": b"", f"{data.BATCHES}/../../outside": b"", f"{data.BATCHES}/more": b""}
+    members = {f"{cifar10.BATCHES}/{name}": content for name, content in official.files.items()}
+    extra = {
+        "../outside": b"",
+        f"{cifar10.BATCHES}/../../outside": b"",
+        f"{cifar10.BATCHES}/more": b"",
+    }
     archive = tar_of(extra | members)
-    monkeypatch.setattr(data, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
     root = tmp_path / "a" / "root"
     root.mkdir(parents=True)
-    (root / data.ARCHIVE).write_bytes(archive)
+    (root / cifar10.ARCHIVE).write_bytes(archive)
     data.load(root, source="cifar10", validation=10)
-    assert {path.name for path in (root / data.BATCHES).iterdir()} == set(official.files)
+    assert {path.name for path in (root / cifar10.BATCHES).iterdir()} == set(official.files)
     assert not list(tmp_path.rglob("outside"))
 
 
 def test_no_mirror_says_which_were_tried_and_what_to_do(official, tmp_path):
     with pytest.raises(ConnectionError) as caught:
         data.load(tmp_path, source="cifar10")
-    host = data.MIRRORS[0].split("/")[2]
-    for part in (f"{host}: no answer", data.ARCHIVE, str(tmp_path), "source 'synthetic'"):
+    host = cifar10.MIRRORS[0].split("/")[2]
+    for part in (f"{host}: no answer", cifar10.ARCHIVE, str(tmp_path), "source 'synthetic'"):
         assert part in str(caught.value)
 
 
 def test_published_mirrors_and_digests_are_well_formed():
-    digests = [data.ARCHIVE_MD5, *data.MD5.values()]
+    digests = [cifar10.ARCHIVE_MD5, *cifar10.MD5.values()]
     assert all(len(digest) == 32 and int(digest, 16) >= 0 for digest in digests)
     assert len(set(digests)) == 8
     assert data.CLASSES[3] == "cat" and len(set(data.CLASSES)) == 10
@@ -299,10 +305,10 @@ def test_harmful_pickle_does_harm_when_opened(tmp_path):  # so that its absence 
     assert (tmp_path / "marker").exists()
 
 
-@pytest.mark.parametrize("name", data.MD5)
+@pytest.mark.parametrize("name", cifar10.MD5)
 def test_pickle_with_wrong_md5_is_never_opened(root, tmp_path, name):
     marker = tmp_path / "marker"
-    (root / data.BATCHES / name).write_bytes(pickle.dumps(Harmful(marker)))
+    (root / cifar10.BATCHES / name).write_bytes(pickle.dumps(Harmful(marker)))
     with pytest.raises(ValueError, match=f"{name} has not the published MD5.*no mirror"):
         data.load(root, source="cifar10", validation=10)
     assert data.load(root, source="auto", validation=10).source == "synthetic"
@@ -311,8 +317,8 @@ def test_pickle_with_wrong_md5_is_never_opened(root, tmp_path, name):
 
 def test_pickle_that_changes_after_the_check_is_never_opened(root, tmp_path, monkeypatch):
     marker = tmp_path / "marker"
-    (root / data.BATCHES / "data_batch_2").write_bytes(pickle.dumps(Harmful(marker)))
-    monkeypatch.setattr(data.files, "md5", lambda path: data.MD5[path.name])
+    (root / cifar10.BATCHES / "data_batch_2").write_bytes(pickle.dumps(Harmful(marker)))
+    monkeypatch.setattr(files, "md5", lambda path: cifar10.MD5[path.name])
     with pytest.raises(ValueError, match="data_batch_2 has not the published MD5"):
         data.load(root, source="cifar10", validation=10)
     assert not marker.exists()
@@ -322,23 +328,23 @@ def test_all_that_is_unpickled_has_the_right_md5(root, monkeypatch):
     opened, loads = [], pickle.loads
     monkeypatch.setattr(pickle, "loads", lambda b, **k: opened.append(b) or loads(b, **k))
     data.load(root, source="cifar10", validation=10)
-    assert {hashlib.md5(content).hexdigest() for content in opened} <= set(data.MD5.values())
+    assert {hashlib.md5(content).hexdigest() for content in opened} <= set(cifar10.MD5.values())
     assert len(opened) == 6
 
 
 @pytest.mark.parametrize("damage", [b"", b"other bytes"])
 def test_damaged_file_is_mended_from_the_archive(official, root, damage):
-    (root / data.ARCHIVE).write_bytes(official.archive)
-    (root / data.BATCHES / "test_batch").write_bytes(damage)
+    (root / cifar10.ARCHIVE).write_bytes(official.archive)
+    (root / cifar10.BATCHES / "test_batch").write_bytes(damage)
     cifar = data.load(root, source="cifar10", validation=0)
     assert torch.equal(cifar.test.images, images_of(official.rows[5]))
-    assert (root / data.BATCHES / "test_batch").read_bytes() == official.files["test_batch"]
+    assert (root / cifar10.BATCHES / "test_batch").read_bytes() == official.files["test_batch"]
 
 
 def test_damaged_or_missing_file_is_mended_from_a_mirror(root, mirror):
-    (root / data.BATCHES / "data_batch_1").write_bytes(b"damaged")
+    (root / cifar10.BATCHES / "data_batch_1").write_bytes(b"damaged")
     assert data.load(root, validation=10).source == "cifar10"
-    (root / data.BATCHES / "data_batch_1").unlink()
+    (root / cifar10.BATCHES / "data_batch_1").unlink()
     assert data.load(root, validation=10).source == "cifar10"
 
 
@@ -355,14 +361,14 @@ def test_second_load_opens_no_pickle(root, monkeypatch):
 
 def test_file_that_changes_makes_the_cache_invalid(root):
     data.load(root, validation=10)
-    (root / data.BATCHES / "data_batch_3").write_bytes(b"changed")
+    (root / cifar10.BATCHES / "data_batch_3").write_bytes(b"changed")
     with pytest.raises(ValueError, match="data_batch_3"):
         data.load(root, source="cifar10", validation=10)
 
 
 def test_file_that_is_touched_is_decoded_anew(root, monkeypatch):
     data.load(root, validation=10)
-    os.utime(root / data.BATCHES / "batches.meta", ns=(0, 0))
+    os.utime(root / cifar10.BATCHES / "batches.meta", ns=(0, 0))
     forbid_unpickling(monkeypatch)
     with pytest.raises(AssertionError, match="a pickle was opened"):
         data.load(root, validation=10)
@@ -392,12 +398,12 @@ def test_an_archive_in_a_read_only_folder_is_unpacked_in_the_home_folder(
 ):
     given = tmp_path / "given"
     given.mkdir()
-    (given / data.ARCHIVE).write_bytes(official.archive)
+    (given / cifar10.ARCHIVE).write_bytes(official.archive)
     monkeypatch.setattr(os, "access", lambda *_: False)
     for _ in range(2):
         assert data.load(given, validation=10).source == "cifar10"
-    assert [path.name for path in given.iterdir()] == [data.ARCHIVE]
-    assert data.official_folder(given) not in (None, given, given / data.BATCHES)
+    assert [path.name for path in given.iterdir()] == [cifar10.ARCHIVE]
+    assert cifar10.official_folder(given) not in (None, given, given / cifar10.BATCHES)
 
 
 def test_what_a_read_only_folder_lacks_is_downloaded_to_the_home_folder(
@@ -415,18 +421,18 @@ def test_what_a_read_only_folder_lacks_is_downloaded_to_the_home_folder(
 def test_a_damaged_file_in_a_read_only_folder_is_replaced_in_the_home_folder(
     root, official, monkeypatch, capsys
 ):
-    (root / data.BATCHES / "data_batch_2").write_bytes(b"damaged")
-    (root / data.ARCHIVE).write_bytes(official.archive)
+    (root / cifar10.BATCHES / "data_batch_2").write_bytes(b"damaged")
+    (root / cifar10.ARCHIVE).write_bytes(official.archive)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert data.load(root, source="cifar10", validation=10).source == "cifar10"
-    assert (root / data.BATCHES / "data_batch_2").read_bytes() == b"damaged"
+    assert (root / cifar10.BATCHES / "data_batch_2").read_bytes() == b"damaged"
     assert f"{root} cannot be written to; CIFAR-10 goes to " in capsys.readouterr().err
 
 
 def test_the_data_command_reads_the_files_although_there_is_a_cache(root, capsys):
     main(["data", "--root", str(root)])
     assert f"7 in {root}" in capsys.readouterr().out
-    file = root / data.BATCHES / "data_batch_2"
+    file = root / cifar10.BATCHES / "data_batch_2"
     about, content = file.stat(), bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -447,13 +453,13 @@ def test_two_read_only_folders_do_not_share_a_cache(root, tmp_path, monkeypatch)
 
 def test_cache_that_cannot_be_written_is_a_warning_and_no_error(root, monkeypatch):
     expected = data.load(root, validation=10)
-    for cache in root.glob("*.safetensors"):
-        cache.unlink()
+    for kept in root.glob("*.safetensors"):
+        kept.unlink()
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data.files, "write_whole", full)
+    monkeypatch.setattr(files, "write_whole", full)
     with pytest.warns(UserWarning, match="No space left"):
         cifar = data.load(root, validation=10)
     assert same(cifar, expected)
@@ -478,7 +484,7 @@ def test_auto_without_files_and_network_announces_the_stand_in_every_time(tmp_pa
 
 
 def test_auto_with_damaged_files_and_no_network_says_which_file(root, capsys):
-    (root / data.BATCHES / "data_batch_4").write_bytes(b"damaged")
+    (root / cifar10.BATCHES / "data_batch_4").write_bytes(b"damaged")
     assert data.load(root, validation=10).source == "synthetic"
     err = capsys.readouterr().err
     assert "THIS IS NOT CIFAR-10" in err and "data_batch_4" in err
@@ -496,11 +502,11 @@ def test_stand_in_draws_test_images_from_another_seed(tmp_path):
 
 
 def test_stand_in_is_drawn_once_for_each_version(tmp_path, monkeypatch):
-    drawn, draw = [], data.synthetic.draw
+    drawn, draw = [], synthetic.draw
     fake = lambda count, *, seed: drawn.append(count) or draw(count, seed=seed)  # noqa: E731
-    monkeypatch.setattr(data.synthetic, "draw", fake)
+    monkeypatch.setattr(synthetic, "draw", fake)
     for version, counts in (("a", 2), ("a", 2), ("b", 4)):
-        monkeypatch.setattr(data.synthetic, "VERSION", version, raising=False)
+        monkeypatch.setattr(synthetic, "VERSION", version, raising=False)
         data.load(tmp_path, source="synthetic", validation=10)
         assert len(drawn) == counts
     assert drawn[:2] == [50_000, 10_000]
@@ -539,7 +545,7 @@ def test_folder_gives_every_picture_with_the_name_of_its_folder(pictures):
 def test_folder_is_read_once_until_a_picture_comes_or_changes(pictures, monkeypatch):
     root, pixels = pictures
     read, read_image = [], data.read_image
-    monkeypatch.setattr(data, "read_image", lambda path: read.append(path) or read_image(path))
+    monkeypatch.setattr(local, "read_image", lambda path: read.append(path) or read_image(path))
 
     def load():
         read.clear()
@@ -1060,11 +1066,11 @@ def test_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def real():
     """The real files, decoded afresh; skips without them."""
-    folder = data.official_folder(Path(REAL)) if REAL else None
-    if folder is None or folder.name != data.BATCHES:
+    folder = cifar10.official_folder(Path(REAL)) if REAL else None
+    if folder is None or folder.name != cifar10.BATCHES:
         pytest.skip("$CIFAR10_ROOT holds no official files")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data.files, "cached", lambda path, stamp, make: make())
+        patch.setattr(cache, "cached", lambda path, stamp, make: make())
         return data.load(folder.parent, source="cifar10", validation=0), folder.parent
 
 
@@ -1100,19 +1106,19 @@ def test_real_classes_are_balanced(real):
 
 
 def test_damaged_files_in_the_root_itself_are_fetched_afresh(root, mirror):
-    (root / data.BATCHES / "data_batch_1").write_bytes(b"damaged")
-    assert data.load(root / data.BATCHES, source="cifar10", validation=10).source == "cifar10"
+    (root / cifar10.BATCHES / "data_batch_1").write_bytes(b"damaged")
+    assert data.load(root / cifar10.BATCHES, source="cifar10", validation=10).source == "cifar10"
 
 
 def test_mended_files_are_cached_like_any(root, mirror, monkeypatch):
-    (root / data.BATCHES / "data_batch_1").write_bytes(b"damaged")
+    (root / cifar10.BATCHES / "data_batch_1").write_bytes(b"damaged")
     data.load(root, validation=10)
     forbid_unpickling(monkeypatch)
     data.load(root, validation=10)
 
 
 def test_the_official_archive_counts_whatever_lies_beside_it(official, tmp_path):
-    (tmp_path / data.ARCHIVE).write_bytes(official.archive)
+    (tmp_path / cifar10.ARCHIVE).write_bytes(official.archive)
     (tmp_path / "train").mkdir()
     assert data.load(tmp_path, validation=10).source == "cifar10"
 

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from cifar_utils.sources import files
+from cifar_utils.sources import cache, files
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.md5(CONTENT).hexdigest()
@@ -319,7 +319,7 @@ def make():
 
 def test_cache_makes_once_for_each_stamp(tmp_path, make):
     path = tmp_path / "new" / "cache"
-    values = [files.cached(path, stamp, make)["images"] for stamp in ("a", "a", "b", "b", "a")]
+    values = [cache.cached(path, stamp, make)["images"] for stamp in ("a", "a", "b", "b", "a")]
     assert [value.unique().tolist() for value in values] == [[1], [1], [2], [2], [3]]
     assert all(value.dtype == torch.uint8 and value.shape == (4, 3) for value in values)
     assert list(path.parent.iterdir()) == [path]
@@ -328,10 +328,10 @@ def test_cache_makes_once_for_each_stamp(tmp_path, make):
 @pytest.mark.parametrize("kept", [0, 4, 20, -1])
 def test_cache_that_was_cut_short_is_made_again(tmp_path, make, kept):
     path = tmp_path / "cache"
-    files.cached(path, "a", make)
+    cache.cached(path, "a", make)
     path.write_bytes(path.read_bytes()[:kept])
-    assert files.cached(path, "a", make)["images"].unique().tolist() == [2]
-    assert files.cached(path, "a", make)["images"].unique().tolist() == [2]
+    assert cache.cached(path, "a", make)["images"].unique().tolist() == [2]
+    assert cache.cached(path, "a", make)["images"].unique().tolist() == [2]
     assert load_file(path)["images"].unique().tolist() == [2]
 
 
@@ -339,7 +339,7 @@ def test_cache_that_cannot_be_written_warns_and_gives_the_tensors(tmp_path, make
     (tmp_path / "file").write_bytes(b"")
     for calls in (1, 2):
         with pytest.warns(UserWarning, match="could not be cached"):
-            tensors = files.cached(tmp_path / "file" / "cache", "a", make)
+            tensors = cache.cached(tmp_path / "file" / "cache", "a", make)
         assert tensors["images"].unique().tolist() == [calls]
 
 
@@ -347,16 +347,16 @@ def test_stamp_changes_when_a_file_is_written_resized_moved_or_left_out(tmp_path
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_bytes(b"1")
     two.write_bytes(b"2")
-    first = files.stamp_of([one, two])
-    assert files.stamp_of([one, two]) == first
-    stamps = [first, files.stamp_of([one]), files.stamp_of([two])]
+    first = cache.stamp_of([one, two])
+    assert cache.stamp_of([one, two]) == first
+    stamps = [first, cache.stamp_of([one]), cache.stamp_of([two])]
     about = two.stat()
     os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    stamps.append(files.stamp_of([one, two]))
+    stamps.append(cache.stamp_of([one, two]))
     two.write_bytes(b"22")
     os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns))
-    stamps.append(files.stamp_of([one, two]))
-    stamps.append(files.stamp_of([one, two.rename(tmp_path / "three")]))
+    stamps.append(cache.stamp_of([one, two]))
+    stamps.append(cache.stamp_of([one, two.rename(tmp_path / "three")]))
     assert len(set(stamps)) == len(stamps)
 
 

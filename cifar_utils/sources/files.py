@@ -1,8 +1,7 @@
-"""Files that are whole and right: verified, written in one piece, resumed, cached."""
+"""Files that are whole and right: verified, written in one piece, resumed."""
 
 import hashlib
 import uuid
-import warnings
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -118,36 +117,3 @@ def _transfer(url, part):
 
 def _size(path):
     return path.stat().st_size if path.exists() else 0
-
-
-def cached(path, stamp, make):
-    """The dict of tensors that make() returns, kept in the safetensors file `path`.
-
-    The file is used for as long as `stamp`, a string, stays the same. Where it cannot be written, a
-    warning says so.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file, save_file
-
-    try:
-        with safe_open(path, framework="pt") as held:
-            fresh = (held.metadata() or {}).get("stamp") == stamp
-        if fresh:
-            return load_file(path)
-    except (OSError, SafetensorError):
-        pass  # not there yet, or cut short: make it again
-    tensors = make()
-    try:
-        write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
-    return tensors
-
-
-def stamp_of(files):
-    """A string that changes when one of `files` is moved, resized or written to."""
-    digest = hashlib.sha256()
-    for file in files:
-        about = file.stat()
-        digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
