@@ -1,13 +1,15 @@
-"""CIFAR-10 as uint8 tensors: found or downloaded, verified, split, batched, normalised.
+"""CIFAR-10 as uint8 tensors: loaded, split, batched, normalised.
 
 Images are uint8 (N, 3, 32, 32) everywhere outside a forward pass; `normalize` is what a forward
-pass calls first.
+pass calls first. The readers of files and the downloads are in `sources`.
 """
 
 import functools
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,14 +17,9 @@ from torch import Tensor
 
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.sources import cifar10, local, synthetic
-from cifar_utils.sources.cache import default_root as default_root
-from cifar_utils.sources.cifar10 import (
-    ARCHIVE,
-    official_folder,
-)
-from cifar_utils.sources.cifar10 import CLASSES as CLASSES
-from cifar_utils.sources.cifar10 import MD5 as MD5
-from cifar_utils.sources.local import read_image as read_image
+from cifar_utils.sources.cache import Decoded, default_root
+from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
+from cifar_utils.sources.local import read_image  # noqa: F401
 
 # Mean and standard deviation of all pixels of the 50,000 training images, per channel, in [0, 1].
 MEAN = (0.49139968, 0.48215841, 0.44653091)
@@ -53,13 +50,16 @@ class Split:
     indices: Tensor
     source: str = "memory"
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Split({len(self):,} images of {len(self.classes)} classes, {self.source})"
 
-    def __getitem__(self, chosen):
+    def __getitem__(self, chosen) -> "Split":
+        """The chosen images: `chosen` is a number, a slice, a list, or a tensor or array of either
+        positions or a Boolean per image.
+        """
         if not isinstance(chosen, slice):
             chosen = torch.as_tensor(chosen)
             chosen = chosen if chosen.numel() else chosen.long()  # torch makes [] a float tensor
@@ -68,16 +68,16 @@ class Split:
         return replace(self, images=images, labels=labels, indices=indices)
 
     @property
-    def names(self):
-        """The class name of every image, a list of N strings."""
+    def names(self) -> list[str]:
+        """The class name of every image."""
         return [self.classes[label] for label in self.labels.tolist()]
 
-    def first_of_each(self, count):
-        """The first image of each of the first `count` classes that occur, as a Split."""
+    def first_of_each(self, count: int) -> "Split":
+        """The first image of each of the first `count` classes that occur."""
         few = self.labels.unique()[:count]
         return self[[(self.labels == label).nonzero()[0, 0].item() for label in few]]
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> "Split":
         """The same split with its tensors on `device`."""
         images, labels, indices = (t.to(device) for t in (self.images, self.labels, self.indices))
         return replace(self, images=images, labels=labels, indices=indices)
@@ -92,17 +92,17 @@ class Cifar:
     test: Split
 
     @property
-    def classes(self):
+    def classes(self) -> tuple[str, ...]:
         return self.test.classes
 
     @property
-    def source(self):
+    def source(self) -> str:
         return self.test.source
 
-    def hold_out(self, count, *, seed=0):
+    def hold_out(self, count: int, *, seed: int = 0) -> "Cifar":
         """With `count` training images moved to validation, the same share of each class.
 
-        Raises CifarError where there are validation images already, or not enough to move.
+        Raises CifarError if there are validation images already, or too few images to move.
         """
         available = len(self.train)
         if len(self.val):
@@ -117,10 +117,10 @@ class Cifar:
         kept[held_out] = False
         return Cifar(self.train[kept], self.train[held_out], self.test)
 
-    def limit(self, count):
-        """At most `count` images of each split, the same share of each class: for a quick trial.
+    def limit(self, count: int) -> "Cifar":
+        """At most `count` images of each split, the same share of each class, for a quick trial.
 
-        Raises CifarError for a count below 1.
+        Raises CifarError if `count` is below 1.
         """
         if not isinstance(count, int) or count < 1:
             raise CifarError(f"limit is {count}; it must be a whole number of at least 1")
@@ -128,52 +128,77 @@ class Cifar:
         return Cifar(*(s[stratified(s.labels, min(count, len(s)))] for s in splits))
 
 
-def load(root=None, *, source="auto", validation=5000, seed=0):
-    """Train, validation and test splits as uint8 tensors, with the name of their source.
+def load(
+    root: str | Path | None = None,
+    *,
+    source: Literal["auto", "cifar10", "folder", "npy", "synthetic"] = "auto",
+    validation: int = 5000,
+    seed: int = 0,
+) -> Cifar:
+    """Train, validation and test splits as uint8 tensors. Used in notebook 01.
 
-    root: folder (or, for "npy", file) that holds the data; else $CIFAR10_ROOT, else
-        ~/.cache/cifar_utils.
-    source: "cifar10" reads the official files, or downloads them; every file's MD5 must be right.
-        "folder" reads train/<class>/*.png|jpg and test/<class>/…, resized to 32×32.
-        "npy" reads NAME.npy or NAME_data.npy with its labels (CIFAR-10.1, CIFAR-10-C).
-        "synthetic" draws the stand-in. "auto" takes official files, else downloads them, else draws
-        the stand-in and says so.
-    validation: how many training images to hold out, the same share of each class; `seed` picks
-    them. Raises CifarError for data that is missing, damaged or of the wrong form, ConnectionError
-    where no mirror answers. Used in notebook 01.
+    Args:
+        root: folder, or file for "npy", that holds the data; else $CIFAR10_ROOT, else
+            ~/.cache/cifar_utils.
+        source: "cifar10" reads the official files, or downloads them, and checks every file's MD5.
+            "folder" reads train/<class>/*.png|jpg and test/<class>/…, resized to 32×32. "npy" reads
+            NAME.npy or NAME_data.npy with its labels (CIFAR-10.1, CIFAR-10-C). "synthetic" draws
+            the stand-in. "auto" takes the official files, else downloads them, else draws the
+            stand-in and says so.
+        validation: how many training images to hold out, the same share of each class.
+        seed: picks them.
+
+    Raises:
+        CifarError: if the data is missing, damaged or of the wrong form.
+        ConnectionError: if no mirror answers.
     """
     choose(source, READERS, "source")
     root = default_root() if root is None else Path(root).expanduser()
     if root.is_file() and source != "npy":
         raise CifarError(f"{root} is a file; give a folder, or choose source 'npy' for an array")
-    source, (images, labels, test_images, test_labels, classes) = READERS[source](root)
-    train = Split(images, labels, classes, torch.arange(len(labels)), source)
-    test = Split(test_images, test_labels, classes, torch.arange(len(test_labels)), source)
+    found = READERS[source](root)
+    train, test = (
+        Split(images, labels, found.classes, torch.arange(len(labels)), found.source)
+        for images, labels in (found.train, found.test)
+    )
     return Cifar(train, train[:0], test).hold_out(validation if len(train) else 0, seed=seed)
 
 
-def fingerprint(split):
-    """Hex SHA-256 of a Split's classes, labels and indices, and of every 50th of its images.
+def _auto(root: Path) -> Decoded:
+    """The official files, else the stand-in, but never in place of data of the user's own."""
+    if official_folder(root) is None and not (root / ARCHIVE).is_file():
+        for other, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
+            if sign is not None and sign.exists():
+                raise CifarError(
+                    f"{root} holds {sign.name} and not the CIFAR-10 files; to read it, choose "
+                    f"source '{other}'"
+                )
+    try:
+        return cifar10.read(root)
+    except (CifarError, OSError) as problem:
+        return synthetic.read(root, reason=str(problem))
 
-    Splits that differ by chance or mistake differ in it; it is not proof against intent.
-    """
-    digest = hashlib.sha256("\n".join(split.classes).encode())
-    for tensor in (split.indices, split.labels, split.images[::50]):
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+
+READERS: dict[str, Callable[[Path], Decoded]] = {
+    "auto": _auto,
+    "cifar10": cifar10.read,
+    "folder": local.read_folder,
+    "npy": local.read_arrays,
+    "synthetic": synthetic.read,
+}
 
 
-def source_title(source):
+def source_title(source: str) -> str:
     """What a plot's title calls a source; weights may come with one that is not listed here."""
     return SOURCE_TITLES.get(source, source)
 
 
-def stratified(labels, count, *, seed=0):
-    """Sorted positions of `count` of the labels, so drawn that every class keeps its share.
+def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
+    """Sorted positions of `count` of the labels, drawn so that every class keeps its share.
 
-    Shares that are no whole number are rounded by largest remainder. The draw depends on `seed`
-    only, on every platform and for good: RandomState's stream is frozen (NEP 19). Raises CifarError
-    where there are fewer labels than `count`.
+    Shares that are not whole numbers are rounded by largest remainder. The draw depends on `seed`
+    only, on every platform and for good, because RandomState's stream is frozen (NEP 19). Raises
+    CifarError if there are fewer labels than `count`. Used in notebook 03.
     """
     if not 0 <= count <= len(labels):
         raise CifarError(f"count is {count}; it must be in 0 to {len(labels):,}")
@@ -188,29 +213,31 @@ def stratified(labels, count, *, seed=0):
     return torch.cat([order[:0], *chosen]).sort().values
 
 
-def normalize(images):
+def normalize(images: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) to float32 with mean 0 and standard deviation 1 over the training set.
 
-    Only forward passes call this: augmentation and plots work on uint8. Raises CifarError for
-    images that are not uint8. Used in notebook 01.
+    Only forward passes call this: augmentation and plots work on uint8. Raises CifarError if the
+    images are not uint8. Used in notebook 01.
     """
     if images.dtype != torch.uint8:
         raise CifarError(f"images are {images.dtype}; normalize takes uint8 images in 0 to 255")
     mean, std = _mean_and_std(images.device)
-    return images.float().div_(255).sub_(mean).div_(std)  # in place, for it is the largest batch
+    return images.float().div_(255).sub_(mean).div_(std)  # in place: this is the largest batch
 
 
 @functools.cache
-def _mean_and_std(device):
-    """MEAN and STD, (3, 1, 1) each, kept: to copy them to a GPU is to wait for all its work."""
+def _mean_and_std(device: torch.device) -> list[Tensor]:
+    """MEAN and STD, (3, 1, 1) each, kept because copying them to a GPU waits for all its work."""
     return [torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, STD)]
 
 
-def batches(split, batch_size, *, generator=None):
-    """The split in pieces of `batch_size` (the last may be smaller), each of them a Split.
+def batches(
+    split: Split, batch_size: int, *, generator: torch.Generator | None = None
+) -> Iterator[Split]:
+    """The split in pieces of `batch_size`, each of them a Split; the last may be smaller.
 
     With a torch.Generator the images come in a fresh random order, without one in their own. Raises
-    CifarError for a batch size below 1, when the first piece is asked for.
+    CifarError if the batch size is below 1, when the first piece is asked for. Used in notebook 01.
     """
     if batch_size < 1:
         raise CifarError(f"batch_size is {batch_size}; it must be at least 1")
@@ -224,25 +251,12 @@ def batches(split, batch_size, *, generator=None):
         yield split[chosen]
 
 
-# --- sources: each reader takes a root and returns (its name, (train images, train labels,
-# --- test images, test labels, class names))
+def fingerprint(split: Split) -> str:
+    """Hex SHA-256 of a Split's classes, labels and indices, and of every 50th of its images.
 
-
-def _auto(root):
-    if official_folder(root) is None and not (root / ARCHIVE).is_file():
-        for other, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
-            if sign is not None and sign.exists():
-                raise CifarError(
-                    f"{root} holds {sign.name} and not the CIFAR-10 files; to read it, choose "
-                    f"source '{other}'"
-                )
-    try:
-        return cifar10.read(root)
-    except (CifarError, OSError) as problem:
-        return synthetic.read(root, reason=str(problem))
-
-
-READERS = {
-    "auto": _auto, "cifar10": cifar10.read, "folder": local.read_folder,
-    "npy": local.read_arrays, "synthetic": synthetic.read,
-}  # fmt: skip
+    Splits that differ by chance or mistake differ in it. It is not proof against intent.
+    """
+    digest = hashlib.sha256("\n".join(split.classes).encode())
+    for tensor in (split.indices, split.labels, split.images[::50]):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

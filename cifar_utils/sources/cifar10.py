@@ -1,10 +1,12 @@
-"""The official CIFAR-10 files: found or downloaded, each verified before it is opened."""
+"""The official CIFAR-10 files: found or downloaded, and verified before they are opened."""
 
 import hashlib
 import pickle
 import sys
 import tarfile
 import warnings
+from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -36,57 +38,39 @@ MD5 = {
 }
 
 
-def read(root):
-    def verified():
-        folder = official_folder(root)
-        stamp = cache.stamp_of(folder / name for name in MD5)
-        return "cifar10", (*cache.decoded(root, "cifar10", stamp, lambda: _decode(folder)), CLASSES)
+def read(root: Path) -> cache.Decoded:
+    """The images of the official files, which are downloaded if they are missing or damaged.
 
-    if official_folder(root) is None:
-        fetch(root)
+    Raises CifarError if they are damaged and no mirror answers, ConnectionError if they are missing
+    and no mirror answers.
+    """
+    folder = official_folder(root) or fetch(root)
     try:
-        return verified()
+        return _read(root, folder)
     except CifarError as damage:
         try:
-            fetch(root)
+            folder = fetch(root)
         except ConnectionError as error:
             raise CifarError(f"{damage}, and {error}") from None
-        return verified()
+        return _read(root, folder)
 
 
-def official_folder(root):
+def official_folder(root: Path) -> Path | None:
     """The folder with the seven official files: where `fetch` puts them, or `root`; else None."""
-    for folder in (cache.where_to_write(root) / BATCHES, root / BATCHES, root):
+    for folder in (cache.writable(root) / BATCHES, root / BATCHES, root):
         if all((folder / name).is_file() for name in MD5):
             return folder
     return None
 
 
-def _decode(folder):
-    """Images and labels of the batch files; no byte is unpickled that has not the right MD5."""
-    images, labels = [], []
-    for name, digest in MD5.items():
-        content = (folder / name).read_bytes()
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
-            raise CifarError(f"{folder / name} has not the published MD5")
-        if name == "batches.meta":
-            continue
-        with warnings.catch_warnings():  # NumPy 2.4.0 to 2.4.4 warn about pickles as old as these
-            warnings.filterwarnings("ignore", message=".*align should be passed")
-            batch = pickle.loads(content, encoding="bytes")
-        images.append(torch.from_numpy(batch[b"data"].reshape(-1, 3, 32, 32).copy()))
-        labels.append(torch.tensor(batch[b"labels"]))
-    return torch.cat(images[:5]), torch.cat(labels[:5]), images[5], labels[5]
+def fetch(root: Path) -> Path:
+    """Put the seven official files, each verified, into root/cifar-10-batches-py; its path.
 
-
-def fetch(root):
-    """Make sure that root/cifar-10-batches-py holds the seven official files, each verified.
-
-    Takes root/cifar-10-python.tar.gz where it is there and right, else downloads it from the
-    MIRRORS in turn. Where `root` cannot be written to, both go to ~/.cache/cifar_utils. Raises
-    ConnectionError where no mirror delivers.
+    Takes root/cifar-10-python.tar.gz if it is there and its MD5 is right, else downloads it from
+    the MIRRORS in turn. If `root` cannot be written to, both go to ~/.cache/cifar_utils. Raises
+    ConnectionError if no mirror delivers.
     """
-    writable = cache.where_to_write(root)
+    writable = cache.writable(root)
     if writable != root:
         print(f"{root} cannot be written to; CIFAR-10 goes to {writable}", file=sys.stderr)
     archive = root / ARCHIVE
@@ -101,5 +85,29 @@ def fetch(root):
     folder = writable / BATCHES
     with tarfile.open(archive) as tar:
         for name in MD5:  # by name: nothing else in the archive is ever written to disk
-            content = tar.extractfile(f"{BATCHES}/{name}").read()
-            files.write_whole(folder / name, lambda path, c=content: path.write_bytes(c))
+            member = tar.extractfile(f"{BATCHES}/{name}")
+            assert member is not None, f"{name} is a file in the archive, whose MD5 is right"
+            files.write_whole(folder / name, partial(Path.write_bytes, data=member.read()))
+    return folder
+
+
+def _read(root: Path, folder: Path) -> cache.Decoded:
+    stamp = cache.stamp_of(folder / name for name in MD5)
+    return cache.decoded(root, "cifar10", CLASSES, stamp, lambda: _decode(folder))
+
+
+def _decode(folder: Path) -> tuple[cache.Labelled, cache.Labelled]:
+    """Images and labels of the batch files; no byte is unpickled before its MD5 is checked."""
+    images, labels = [], []
+    for name, digest in MD5.items():
+        content = (folder / name).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != digest:
+            raise CifarError(f"{folder / name} does not have the published MD5")
+        if name == "batches.meta":
+            continue
+        with warnings.catch_warnings():  # NumPy 2.4.0 to 2.4.4 warn about pickles as old as these
+            warnings.filterwarnings("ignore", message=".*align should be passed")
+            batch = pickle.loads(content, encoding="bytes")
+        images.append(torch.from_numpy(batch[b"data"].reshape(-1, 3, 32, 32).copy()))
+        labels.append(torch.tensor(batch[b"labels"]))
+    return (torch.cat(images[:5]), torch.cat(labels[:5])), (images[5], labels[5])
