@@ -61,11 +61,11 @@ def test_a_linear_model_stays_below_60_percent():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Drawings that cost nothing, 1 of 500, and a list of how many were asked for."""
+    """Drawings that cost nothing, 1 of 500, and a list of the counts and seeds."""
     drawn, draw = [], synthetic.draw
 
     def few(count, *, seed=0):
-        drawn.append(count)
+        drawn.append((count, seed))
         return draw(count // 500, seed=seed)
 
     monkeypatch.setattr(synthetic, "draw", few)
@@ -75,8 +75,10 @@ def drawn(monkeypatch):
 def test_reader_draws_test_images_from_another_seed(drawn, tmp_path):
     found = synthetic.read(tmp_path)
     assert found.source == "synthetic" and found.classes == data.CLASSES
-    assert (len(found.train[1]), len(found.test[1])) == (100, 20)
-    assert not torch.equal(found.train[0][:20], found.test[0])
+    assert drawn == [(50_000, 0), (10_000, 1)]
+    for got, wanted in ((found.train, (50_000, 0)), (found.test, (10_000, 1))):
+        images, labels = synthetic.draw(wanted[0], seed=wanted[1])
+        assert torch.equal(got[0], images) and torch.equal(got[1], labels)
 
 
 def test_reader_draws_once_for_each_version_and_gives_notice_every_time(
@@ -88,4 +90,3 @@ def test_reader_draws_once_for_each_version_and_gives_notice_every_time(
         assert len(drawn) == counts
         notice = capsys.readouterr().err
         assert "THIS IS NOT CIFAR-10" in notice and "Why: of a test." in notice
-    assert drawn[:2] == [50_000, 10_000]
