@@ -30,7 +30,7 @@ from cifar_utils.results import bench, report, ship
 
 @pytest.fixture(autouse=True)
 def nothing_from_outside(monkeypatch, tmp_path):
-    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setattr("cifar_utils.sources.cifar10.MIRRORS", ())
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path / "nowhere"))
     monkeypatch.chdir(tmp_path)
 

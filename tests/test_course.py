@@ -18,7 +18,7 @@ import torch
 
 from cifar_utils import course, data, machine, train
 from cifar_utils.recipes import get_recipe
-from cifar_utils.sources import synthetic
+from cifar_utils.sources import files, synthetic
 from cifar_utils.train import fit
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def few_drawings(monkeypatch, tmp_path):
     draw = synthetic.draw
     monkeypatch.setattr(synthetic, "draw", lambda count, seed: draw(count // 5, seed=seed))
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
-    monkeypatch.setattr(data.files, "download", lambda *_: pytest.fail("it tried to download"))
+    monkeypatch.setattr(files, "download", lambda *_: pytest.fail("it tried to download"))
 
 
 # --- the first cell -------------------------------------------------------------------------------

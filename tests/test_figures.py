@@ -90,7 +90,7 @@ def test_galleries_show_what_their_name_says(name, right, count, shipped, cifar,
 
 
 def test_the_command_names_the_pictures_and_insists_on_cifar10(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(data, "MIRRORS", ())
+    monkeypatch.setattr("cifar_utils.sources.cifar10.MIRRORS", ())
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
     for arguments, words in (
         (["poster.png"], "unknown picture 'poster.png'; choose one of samples.png, montage.png"),

@@ -1,1 +1,1 @@
-"""Where images come from: readers of each kind of source, downloads, and the cache."""
+"""What fills `data`: a reader for each kind of source, downloads, and the cache."""

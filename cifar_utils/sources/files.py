@@ -1,8 +1,8 @@
-"""Files that are whole and right: verified, written in one piece, resumed, cached."""
+"""Files that are whole and right: verified, written in one piece, resumed."""
 
 import hashlib
 import uuid
-import warnings
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit
 TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
 
 
-def md5(path):
+def md5(path: str | Path) -> str:
     """Hex MD5 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
-def write_whole(path, write):
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path), then rename it to `path`: nobody ever sees half a file.
 
-    Missing parent folders are made. Where `write` fails, `path` stays as it was.
+    Missing parent folders are made. If `write` fails, `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,14 +28,14 @@ def write_whole(path, write):
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         write(temporary)
-        with suppress(OSError):  # some drives know no permissions
+        with suppress(OSError):  # some drives have no permissions
             temporary.chmod(0o644)  # safetensors lets nobody else read its files
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def save_arrays(path, **arrays):
+def save_arrays(path: str | Path, **arrays) -> None:
     """Write NumPy arrays as one compressed .npz, in one piece."""
     import numpy as np
 
@@ -46,19 +46,21 @@ def save_arrays(path, **arrays):
     write_whole(path, write)
 
 
-def download(target, urls, digest):
+def download(target: Path, urls: Iterable[str], digest: str) -> None:
     """Download to `target` from the first of `urls` that delivers bytes with MD5 `digest`.
 
-    A broken transfer is resumed, also by a later call and from another mirror: the copies are the
-    same to the byte. Wrong bytes are thrown away and fetched afresh, once a mirror.
-    Of several processes one downloads and the others wait for it. Raises ConnectionError, which
-    says what each mirror did, where none delivers.
+    A broken transfer is resumed, even by a later call and from another mirror, because all copies
+    are the same to the byte. Wrong bytes are thrown away and fetched afresh, once per mirror. If
+    several processes call it, one downloads and the others wait.
+
+    Raises:
+        ConnectionError: if no mirror delivers; it says what each of them did.
     """
     from filelock import FileLock
 
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(target.with_name(f".{target.name}.lock"))
-    with suppress(NotImplementedError, OSError):  # some network drives know no locks
+    with suppress(NotImplementedError, OSError):  # some network drives have no locks
         lock.acquire()
     try:
         if not target.is_file() or md5(target) != digest:
@@ -67,7 +69,7 @@ def download(target, urls, digest):
         lock.release()
 
 
-def _download(target, urls, digest):
+def _download(target: Path, urls: Iterable[str], digest: str) -> None:
     import requests
 
     part = target.with_name(target.name + ".part")
@@ -93,8 +95,8 @@ def _download(target, urls, digest):
     raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
 
 
-def _transfer(url, part):
-    """Append to `part` what it lacks of the file at `url`; start over where that cannot be done."""
+def _transfer(url: str, part: Path) -> None:
+    """Append to `part` what it lacks of the file at `url`; start over if the server cannot."""
     import requests
     from tqdm import tqdm
 
@@ -116,38 +118,5 @@ def _transfer(url, part):
                 progress.update(len(chunk))
 
 
-def _size(path):
+def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def cached(path, stamp, make):
-    """The dict of tensors that make() returns, kept in the safetensors file `path`.
-
-    The file is used for as long as `stamp`, a string, stays the same. Where it cannot be written, a
-    warning says so.
-    """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file, save_file
-
-    try:
-        with safe_open(path, framework="pt") as held:
-            fresh = (held.metadata() or {}).get("stamp") == stamp
-        if fresh:
-            return load_file(path)
-    except (OSError, SafetensorError):
-        pass  # not there yet, or cut short: make it again
-    tensors = make()
-    try:
-        write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
-    except (OSError, SafetensorError) as error:
-        warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
-    return tensors
-
-
-def stamp_of(files):
-    """A string that changes when one of `files` is moved, resized or written to."""
-    digest = hashlib.sha256()
-    for file in files:
-        about = file.stat()
-        digest.update(f"{file} {about.st_size} {about.st_mtime_ns}\n".encode())
-    return digest.hexdigest()

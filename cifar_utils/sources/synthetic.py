@@ -1,28 +1,34 @@
-"""Drawn pictures that stand in for CIFAR-10 where there is no network.
+"""Drawn pictures that stand in for CIFAR-10 if it can be neither found nor downloaded.
 
-What this is: ten little drawings, named and ordered like the classes of CIFAR-10, each redrawn
+What this is: ten little drawings, with the names and the order of CIFAR-10's classes, each redrawn
 for every image with fresh colours, pose, backdrop, clutter and noise. A convolutional network has
 to learn shapes to tell them apart, so the whole course can be run on them.
 
-What this is not: CIFAR-10. No photograph is in here, and an accuracy on these pictures says
-nothing about an accuracy on those. Whoever loads them has to say so.
+What this is not: CIFAR-10. There is no photograph in it, and an accuracy on these pictures says
+nothing about an accuracy on those. Anything that loads them has to say so.
 
-Read it from top to bottom: the palettes, the ten drawings, `draw`, then what `draw` calls. To add
-a class, add a row to DRAWINGS; to change a drawing, edit its lines and bump VERSION.
+Read it from top to bottom: the palettes, the ten drawings, `read`, `draw`, then what `draw` calls.
+To add a class, add a row to DRAWINGS. To change a drawing, edit its lines and bump VERSION.
 """
 
 import math
+import sys
+import textwrap
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cifar_utils.errors import CifarError
+from cifar_utils.sources import cache
 
-VERSION = 1  # bump whenever the pictures change: caches of older pictures are then remade
-SIZE = 32  # pixels a side, as in CIFAR-10
-SURPRISE = 0.6  # how often a colour (above, below, coat) is not the usual one, each for itself
-WOBBLE = 0.12  # how far each number of a part may stray, as a share of it
+VERSION = 1  # bump it if the pictures change: caches of older ones are then made again
+SIZE = 32  # pixels per side, as in CIFAR-10
+SURPRISE = 0.6  # how often a colour is not the usual one, for above, below and coat each
+WOBBLE = 0.12  # how far each number of a part may vary, as a share of it
 NOISE = 0.15  # largest standard deviation of the noise; 1 is from black to white
 CHUNK = 256  # images drawn at a time: small enough for the processor's caches
 
@@ -44,9 +50,9 @@ PALETTES = {  # name: hue from, to; saturation from, to; brightness from, to; al
 class Drawing(NamedTuple):
     """How one class is drawn.
 
-    `parts` has one part a line, from back to front: a role (whose colour), a shape (a function
-    at the end of this file) and the shape's numbers. They are pixels on a 32x32 sheet, (0, 0) in
-    its middle, x to the right and y down; whatever has a front looks to the right.
+    `parts` has one part per line, from back to front: a role, which gives the colour, a shape,
+    which is a function at the end of this file, and the shape's numbers. These are pixels on a
+    32x32 sheet with (0, 0) in its middle, x to the right and y down. What has a front looks right.
     """
 
     above: str  # usual palette of the backdrop above the horizon
@@ -192,12 +198,33 @@ DRAWINGS = {
 }  # fmt: skip
 
 
-def draw(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Draw `count` labelled pictures, the classes shuffled and as even in number as can be.
+def read(root: Path, *, reason: str = "source 'synthetic' was asked for") -> cache.Decoded:
+    """50,000 drawings to train on and 10,000 to test with, and a notice that nobody can miss.
 
-    Returns images, uint8 (count, 3, 32, 32) in 0..255, and labels, int64 (count,) in 0..9 in the
-    order of CIFAR-10's classes. The same count and seed give the same pictures; the global random
-    state is neither read nor changed. Raises CifarError if `count` is negative.
+    The notice comes every time, because results on drawings must never pass for CIFAR-10's. It
+    gives the `reason` why drawings are used.
+    """
+    line = "=" * 88
+    text = (
+        "THIS IS NOT CIFAR-10. Drawn stand-in pictures are used in its place: every accuracy below "
+        "is about them and says nothing about CIFAR-10."
+    )
+    lines = [textwrap.fill(part, 84) for part in (text, f"Why: {reason}.")]
+    notice = textwrap.indent("\n".join(lines), "  ")
+    print(f"\n{line}\n{notice}\n{line}\n", file=sys.stderr, flush=True)
+
+    def decode():
+        return draw(50_000, seed=0), draw(10_000, seed=1)
+
+    return cache.decoded(root, "synthetic", tuple(DRAWINGS), f"drawings {VERSION}", decode)
+
+
+def draw(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Draw `count` labelled pictures, with shuffled classes of as equal size as possible.
+
+    Returns images, uint8 (count, 3, 32, 32), and labels, int64 (count,) in 0..9 in the order of
+    CIFAR-10's classes. The same count and seed give the same pictures. The global random state is
+    neither read nor changed. Raises CifarError if `count` is negative.
     """
     if count < 0:
         raise CifarError(f"count must be 0 or more, not {count}")
@@ -214,25 +241,25 @@ def draw(count: int, *, seed: int = 0) -> tuple[Tensor, Tensor]:
 def draw_class(drawing: Drawing, n: int, generator: torch.Generator) -> Tensor:
     """Draw `n` pictures of one class, from back to front: uint8 (n, 3, 32, 32)."""
 
-    def uniform(low: float, high: float) -> Tensor:  # one number an image, (n, 1, 1)
+    def uniform(low: float, high: float) -> Tensor:  # one number per image, (n, 1, 1)
         return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
 
     def colour(palette: str) -> Tensor:  # (n, 3, 1, 1)
         hue, saturation, brightness = PALETTES[palette]
         return rgb(uniform(*hue), uniform(*saturation), uniform(*brightness))
 
-    def usual(palette: str) -> Tensor:  # not always: colour is to be a hint, never a proof
+    def usual(palette: str) -> Tensor:  # not always: colour is a hint, never a proof
         return torch.where(uniform(0, 1)[..., None] < SURPRISE, colour("any"), colour(palette))
 
     def clutter(count: int) -> None:  # blobs and lines that belong to nothing
-        for shape in (ellipse, limb) * count:
+        for shape in ("ellipse", "limb") * count:
             numbers = [uniform(-16, 16), uniform(-16, 16)]
-            if shape is ellipse:
+            if shape == "ellipse":
                 numbers += [uniform(1, 5), uniform(1, 5)]
             else:
                 numbers += [n0 + uniform(-12, 12) for n0 in numbers] + [uniform(0.3, 1)]
             hidden = 99 * (uniform(0, 1) < 0.4)  # pixels too far away to be seen
-            paint(canvas, colour("any"), shape(across, down, *numbers) + hidden)
+            paint(canvas, colour("any"), SHAPES[shape](across, down, *numbers) + hidden)
 
     # Backdrop: two colours that meet at a tilted horizon, from a sharp edge to a soft gradient.
     axis = torch.arange(SIZE) - (SIZE - 1) / 2
@@ -242,7 +269,7 @@ def draw_class(drawing: Drawing, n: int, generator: torch.Generator) -> Tensor:
     canvas = torch.lerp(usual(drawing.above), usual(drawing.below), below)
     clutter(3)
 
-    # Pose: every pixel looks up where it lies on the sheet that the parts are drawn on.
+    # Pose: find the place of every pixel on the sheet that the parts are drawn on.
     turn = uniform(-1, 1) * math.radians(drawing.tilt)
     scale, stretch = uniform(0.4, 0.95), uniform(0.85, 1.15)
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
@@ -277,7 +304,7 @@ def rgb(hue: Tensor, saturation: Tensor, brightness: Tensor) -> Tensor:
     return brightness[:, None] * (1 - saturation[:, None] * (1 - pure))
 
 
-# Shapes: how many pixels each point (x, y) lies outside the shape; negative inside it.
+# Shapes: how many pixels each point (x, y) is outside the shape, negative inside it.
 
 
 def ellipse(x, y, centre_x, centre_y, radius_x, radius_y) -> Tensor:
@@ -298,20 +325,18 @@ def limb(x, y, start_x, start_y, end_x, end_y, radius) -> Tensor:
 
 
 def polygon(x, y, *corners) -> Tensor:
-    """Any convex polygon; its corners stand in order, either way round."""
-    distance, area = None, 0
-    sides = []
+    """Any convex polygon, with its corners in order, either way round."""
+    sides, area = [], torch.zeros(())
     for i in range(0, len(corners), 2):
         start_x, start_y, end_x, end_y = (*corners, *corners)[i : i + 4]
         along_x, along_y = end_x - start_x, end_y - start_y
         length = torch.hypot(along_x, along_y)
         across = start_y * along_x - start_x * along_y
         sides.append((x * along_y - y * along_x + across) / length)
-        area = area - across  # its sign tells which way round they stand
-    for side in sides:
-        side = side * area.sign()
-        distance = side if distance is None else torch.maximum(distance, side)
-    return distance
+        area = area - across  # its sign tells which way round they are
+    return reduce(torch.maximum, [side * area.sign() for side in sides])
 
 
-SHAPES = {"ellipse": ellipse, "box": box, "limb": limb, "polygon": polygon}
+SHAPES: dict[str, Callable[..., Tensor]] = {
+    "ellipse": ellipse, "box": box, "limb": limb, "polygon": polygon,
+}  # fmt: skip

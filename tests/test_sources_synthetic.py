@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cifar_utils import data
+from cifar_utils.errors import CifarError
 from cifar_utils.sources import synthetic
 
 
@@ -30,7 +31,7 @@ def test_no_two_pictures_are_alike():
 
 def test_counts_that_cannot_be_are_refused():
     assert synthetic.draw(0)[0].shape == (0, 3, 32, 32)
-    with pytest.raises(ValueError, match="0 or more"):
+    with pytest.raises(CifarError, match="0 or more"):
         synthetic.draw(-1)
 
 
@@ -47,9 +48,45 @@ def test_polygons_cover_the_same_pixels_whichever_way_round_their_corners_stand(
 def test_a_linear_model_stays_below_60_percent():
     """Ridge regression onto one-hot labels, in closed form."""
     images, labels = synthetic.draw(10_000)
-    pixels = (images.flatten(1).double() - 128) / 64
-    wanted = torch.nn.functional.one_hot(labels[:8000], 10).double() - 0.1
-    gram = pixels[:8000].T @ pixels[:8000] + 3000 * torch.eye(3072, dtype=torch.float64)
+    pixels = (images.flatten(1).float() - 128) / 64
+    wanted = torch.nn.functional.one_hot(labels[:8000], 10).float() - 0.1
+    gram = pixels[:8000].T @ pixels[:8000] + 3000 * torch.eye(3072)
     weights = torch.linalg.solve(gram, pixels[:8000].T @ wanted)
     right = (pixels[8000:] @ weights).argmax(1) == labels[8000:]
-    assert 0.15 < right.double().mean() < 0.6
+    assert 0.15 < right.float().mean() < 0.6
+
+
+# --- the reader
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Drawings that cost nothing, 1 of 500, and a list of the counts and seeds."""
+    drawn, draw = [], synthetic.draw
+
+    def few(count, *, seed=0):
+        drawn.append((count, seed))
+        return draw(count // 500, seed=seed)
+
+    monkeypatch.setattr(synthetic, "draw", few)
+    return drawn
+
+
+def test_reader_draws_test_images_from_another_seed(drawn, tmp_path):
+    found = synthetic.read(tmp_path)
+    assert found.source == "synthetic" and found.classes == data.CLASSES
+    assert drawn == [(50_000, 0), (10_000, 1)]
+    for got, wanted in ((found.train, (50_000, 0)), (found.test, (10_000, 1))):
+        images, labels = synthetic.draw(wanted[0], seed=wanted[1])
+        assert torch.equal(got[0], images) and torch.equal(got[1], labels)
+
+
+def test_reader_draws_once_for_each_version_and_gives_notice_every_time(
+    drawn, tmp_path, monkeypatch, capsys
+):
+    for version, counts in (("a", 2), ("a", 2), ("b", 4)):
+        monkeypatch.setattr(synthetic, "VERSION", version)
+        synthetic.read(tmp_path, reason="of a test")
+        assert len(drawn) == counts
+        notice = capsys.readouterr().err
+        assert "THIS IS NOT CIFAR-10" in notice and "Why: of a test." in notice

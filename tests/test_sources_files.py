@@ -1,8 +1,6 @@
 """Verified files, against a real server on loopback that serves well or badly."""
 
 import hashlib
-import itertools
-import os
 import socket
 import tempfile
 import threading
@@ -12,11 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import requests
-import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 from cifar_utils.sources import files
 
@@ -157,14 +152,6 @@ def test_server_that_hangs_is_left_after_the_read_time_out(server, impatient, tm
     assert 0.4 <= time.perf_counter() - start < 5
 
 
-def test_requests_have_time_outs_to_connect_and_to_read(server, tmp_path, monkeypatch):
-    seen = []
-    get = requests.get
-    monkeypatch.setattr(requests, "get", lambda *a, **k: seen.append(k["timeout"]) or get(*a, **k))
-    fetch(server, tmp_path, "whole")
-    assert seen == [files.TIMEOUT]
-
-
 def test_time_outs_are_neither_absent_nor_endless():
     connect, read = files.TIMEOUT
     assert 1 <= connect <= 30 and 5 <= read <= 60
@@ -299,65 +286,6 @@ def test_write_whole_that_fails_leaves_everything_as_it_was(tmp_path, error):
     with pytest.raises(error):
         files.write_whole(path, write)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
-
-
-# --- cache
-
-
-@pytest.fixture
-def make():
-    """A function that makes other tensors at every call, and counts its calls."""
-    numbers = itertools.count(1)
-
-    def make():
-        make.calls = next(numbers)
-        return {"images": torch.full((4, 3), make.calls, dtype=torch.uint8)}
-
-    make.calls = 0
-    return make
-
-
-def test_cache_makes_once_for_each_stamp(tmp_path, make):
-    path = tmp_path / "new" / "cache"
-    values = [files.cached(path, stamp, make)["images"] for stamp in ("a", "a", "b", "b", "a")]
-    assert [value.unique().tolist() for value in values] == [[1], [1], [2], [2], [3]]
-    assert all(value.dtype == torch.uint8 and value.shape == (4, 3) for value in values)
-    assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("kept", [0, 4, 20, -1])
-def test_cache_that_was_cut_short_is_made_again(tmp_path, make, kept):
-    path = tmp_path / "cache"
-    files.cached(path, "a", make)
-    path.write_bytes(path.read_bytes()[:kept])
-    assert files.cached(path, "a", make)["images"].unique().tolist() == [2]
-    assert files.cached(path, "a", make)["images"].unique().tolist() == [2]
-    assert load_file(path)["images"].unique().tolist() == [2]
-
-
-def test_cache_that_cannot_be_written_warns_and_gives_the_tensors(tmp_path, make):
-    (tmp_path / "file").write_bytes(b"")
-    for calls in (1, 2):
-        with pytest.warns(UserWarning, match="could not be cached"):
-            tensors = files.cached(tmp_path / "file" / "cache", "a", make)
-        assert tensors["images"].unique().tolist() == [calls]
-
-
-def test_stamp_changes_when_a_file_is_written_resized_moved_or_left_out(tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_bytes(b"1")
-    two.write_bytes(b"2")
-    first = files.stamp_of([one, two])
-    assert files.stamp_of([one, two]) == first
-    stamps = [first, files.stamp_of([one]), files.stamp_of([two])]
-    about = two.stat()
-    os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    stamps.append(files.stamp_of([one, two]))
-    two.write_bytes(b"22")
-    os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns))
-    stamps.append(files.stamp_of([one, two]))
-    stamps.append(files.stamp_of([one, two.rename(tmp_path / "three")]))
-    assert len(set(stamps)) == len(stamps)
 
 
 def test_of_several_processes_one_downloads_and_all_have_the_file(server, tmp_path):

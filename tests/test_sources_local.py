@@ -1,0 +1,386 @@
+"""Images of one's own: folders, arrays and single files, in every form that turns up."""
+
+import itertools
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifar_utils import data
+from cifar_utils.errors import CifarError
+from cifar_utils.sources import cifar10, local
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    monkeypatch.setattr(cifar10, "MIRRORS", ())
+
+
+# --- folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with 4 train and 2 test pictures of each of two classes, and {path: its pixels}."""
+    random, pixels = np.random.default_rng(0), {}
+    for part, count in (("train", 4), ("test", 2)):
+        for name in ("zebra", "ant"):
+            for number in range(count):
+                path = tmp_path / "pictures" / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels[path] = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels[path]).save(path)
+    return tmp_path / "pictures", pixels
+
+
+def test_folder_gives_every_picture_with_the_name_of_its_folder(pictures):
+    root, pixels = pictures
+    cifar = data.load(root, source="folder", validation=2)
+    assert cifar.source == "folder" and cifar.classes == ("ant", "zebra")
+    assert (len(cifar.train), len(cifar.val), len(cifar.test)) == (6, 2, 4)
+    assert sorted(cifar.val.names) == ["ant", "zebra"]
+    assert list(cifar.test.names) != sorted(cifar.test.names), "not class by class"
+    got = {(name, image.permute(1, 2, 0).numpy().tobytes())
+           for part in (cifar.train, cifar.val, cifar.test)
+           for name, image in zip(part.names, part.images, strict=True)}  # fmt: skip
+    assert got == {(path.parent.name, image.tobytes()) for path, image in pixels.items()}
+
+
+def test_folder_is_read_once_until_a_picture_comes_or_changes(pictures, monkeypatch):
+    root, pixels = pictures
+    read, read_image = [], data.read_image
+    monkeypatch.setattr(local, "read_image", lambda path: read.append(path) or read_image(path))
+
+    def load():
+        read.clear()
+        cifar = data.load(root, source="folder", validation=0)
+        return len(read), len(cifar.train)
+
+    assert (load(), load()) == ((12, 8), (0, 8))
+    shutil.copy(next(iter(pixels)), root / "train" / "ant" / "new.JPG")
+    (root / "train" / "ant" / "notes.txt").write_text("no picture")
+    assert (load(), load()) == ((13, 9), (0, 9))
+    os.utime(root / "train" / "ant" / "0.png", ns=(0, 0))
+    assert load() == (13, 9)
+
+
+def test_folder_with_a_broken_picture_names_it(pictures):
+    root, pixels = pictures
+    broken = list(pixels)[5]
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(CifarError, match=str(broken)):
+        data.load(root, source="folder", validation=0)
+
+
+def test_folder_without_pictures_says_what_is_wanted(pictures, tmp_path):
+    root, _ = pictures
+    shutil.rmtree(root / "test")
+    with pytest.raises(CifarError, match=r"test holds no images.*train/<class>"):
+        data.load(root, source="folder")
+    with pytest.raises(CifarError, match="train holds no images"):
+        data.load(tmp_path / "absent", source="folder")
+
+
+def test_folder_whose_test_has_a_class_of_its_own_names_it(pictures):
+    root, _ = pictures
+    (root / "test" / "ant").rename(root / "test" / "newt")
+    with pytest.raises(CifarError, match="lacks: newt; train has ant, zebra"):
+        data.load(root, source="folder")
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    for part, name in itertools.product(("train", "test"), ("ant", ".ipynb_checkpoints")):
+        (tmp_path / part / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / part / name / "a.png")
+    assert data.load(tmp_path, source="folder", validation=0).classes == ("ant",)
+
+
+# --- npy
+
+
+@pytest.fixture
+def save(tmp_path):
+    """A function that saves `count` random images and labels under two names, and returns them."""
+
+    def save(images_name, labels_name, count=12, seed=0):
+        random = np.random.default_rng(seed)
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        labels = random.integers(0, 10, count).astype(np.int32)
+        np.save(tmp_path / images_name, images)
+        np.save(tmp_path / labels_name, labels)
+        return images, labels
+
+    return save
+
+
+def is_split_of(split, images, labels):
+    wanted = torch.from_numpy(np.moveaxis(images, 3, 1).copy())
+    return torch.equal(split.images, wanted) and split.labels.tolist() == labels.tolist()
+
+
+def test_arrays_in_the_manner_of_cifar_10_1(save, tmp_path):
+    images, labels = save("cifar10.1_v6_data.npy", "cifar10.1_v6_labels.npy")
+    for root in (tmp_path, tmp_path / "cifar10.1_v6_data.npy"):
+        cifar = data.load(root, source="npy")
+        assert is_split_of(cifar.test, images, labels) and cifar.source == "npy"
+        assert len(cifar.train) == len(cifar.val) == 0
+        assert cifar.test.labels.dtype == torch.int64 and cifar.classes == data.CLASSES
+
+
+def test_an_array_that_is_given_by_itself_is_the_test_set(save, tmp_path):
+    images, labels = save("train_data.npy", "train_labels.npy")
+    cifar = data.load(tmp_path / "train_data.npy", source="npy")
+    assert is_split_of(cifar.test, images, labels) and not len(cifar.train)
+
+
+def test_arrays_in_the_manner_of_cifar_10_c(save, tmp_path):
+    save("snow.npy", "labels.npy", seed=1)
+    images, labels = save("fog.npy", "labels.npy", seed=2)
+    assert is_split_of(data.load(tmp_path / "fog.npy", source="npy").test, images, labels)
+    with pytest.raises(CifarError, match=r"holds fog.npy, snow.npy; give one array's file"):
+        data.load(tmp_path, source="npy")
+
+
+def test_arrays_to_train_on_are_split_too(save, tmp_path):
+    images, labels = save("train_data.npy", "train_labels.npy", count=40, seed=1)
+    test = save("test_data.npy", "test_labels.npy", seed=2)
+    cifar = data.load(tmp_path, source="npy", validation=10)
+    assert (len(cifar.train), len(cifar.val)) == (30, 10) and is_split_of(cifar.test, *test)
+    chosen = cifar.val.indices.numpy()
+    assert is_split_of(cifar.val, images[chosen], labels[chosen])
+
+
+def wrong_arrays():
+    images, labels = np.zeros((4, 32, 32, 3), np.uint8), np.arange(4)
+    yield "float32", images.astype(np.float32), labels, r"float32 \(4, 32, 32, 3\), not uint8"
+    yield "channels first", images.transpose(0, 3, 1, 2), labels, r"\(4, 3, 32, 32\), not uint8"
+    yield "one image", images[0], labels, r"uint8 \(32, 32, 3\), not uint8"
+    yield "too few labels", images, labels[:3], r"int64 \(3,\), not 4 whole numbers"
+    yield "one-hot", images, np.eye(4, dtype=int), r"\(4, 4\), not 4 whole numbers"
+    yield "real labels", images, labels / 2, r"float64 \(4,\), not 4 whole numbers"
+    yield "label 10", images, labels + 7, "labels outside 0 to 9"
+    yield "label -1", images, labels - 1, "labels outside 0 to 9"
+
+
+@pytest.mark.parametrize(
+    "images, labels, said", [pytest.param(*case[1:], id=case[0]) for case in wrong_arrays()]
+)
+def test_wrong_arrays_are_refused_with_what_was_found(tmp_path, images, labels, said):
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "labels.npy", labels)
+    with pytest.raises(CifarError, match=said):
+        data.load(tmp_path, source="npy")
+
+
+def test_array_without_labels_says_which_files_would_do(save, tmp_path):
+    save("x_data.npy", "y.npy")
+    with pytest.raises(CifarError, match=r"neither x_labels.npy nor labels.npy"):
+        data.load(tmp_path / "x_data.npy", source="npy")
+
+
+@pytest.mark.parametrize("name", [".", "absent", "absent.npy"])
+def test_absent_array_says_what_is_wanted(tmp_path, name):
+    with pytest.raises(CifarError, match=r"no array of images.*NAME_data.npy with NAME_labels"):
+        data.load(tmp_path / name, source="npy")
+
+
+class Harmful:
+    """Unpickling one makes the file `marker`."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_pickle_inside_an_array_is_never_opened(tmp_path):
+    marker = tmp_path / "marker"
+    np.save(tmp_path / "x.npy", np.array([Harmful(marker)] * 2, dtype=object), allow_pickle=True)
+    np.save(tmp_path / "labels.npy", np.arange(2))
+    with pytest.raises(CifarError):
+        data.load(tmp_path, source="npy")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("source", ["folder", "npy"])
+def test_auto_never_puts_the_stand_in_in_the_place_of_ones_own_data(
+    source, pictures, save, tmp_path
+):
+    save("x_data.npy", "x_labels.npy")
+    with pytest.raises(CifarError, match=f"choose source '{source}'"):
+        data.load(pictures[0] if source == "folder" else tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"plain text", b"PK\x03\x04", b"\x93NUMPY\x01\x00cut"])
+def test_a_file_that_is_no_array_is_named_and_unpickling_is_not_advised(tmp_path, content):
+    (tmp_path / "x.npy").write_bytes(content)
+    (tmp_path / "labels.npy").write_bytes(content)
+    with pytest.raises(CifarError, match=r"x\.npy is not a NumPy array") as caught:
+        data.load(tmp_path / "x.npy", source="npy")
+    assert "pickle" not in str(caught.value)
+
+
+# --- read_image
+
+
+def pixels_of(path):
+    image = data.read_image(path)
+    assert image.dtype == torch.uint8 and image.shape == (3, 32, 32) and image.is_contiguous()
+    return image.permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_picture_of_the_right_size_comes_back_exactly(tmp_path, noise, as_type):
+    Image.fromarray(noise).save(tmp_path / "x.png")
+    assert np.array_equal(pixels_of(as_type(tmp_path / "x.png")), noise)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (31, 33), (500, 333), (64, 64)])
+def test_picture_of_any_size_keeps_its_colour(tmp_path, size):
+    Image.new("RGB", size, (10, 200, 90)).save(tmp_path / "x.png")
+    assert (pixels_of(tmp_path / "x.png") == (10, 200, 90)).all()
+
+
+def test_wide_and_tall_pictures_lose_their_borders_and_no_proportion(tmp_path, noise):
+    wide = np.pad(noise, ((0, 0), (32, 32), (0, 0)))
+    for picture in (wide, wide.swapaxes(0, 1)):
+        Image.fromarray(picture).save(tmp_path / "x.png")
+        wanted = noise if picture is wide else noise.swapaxes(0, 1)
+        assert np.array_equal(pixels_of(tmp_path / "x.png"), wanted)
+
+
+def test_larger_picture_is_averaged_and_not_sampled(tmp_path):
+    board = np.indices((256, 256)).sum(0) % 2 * 255
+    Image.fromarray(board.astype(np.uint8)).save(tmp_path / "x.png")
+    inner = pixels_of(tmp_path / "x.png")[2:-2, 2:-2].astype(int)
+    assert abs(inner - 127).max() <= 3
+
+
+def test_grey_and_one_bit_pictures_become_rgb(tmp_path, noise):
+    grey = noise[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "x.png")
+    assert np.array_equal(pixels_of(tmp_path / "x.png"), np.stack([grey] * 3, axis=2))
+    Image.fromarray(grey > 99).save(tmp_path / "x.png")
+    assert np.array_equal(pixels_of(tmp_path / "x.png"), np.stack([(grey > 99) * 255] * 3, axis=2))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_transparent_pixels_become_white(tmp_path, channels):
+    colours = np.zeros((32, 32, channels), np.uint8)
+    colours[..., :-1], colours[..., -1] = 100, 255
+    colours[:10, :, -1], colours[10:20, :, -1] = 0, 51  # a fifth
+    Image.fromarray(colours).save(tmp_path / "x.png")
+    got = pixels_of(tmp_path / "x.png").astype(int)
+    assert (got[:10] == 255).all() and (got[20:] == 100).all()
+    assert abs(got[10:20] - 224).max() <= 1  # 255 × 0.8 + 100 × 0.2
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif"])
+def test_palette_is_looked_up_and_its_transparent_colour_becomes_white(tmp_path, suffix):
+    image = Image.fromarray((np.arange(1024).reshape(32, 32) // 400).astype(np.uint8))
+    image.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250] + [0] * 759)
+    colours = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]])
+    image.save(tmp_path / f"x.{suffix}")
+    assert np.array_equal(pixels_of(tmp_path / f"x.{suffix}"), colours[np.asarray(image)])
+    image.save(tmp_path / f"x.{suffix}", transparency=1)
+    colours[1] = 255
+    assert np.array_equal(pixels_of(tmp_path / f"x.{suffix}"), colours[np.asarray(image)])
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(tmp_path / "x.tif")
+    assert (pixels_of(tmp_path / "x.tif") == (255, 0, 0)).all()
+    Image.new("CMYK", (32, 32), (255, 0, 255, 0)).save(tmp_path / "x.jpg", quality=100)
+    assert abs(pixels_of(tmp_path / "x.jpg").astype(int) - (0, 255, 0)).max() <= 5
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("top", [65535, 200])
+def test_16_bits_are_scaled_to_8_whatever_the_picture_holds(tmp_path, suffix, top):
+    deep = np.linspace(0, top, 1024).round().astype(np.uint16).reshape(32, 32)
+    Image.fromarray(deep).save(tmp_path / f"x.{suffix}")
+    wanted = np.stack([np.round(deep / 257)] * 3, axis=2)  # 65535 = 255 × 257
+    assert np.array_equal(pixels_of(tmp_path / f"x.{suffix}"), wanted)
+
+
+@pytest.mark.parametrize("top", [1, 255])
+def test_float_pictures_in_either_range_are_scaled_to_8_bits(tmp_path, top):
+    values = np.linspace(0, top, 1024, dtype=np.float32).reshape(32, 32)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    wanted = np.stack([values / top * 255] * 3, axis=2)
+    assert abs(pixels_of(tmp_path / "x.tif") - wanted).max() <= 0.51
+
+
+def test_float_pictures_with_strange_values_are_taken(tmp_path):
+    for values in ([np.nan, 1], [-5, 0.5], [0, 0], [-3, -2], [0, 1e9]):
+        Image.fromarray(np.resize(np.float32(values), (32, 32))).save(tmp_path / "x.tif")
+        got = pixels_of(tmp_path / "x.tif")
+        assert got[:, 0].max() == 0, values
+        assert got[0, 1, 0] == {0.5: 128, 1: 255, 1e9: 255}.get(values[1], 0)
+
+
+ORIENTATIONS = {  # EXIF's number: what turns the stored pixels upright
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_pictures_are_turned_upright(tmp_path, noise, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise).save(tmp_path / "x.png", exif=exif)
+    assert np.array_equal(pixels_of(tmp_path / "x.png"), ORIENTATIONS[orientation](noise))
+
+
+def test_first_frame_of_an_animation_is_taken(tmp_path):
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert (pixels_of(tmp_path / "x.gif") == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "tif", "webp"])
+def test_truncated_pictures_are_refused_by_name(tmp_path, noise, suffix):
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    for share in (0, 0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(CifarError, match=str(path)):
+            data.read_image(path)
+
+
+def test_what_is_no_picture_is_refused_by_name(tmp_path):
+    (tmp_path / "text.png").write_text("these are words")
+    for name, said in (
+        ("absent.png", "no file"),
+        ("text.png", "not a readable image"),
+        (".", "directory"),
+    ):
+        path = tmp_path / name
+        with pytest.raises(CifarError, match=f"(?i){said}") as caught:
+            data.read_image(path)
+        assert str(path) in str(caught.value)
+
+
+def test_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (100, 100)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(CifarError, match=r"x.png cannot be read"):
+        data.read_image(tmp_path / "x.png")
