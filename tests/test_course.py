@@ -4,10 +4,12 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pickle
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 import torch
 
 from cifar_utils import course, data, machine, train
+from cifar_utils.course import first_cell, quick
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources import synthetic
 from cifar_utils.train import fit
@@ -25,12 +28,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def quick_mode(monkeypatch):
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
 
 
 @pytest.fixture
-def full(monkeypatch):
+def full_mode(monkeypatch):
     monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
 
 
@@ -46,7 +49,7 @@ def few_drawings(monkeypatch, tmp_path):
 # --- the first cell -------------------------------------------------------------------------------
 
 
-def test_setup_says_what_it_runs_on(full, capsys):
+def test_setup_says_what_it_runs_on(full_mode, capsys):
     course.setup()
     printed = capsys.readouterr().out
     for word in (torch.__version__.partition("+")[0], "Python 3.", "cifar_utils"):
@@ -69,7 +72,7 @@ def test_setup_says_what_it_runs_on(full, capsys):
 )
 def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable, place, word):
     for name in ("COLAB_", "KAGGLE_", "PAPERSPACE_"):
-        for known in [key for key in course.os.environ if key.startswith(name)]:
+        for known in [key for key in os.environ if key.startswith(name)]:
             monkeypatch.delenv(known)
     for name in variable.split():
         monkeypatch.setenv(name, "x")
@@ -81,7 +84,7 @@ def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable
 
 def test_an_installed_package_is_not_installed_again(monkeypatch):
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
-    course._install()
+    first_cell.install()
 
 
 @pytest.fixture
@@ -107,7 +110,7 @@ def not_installed(monkeypatch):
 
 
 def test_installing_holds_torch_where_it_is(not_installed):
-    course._install()  # pip fails here, but nothing is missing
+    first_cell.install()  # pip fails here, but nothing is missing
     [(command, held)] = not_installed
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-2:] == ["--editable", str(ROOT)]
@@ -118,30 +121,30 @@ def test_installing_holds_torch_where_it_is(not_installed):
 
 def test_what_cannot_be_installed_ends_in_one_line(not_installed, monkeypatch):
     monkeypatch.setattr(
-        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
+        importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
     )
     with pytest.raises(SystemExit) as stopped:
-        course._install()
+        first_cell.install()
     assert "torchsummary" in stopped.value.code and "\n" not in stopped.value.code
     assert stopped.value.code.endswith("no network")
 
 
 def test_what_pip_put_where_the_kernel_does_not_look_takes_a_restart(not_installed, monkeypatch):
     monkeypatch.setattr(
-        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
+        importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
     )
     monkeypatch.setattr(
         subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0)
     )
     with pytest.raises(SystemExit, match=r"not visible yet: torchsummary. Restart the kernel"):
-        course._install()
+        first_cell.install()
 
 
 def test_a_clone_that_cannot_be_written_to_keeps_its_pictures(tmp_path, monkeypatch):
     monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
     assert course.picture("x.png", "cifar10") == ROOT / "images" / "x.png"
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(course.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     beside = tmp_path / "build" / "notebooks"
     assert course.picture("x.png", "cifar10") == beside / "x.png" and beside.is_dir()
     assert course.scratch("y") == beside / "y"
@@ -151,30 +154,32 @@ def test_a_clone_that_only_names_itself_is_installed(monkeypatch):
     """Its egg-info outlives the packages that were installed with it, where only folders last."""
     find, called = importlib.util.find_spec, []
     lost = lambda name: None if name == "torchsummary" and not called else find(name)  # noqa: E731
-    monkeypatch.setattr(course.importlib.util, "find_spec", lost)
+    monkeypatch.setattr(importlib.util, "find_spec", lost)
     done = subprocess.CompletedProcess([], returncode=0)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: called.append(1) or done)
-    course._install()
+    first_cell.install()
     assert called
 
 
 @pytest.mark.parametrize("old", ["2.1.1+cu121", "1.13.0"])
 def test_a_torch_that_is_too_old_is_named_before_pip_is_asked(not_installed, monkeypatch, old):
-    known = course._version
-    monkeypatch.setattr(course, "_version", lambda name: old if name == "torch" else known(name))
+    known = first_cell._version
+    monkeypatch.setattr(
+        first_cell, "_version", lambda name: old if name == "torch" else known(name)
+    )
     with pytest.raises(SystemExit, match=f"torch {re.escape(old)}, .* needs 2.6 or newer"):
-        course._install()
+        first_cell.install()
     assert not_installed == []
 
 
 def test_what_pip_replaced_under_the_kernel_takes_a_restart(not_installed, monkeypatch):
-    known = course._version
+    known = first_cell._version
     fresh = lambda name: f"{known(name)}{'.1' if not_installed else ''}"  # noqa: E731
     monkeypatch.setattr(
-        course, "_version", lambda name: None if name == "cifar-utils" else fresh(name)
+        first_cell, "_version", lambda name: None if name == "cifar-utils" else fresh(name)
     )
     with pytest.raises(SystemExit, match=r"matplotlib.*restart the kernel"):
-        course._install()
+        first_cell.install()
 
 
 def opening_cell():
@@ -210,16 +215,16 @@ def test_quick_mode_is_an_environment_variable(monkeypatch, value, expected):
     assert course.choose(full="whole", quick="part") == ("part" if expected else "whole")
 
 
-def test_quick_mode_draws_a_balanced_sample_and_never_downloads(quick, few_drawings, capsys):
+def test_quick_mode_draws_a_balanced_sample_and_never_downloads(quick_mode, few_drawings, capsys):
     cifar = course.load()
     assert cifar.source == "synthetic"
     assert "stand-in" in capsys.readouterr().out
     for split in (cifar.train, cifar.val, cifar.test):
-        assert len(split) == course.QUICK_IMAGES
-        assert torch.bincount(split.labels).tolist() == [course.QUICK_IMAGES // 10] * 10
+        assert len(split) == quick.QUICK_IMAGES
+        assert torch.bincount(split.labels).tolist() == [quick.QUICK_IMAGES // 10] * 10
 
 
-def test_whole_keeps_every_image_in_quick_mode(quick, few_drawings):
+def test_whole_keeps_every_image_in_quick_mode(quick_mode, few_drawings):
     cifar = course.load(whole=True)
     assert len(cifar.train) + len(cifar.val) + len(cifar.test) == 12_000
 
@@ -227,7 +232,7 @@ def test_whole_keeps_every_image_in_quick_mode(quick, few_drawings):
 def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
     short = course.recipe("compact", lr=0.3)
-    assert short.epochs == course.QUICK_EPOCHS and short.lr == 0.3
+    assert short.epochs == quick.QUICK_EPOCHS and short.lr == 0.3
     assert short.batch_size == 128 < get_recipe("compact").batch_size  # else too few steps
     assert course.recipe("compact", epochs=1).epochs == 1
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
@@ -243,8 +248,8 @@ def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, 
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
     with pytest.raises(ValueError, match="only Colab"):  # Kaggle's image has that module, too
         course.upload()
-    monkeypatch.setattr(course, "where", lambda: ("Colab", ""))
-    monkeypatch.setattr(course, "ROOT", tmp_path)
+    monkeypatch.setattr(quick, "where", lambda: ("Colab", ""))
+    monkeypatch.setattr(quick, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="no file was chosen"):
         course.upload()
     for content in (b"first", b"second"):  # a phone calls every photograph the same
@@ -253,7 +258,7 @@ def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, 
 
 
 def test_only_a_full_run_on_cifar10_writes_to_images(monkeypatch, tmp_path):
-    monkeypatch.setattr(course, "ROOT", tmp_path)
+    monkeypatch.setattr(quick, "ROOT", tmp_path)
     places = {}
     for mode in ("0", "1"):
         monkeypatch.setenv("CIFAR_UTILS_QUICK", mode)
@@ -282,8 +287,8 @@ def test_the_stand_in_has_files_of_the_official_form(random_split):
 
 
 @pytest.mark.parametrize(("value", "sign"), [(0.40, "✓"), (0.30, "✗"), (0.50, "✗")])
-def test_a_full_run_is_compared_with_its_band(monkeypatch, full, capsys, value, sign):
-    monkeypatch.setattr(course, "BANDS", {"a net": (0.35, 0.45)})
+def test_a_full_run_is_compared_with_its_band(monkeypatch, full_mode, capsys, value, sign):
+    monkeypatch.setattr(quick, "BANDS", {"a net": (0.35, 0.45)})
     course.expect("a net", value, "cifar10")
     printed = capsys.readouterr().out
     assert printed.startswith(sign) and "35.0% to 45.0%" in printed
@@ -295,7 +300,7 @@ def test_a_full_run_is_compared_with_its_band(monkeypatch, full, capsys, value, 
 
 def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, capsys):
     ticks = iter(range(10_000))
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
     seconds = course.estimate(recipe, random_split(20))  # three batches an epoch; a tick a step
     assert seconds == 1 * 3 * 30
@@ -307,7 +312,7 @@ def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, ca
 
 def test_an_estimate_counts_augmentation(monkeypatch, random_split):
     ticks, augment = iter(range(1, 10_000)), train.augment
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))
     monkeypatch.setattr(train, "augment", lambda *of, **how: next(ticks) and augment(*of, **how))
     recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
     assert course.estimate(recipe, random_split(20)) == 2 * 3 * 30  # a tick each
@@ -377,7 +382,7 @@ def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
 
 def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, monkeypatch):
     ticks = iter(range(10_000))
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))  # always renew
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(ticks)))  # always renew
     recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
     states = []
 
@@ -408,7 +413,7 @@ def course_model():
 
 def test_the_time_left_is_in_proportion(places, random_split, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(course.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     watch = course.Watch()
 
     def log(run):
