@@ -1,10 +1,12 @@
-"""What only a notebook needs: its first cell, quick mode, a live display, time estimates, bands.
+"""What only a notebook needs. Every notebook begins with `course.setup()`.
 
-Every notebook begins with `course.setup()`. Quick mode (the environment variable
-CIFAR_UTILS_QUICK=1) is known here and nowhere else: a small sample, an epoch or two, no download,
-so that a whole notebook can be tried, or tested, within a minute. Its figures mean nothing.
+first_cell: install what is missing, say what the notebook runs on
+quick:      quick mode, and what depends on it: data, recipes, paths, expected results, estimates
+display:    a training to watch, figures with alternative text, animations
+places:     which folder holds the clone, which service lends the machine
+exercises:  checkers of the exercises (import it yourself: it needs torch)
 
-Importing this folder takes nothing but the standard library: `setup` may have to install the rest.
+Importing this folder takes only the standard library, because `setup` may have to install the rest.
 """
 
 from cifar_utils.course.display import Watch, describe, show_gif

@@ -1,27 +1,39 @@
-"""What a notebook shows: a live training, figures with alternative text, animations."""
+"""What a notebook shows: a training to watch, figures with alternative text, animations."""
+
+from __future__ import annotations
 
 import base64
 import time
 from collections import Counter
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cifar_utils.course.quick import duration
+
+if TYPE_CHECKING:  # the first cell may have to install what these modules need
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch.utils.data import DataLoader
+
+    from cifar_utils.history import History
+    from cifar_utils.train import Run
 
 
 class Watch:
     """A training to look at: curves, a table and the time left, each updated in its place.
 
     watch = Watch(); fit(..., log=watch, progress=watch.progress). One Watch serves any number of
-    runs. What is left at the end is a plain picture and a plain table, without widgets. Used in
+    runs. What stays at the end is a plain picture and a plain table, without widgets. Used in
     notebooks 02 and 04.
     """
 
-    def __init__(self):
-        self.run = None
+    def __init__(self) -> None:
+        self.run: Run | None = None
 
-    def __call__(self, run):
-        """What fit calls before the first epoch and after each."""
+    def __call__(self, run: Run) -> None:
+        """Show the run so far; `fit` calls this before the first epoch and after each."""
         from IPython.display import display
 
         self.history = run.history
@@ -34,31 +46,34 @@ class Watch:
         curves.update(_curves(run.history))
         table.update(_Table(run.history))
 
-    def progress(self, batches):
-        """The batches, one by one; the line with the time left is renewed twice a second."""
+    def progress(self, batches: DataLoader) -> Iterator[Any]:
+        """The batches, one by one; renews the line with the time left twice a second."""
         renewed = time.perf_counter()
         for number, batch in enumerate(batches):
             yield batch
-            # A resumed run is first seen, and so first shown, at the end of an epoch: until then
-            # this Watch knows no run, or an earlier one.
-            runs = self.run and len(self.history.epochs) <= self.history.recipe.epochs
+            # `fit` shows a resumed run only at the end of its first epoch. Until then this Watch
+            # knows no run, or one that has ended.
+            runs = self.run is not None and not self._has_ended()
             if runs and time.perf_counter() - renewed > 0.5:
                 renewed = time.perf_counter()
                 self.places[0].update(_Text(self._status(within=(number + 1) / len(batches))))
 
-    def _status(self, within):
+    def _has_ended(self) -> bool:
+        return len(self.history.epochs) > self.history.recipe.epochs  # row 0 is before training
+
+    def _status(self, within: float) -> str:
+        """One line: how far the run is, and the time left. within: share of the epoch, 0 to 1."""
         epochs, total = self.history.epochs, self.history.recipe.epochs
         elapsed = time.perf_counter() - self.began
-        if len(epochs) > total:
-            best = self.history.best
-            last = epochs[-1]
+        if self._has_ended():
             text = f"{self.history.title}: {total} epochs, {duration(elapsed)}"
+            best = self.history.best
             if best:
-                text += f"; validation accuracy {last.val_accuracy:.2%} after the last"
+                text += f"; validation accuracy {epochs[-1].val_accuracy:.2%} after the last"
                 text += f", best {best.val_accuracy:.2%} after epoch {best.epoch}"
             return text
         text = f"{self.history.title}: epoch {len(epochs)} of {total}, {within:.0%}"
-        done = len(epochs) - self.first + within
+        done = len(epochs) - self.first + within  # epochs since this Watch first saw the run
         if done > 0.02:
             text += f", {duration(elapsed / done * (total + 1 - self.first - done))} left"
         return text
@@ -67,28 +82,28 @@ class Watch:
 class _Text:
     """A line for a notebook, as HTML and as plain text."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.text
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return f"<p>{self.text}</p>"
 
 
 class _Table:
-    """The rows of a History."""
+    """A row for each epoch of a History, as HTML and as plain text."""
 
     HEADS = ("epoch", "lr", "train loss", "train acc", "val loss", "val acc", "seconds")
 
-    def __init__(self, history):
+    def __init__(self, history: History) -> None:
         self.rows = history.epochs
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "\n".join(map(str, self.rows))
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         lines = ["".join(f"<th>{head}</th>" for head in self.HEADS)]
         for row in self.rows:
             val = ("–", "–")
@@ -100,7 +115,8 @@ class _Table:
         return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
-def _curves(history):
+def _curves(history: History) -> Figure:
+    """Loss and accuracy side by side, over an axis as long as the whole training."""
     from matplotlib.figure import Figure
 
     from cifar_utils import plots
@@ -113,57 +129,67 @@ def _curves(history):
     return figure
 
 
-def prepare_figures():
-    """Give every figure of the notebook the course's style, and an alternative text made from the
-    figure's own words."""
+def prepare_figures() -> None:
+    """Give all of the notebook's figures the course's style, and the words of `describe`.
+
+    Does nothing outside a notebook.
+    """
     try:
         from IPython import get_ipython
-
-        png = get_ipython().display_formatter.formatters["image/png"]
-    except (ImportError, AttributeError):
-        return  # not in a notebook
+    except ImportError:
+        return
+    shell = get_ipython()
+    if shell is None:
+        return
     import matplotlib.pyplot as plt
     from IPython.core.pylabtools import print_figure
     from matplotlib.figure import Figure
 
     from cifar_utils.plots import STYLE
 
-    plt.rcParams.update(STYLE)
+    plt.style.use(STYLE)
 
-    def draw(figure):
+    def draw(figure: Figure) -> tuple[str, dict[str, str]] | None:
         data = print_figure(figure, "png", base64=True, dpi=90)
         return (data, {"alt": describe(figure)}) if data else None
 
-    plt.switch_backend(plt.get_backend())  # registers a drawer of its own, which ours replaces
-    png.for_type(Figure, draw)
+    plt.switch_backend(plt.get_backend())  # this registers a renderer, which ours then replaces
+    shell.display_formatter.formatters["image/png"].for_type(Figure, draw)
 
 
-def describe(figure, *, longest=400):
-    """A figure in words: its title, and of each panel the title, the axes' names, the legend."""
-    title = figure.get_suptitle()
-    panels = []
-    for ax in figure.axes:
-        axes = f"{ax.get_ylabel()} against {ax.get_xlabel()}".strip()
-        axes = axes if ax.get_xlabel() and ax.get_ylabel() else ax.get_xlabel() or ax.get_ylabel()
-        legend = ax.get_legend()
-        names = [text.get_text() for text in legend.get_texts()] if legend else []
-        few = [text.get_text() for text in ax.texts] if len(ax.texts) < 10 else []
-        words = [ax.get_title(), axes, ", ".join(names), ", ".join(few)]
-        panels.append(": ".join(word.replace("\n", " ") for word in words if word.strip()))
-    panels = [
-        panel if count == 1 else f"{panel} × {count}"
-        for panel, count in Counter(panel for panel in panels if panel).items()
-    ]
-    pictures = sum(bool(ax.images) for ax in figure.axes)
-    kind = f"{pictures} pictures" if pictures > 1 else "a picture" if pictures else "a chart"
-    text = "; ".join([title or kind, *panels])
+def describe(figure: Figure, *, longest: int = 400) -> str:
+    """A figure in words, as its alternative text: at most `longest` characters.
+
+    It begins with the figure's title, or else with its kind. For each panel follow its title, its
+    axes' names, its legend, and its texts if they are few.
+    """
+    title = figure.get_suptitle() or _kind(figure)
+    counts = Counter(words for words in map(_panel_in_words, figure.axes) if words)
+    panels = [words if count == 1 else f"{words} × {count}" for words, count in counts.items()]
+    text = "; ".join([title, *panels])
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def show_gif(path, alt):
-    """Show an animated picture file in the notebook, with its alternative text.
+def _kind(figure: Figure) -> str:
+    pictures = sum(bool(ax.images) for ax in figure.axes)
+    return f"{pictures} pictures" if pictures > 1 else "a picture" if pictures else "a chart"
 
-    As HTML: pages made of notebooks know no animated pictures among their outputs.
+
+def _panel_in_words(ax: Axes) -> str:
+    across, up = ax.get_xlabel(), ax.get_ylabel()
+    axes = f"{up} against {across}".strip() if across and up else across or up
+    legend = ax.get_legend()
+    names = [text.get_text() for text in legend.get_texts()] if legend else []
+    texts = [text.get_text() for text in ax.texts] if len(ax.texts) < 10 else []
+    words = [ax.get_title(), axes, ", ".join(names), ", ".join(texts)]
+    return ": ".join(word.replace("\n", " ") for word in words if word.strip())
+
+
+def show_gif(path: str | Path, alt: str) -> None:
+    """Show an animated picture in the notebook, with its alternative text `alt`.
+
+    It is shown as HTML, because pages made of notebooks keep no animated pictures among their
+    outputs. Used in notebooks 03 and 06.
     """
     from IPython.display import HTML, display
 

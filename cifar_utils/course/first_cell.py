@@ -1,6 +1,6 @@
 """The first cell of every notebook: install what is missing, say what the notebook runs on.
 
-Nothing but the standard library is imported above the functions: `setup` may have to install the
+Only the standard library is imported above the functions, because `setup` may have to install the
 rest first.
 """
 
@@ -16,23 +16,28 @@ from cifar_utils.course.display import prepare_figures
 from cifar_utils.course.places import ROOT, where
 from cifar_utils.course.quick import QUICK_EPOCHS, QUICK_IMAGES, is_quick
 
-# What the first cell makes sure of, the oldest torch that will do, and what may be loaded before it
-# (package: module), so that a newer one takes a restart.
+# The modules that the course needs, and the oldest torch that will do.
 NEEDED = ("torch", "torchvision", "albumentations", "torchsummary", "pytorch_grad_cam")
 OLDEST_TORCH = (2, 6)
+# Pip has to leave these at the versions that the service brings.
+KEPT = ("torch", "torchvision", "numpy")
+# The kernel may have loaded these (package: module) before the first cell runs. If pip then brings
+# a newer one, the kernel has to be restarted.
 LOADED = {"matplotlib": "matplotlib", "pillow": "PIL"}
 
 
-def setup():
-    """Install what is missing, print versions, device and precision, prepare figures.
+def setup() -> None:
+    """Install what is missing, print what this notebook runs on, and prepare its figures.
 
-    On a CPU it says how to switch a GPU on. Torch is never touched: where pip has to be called, it
-    is held to the installed versions of torch, torchvision and numpy. Raises SystemExit, with one
-    line to follow, where torch is too old, where something is missing and cannot be installed, and
-    where pip has replaced what the kernel had loaded.
+    It prints the versions, the device, the precision and, on a CPU, how to switch a GPU on. If pip
+    has to run, it keeps the installed torch, torchvision and numpy. Used in every notebook.
+
+    Raises:
+        SystemExit: with one line that says what to do, if torch is too old, if something is missing
+            and cannot be installed, or if the kernel has to be restarted.
     """
     install()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else torch's profiler chats on stderr
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise torch's profiler chats on stderr
     import torch
 
     from cifar_utils import __version__
@@ -47,57 +52,72 @@ def setup():
         place, how = where()
         print(f"No GPU here. To switch one on{place and f' in {place}'}: {how}.")
     if is_quick():
-        print(f"Quick mode: {QUICK_IMAGES:,} images, {QUICK_EPOCHS} epochs; figures mean nothing.")
+        print(
+            f"Quick mode: {QUICK_IMAGES:,} images, {QUICK_EPOCHS} epochs; the numbers mean nothing."
+        )
     torch.manual_seed(0)
     prepare_figures()
 
 
-def install():
-    """`pip install --editable` of the clone, where it or what it needs is not there yet."""
-    if _version("cifar-utils") and not _missing():  # a clone names itself wherever it was installed
+def install() -> None:
+    """Install the clone and what it needs, unless all of it is there. Raises SystemExit as `setup`.
+
+    Finding the clone's own metadata is not enough: they lie in the clone, and outlive the packages
+    on services that keep nothing but the user's folders.
+    """
+    if _version("cifar-utils") and not _missing():
         return
+    _check_torch()
+    print("Installing cifar_utils and what it needs …")
+    before = {name: _version(name) for name, module in LOADED.items() if module in sys.modules}
+    pip = _run_pip()
+    importlib.invalidate_caches()
+    missing = ", ".join(_missing())
+    if missing and pip.returncode == 0:  # in a folder that did not exist when Python started
+        raise SystemExit(
+            f"Installed, but not visible yet: {missing}. Restart the kernel, then run this cell "
+            "again."
+        )
+    if missing:
+        lines = [line for line in pip.stderr.splitlines() if line.strip()]
+        raise SystemExit(
+            f"Could not install {missing}: switch the Internet on for this notebook, or run "
+            f"`pip install --editable {ROOT.name}` in the folder that holds the clone, and restart "
+            f"the kernel. Pip's last line: {''.join(lines[-1:])}"
+        )
+    replaced = ", ".join(name for name in before if before[name] != _version(name))
+    if replaced:
+        raise SystemExit(
+            f"Newer files of {replaced} are installed, but older ones are loaded: restart the "
+            "kernel, then run this cell again."
+        )
+
+
+def _check_torch() -> None:
     torch = _version("torch")
     if torch and tuple(map(int, torch.split(".")[:2])) < OLDEST_TORCH:
         raise SystemExit(
-            f"Here is torch {torch}, and the course needs {'.'.join(map(str, OLDEST_TORCH))} or "
-            "newer: choose a newer image, or run `pip install --upgrade torch torchvision` and "
-            "restart the kernel."
+            f"This machine has torch {torch}, but the course needs "
+            f"{'.'.join(map(str, OLDEST_TORCH))} or newer: choose a newer image, or run "
+            "`pip install --upgrade torch torchvision` and restart the kernel."
         )
-    print("Installing cifar_utils and what it needs …")
-    kept = [f"{name}=={_version(name)}" for name in ("torch", "torchvision", "numpy")
-            if _version(name)]  # fmt: skip
-    loaded = {name: _version(name) for name, module in LOADED.items() if module in sys.modules}
+
+
+def _run_pip() -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("\n".join(kept))
+        constraints.write_text(
+            "\n".join(f"{name}=={_version(name)}" for name in KEPT if _version(name))
+        )
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", str(constraints)]
-        done = subprocess.run([*pip, "--editable", str(ROOT)], capture_output=True, text=True)
-    importlib.invalidate_caches()
-    if _missing() and not done.returncode:  # in a folder that was not there when Python started
-        raise SystemExit(
-            f"Installed, but not visible yet: {', '.join(_missing())}. Restart the kernel, then "
-            "run this cell again."
-        )
-    if _missing():
-        said = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        raise SystemExit(
-            f"Could not install {', '.join(_missing())}: switch the Internet on for this notebook, "
-            f"or run `pip install --editable {ROOT.name}` beside the clone, and restart the "
-            f"kernel. Pip's last line: {''.join(said)}"
-        )
-    replaced = [name for name in loaded if loaded[name] != _version(name)]
-    if replaced:
-        raise SystemExit(
-            f"Newer files of {', '.join(replaced)} are installed, but older ones are loaded: "
-            "restart the kernel, then run this cell again."
-        )
+        return subprocess.run([*pip, "--editable", str(ROOT)], capture_output=True, text=True)
 
 
-def _missing():
+def _missing() -> list[str]:
     return [name for name in NEEDED if importlib.util.find_spec(name) is None]
 
 
-def _version(name):
+def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
