@@ -160,8 +160,8 @@ def prepare_figures() -> None:
 def describe(figure: Figure, *, longest: int = 400) -> str:
     """A figure in words, as its alternative text: at most `longest` characters.
 
-    It begins with the figure's title, or else with its kind. For each panel follow its title, its
-    axes' names, its legend, and its texts if they are few.
+    First comes the figure's title, or else its kind. Then come, for each panel, its title, the
+    names of its axes, its legend and, if they are few, its texts.
     """
     title = figure.get_suptitle() or _kind(figure)
     counts = Counter(words for words in map(_panel_in_words, figure.axes) if words)

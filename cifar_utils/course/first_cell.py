@@ -60,10 +60,10 @@ def setup() -> None:
 
 
 def install() -> None:
-    """Install the clone and what it needs, unless all of it is there. Raises SystemExit as `setup`.
+    """Install the clone and what it needs, unless all of it is there.
 
-    Finding the clone's own metadata is not enough: they lie in the clone, and outlive the packages
-    on services that keep nothing but the user's folders.
+    It is not enough to find the clone's own metadata. They lie in the clone, and so outlive the
+    packages on services that keep only the user's folders. Raises SystemExit as `setup` does.
     """
     if _version("cifar-utils") and not _missing():
         return

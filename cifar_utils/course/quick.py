@@ -1,8 +1,8 @@
 """Quick mode, and what depends on it: data, recipes, paths, expected results, time estimates.
 
 In quick mode (the environment variable CIFAR_UTILS_QUICK=1) a whole notebook runs within a minute,
-on a small sample, for an epoch or two, without a download. Its numbers mean nothing. No other
-module knows of it.
+on a small sample, for an epoch or two, without a download. Its numbers mean nothing. This module
+alone reads the variable.
 """
 
 from __future__ import annotations
