@@ -1,22 +1,30 @@
 """What the notebooks lean on: the first cell, quick mode, estimates, bands, the live display."""
 
+import base64
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import pickle
-import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from IPython.core.formatters import DisplayFormatter
 
-from cifar_utils import course, data, machine, train
+from cifar_utils import course, data, machine, models
+from cifar_utils.augment import AUGMENTATIONS
+from cifar_utils.course import display, first_cell, quick
+from cifar_utils.errors import CifarError
+from cifar_utils.plots import STYLE
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources import files, synthetic
 from cifar_utils.train import fit
@@ -25,28 +33,50 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def quick_mode(monkeypatch):
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
 
 
 @pytest.fixture
-def full(monkeypatch):
+def full_mode(monkeypatch):
     monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
 
 
 @pytest.fixture
-def few_drawings(monkeypatch, tmp_path):
-    """A small stand-in, no files, and no network."""
-    draw = synthetic.draw
-    monkeypatch.setattr(synthetic, "draw", lambda count, seed: draw(count // 5, seed=seed))
+def blank_stand_in(monkeypatch, tmp_path):
+    """A small stand-in that is drawn at once, no files, and no network."""
+
+    def draw(count, seed):
+        count //= 5
+        return torch.zeros(count, 3, 32, 32, dtype=torch.uint8), torch.arange(count) % 10
+
+    monkeypatch.setattr(synthetic, "draw", draw)
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
     monkeypatch.setattr(files, "download", lambda *_: pytest.fail("it tried to download"))
+
+
+class Clock:
+    """Stands in for time.perf_counter: a reading takes `tick` seconds, and tests add their own."""
+
+    def __init__(self):
+        self.now, self.tick = 0.0, 0.1  # more than 0, or code that waits would wait for ever
+
+    def __call__(self):
+        self.now += self.tick
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
 
 
 # --- the first cell -------------------------------------------------------------------------------
 
 
-def test_setup_says_what_it_runs_on(full, capsys):
+def test_setup_says_what_it_runs_on(full_mode, capsys):
     course.setup()
     printed = capsys.readouterr().out
     for word in (torch.__version__.partition("+")[0], "Python 3.", "cifar_utils"):
@@ -56,7 +86,7 @@ def test_setup_says_what_it_runs_on(full, capsys):
 
 
 @pytest.mark.parametrize(
-    ("variable", "place", "word"),
+    ("variables", "place", "word"),
     [
         ("COLAB_RELEASE_TAG", "Colab", "T4 GPU"),
         ("KAGGLE_KERNEL_RUN_TYPE", "Kaggle", "Accelerator"),
@@ -67,114 +97,131 @@ def test_setup_says_what_it_runs_on(full, capsys):
         ("", "", "Colab, Kaggle or Gradient"),
     ],
 )
-def test_on_a_cpu_each_place_says_how_to_get_a_gpu(monkeypatch, capsys, variable, place, word):
-    for name in ("COLAB_", "KAGGLE_", "PAPERSPACE_"):
-        for known in [key for key in course.os.environ if key.startswith(name)]:
-            monkeypatch.delenv(known)
-    for name in variable.split():
+def test_each_place_says_how_to_get_a_gpu(monkeypatch, variables, place, word):
+    be_at(monkeypatch, *variables.split())
+    name, how = course.where()
+    assert name == place and word in how
+
+
+def be_at(monkeypatch, *variables):
+    """Set these environment variables, and none that tells another place."""
+    for known in [key for key in os.environ if key.startswith(("COLAB_", "KAGGLE_", "PAPERSPACE"))]:
+        monkeypatch.delenv(known)
+    for name in variables:
         monkeypatch.setenv(name, "x")
+
+
+def test_on_a_cpu_setup_says_how_to_get_a_gpu(quick_mode, monkeypatch, capsys):
+    be_at(monkeypatch, "COLAB_RELEASE_TAG")
     monkeypatch.setattr(machine, "pick_device", lambda name="auto": torch.device("cpu"))
     course.setup()
-    line = next(line for line in capsys.readouterr().out.splitlines() if "GPU here" in line)
-    assert place in line and word in line
+    lines = capsys.readouterr().out.splitlines()
+    assert any("No GPU here" in line and "in Colab: Runtime" in line for line in lines)
+    assert any(line.startswith("Quick mode: 1,000 images, 2 epochs") for line in lines)
 
 
-def test_an_installed_package_is_not_installed_again(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was called"))
-    course._install()
+class Packages:
+    """Stands in for pip and for what it has installed: all that is really here, but for `changed`.
+
+    changed: version by package, None for a missing one. pip: what to do when pip is called; it
+    returns the exit status and what was said on stderr. calls: pip's arguments and constraints.
+    """
+
+    def __init__(self, monkeypatch):
+        self.changed, self.calls = {}, []
+        self.pip = lambda: (1, "ERROR: one\nERROR: no network\n")
+        version, find = importlib.metadata.version, importlib.util.find_spec
+
+        def changed_version(name):
+            if self.changed.get(name, "") is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return self.changed.get(name) or version(name)
+
+        def changed_find(name):
+            return None if self.changed.get(name, "") is None else find(name)
+
+        def run(command, **_):
+            constraints = Path(command[command.index("--constraint") + 1]).read_text()
+            self.calls.append((command, constraints.splitlines()))
+            status, said = self.pip()
+            return subprocess.CompletedProcess(command, status, stderr=said)
+
+        monkeypatch.setattr(importlib.metadata, "version", changed_version)
+        monkeypatch.setattr(importlib.util, "find_spec", changed_find)
+        monkeypatch.setattr(subprocess, "run", run)
+
+    def bring(self, **versions):
+        """Let pip succeed and change these versions."""
+
+        def pip():
+            self.changed |= versions
+            return 0, ""
+
+        self.pip = pip
 
 
 @pytest.fixture
-def not_installed(monkeypatch):
-    """The package's own metadata are missing; what pip is asked for is kept instead of done."""
-    version = importlib.metadata.version
-
-    def known(name):
-        if name == "cifar-utils":
-            raise importlib.metadata.PackageNotFoundError
-        return version(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", known)
-    calls = []
-
-    def run(command, **_):
-        held = Path(command[command.index("--constraint") + 1]).read_text()
-        calls.append((command, held))
-        return subprocess.CompletedProcess(command, 1, stderr="ERROR: one\nERROR: no network\n")
-
-    monkeypatch.setattr(subprocess, "run", run)
-    return calls
+def packages(monkeypatch):
+    return Packages(monkeypatch)
 
 
-def test_installing_holds_torch_where_it_is(not_installed):
-    course._install()  # pip fails here, but nothing is missing
-    [(command, held)] = not_installed
+def stopped_by_install():
+    with pytest.raises(SystemExit) as stopped:
+        first_cell.install()
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+def test_an_installed_package_is_not_installed_again(packages):
+    first_cell.install()
+    assert packages.calls == []
+
+
+def test_installing_holds_torch_where_it_is(packages):
+    packages.changed["cifar-utils"] = None
+    first_cell.install()  # pip fails here, but nothing is missing
+    [(command, constraints)] = packages.calls
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-2:] == ["--editable", str(ROOT)]
     for name in ("torch", "torchvision", "numpy"):
-        assert f"{name}=={importlib.metadata.version(name)}" in held.splitlines()
+        assert f"{name}=={importlib.metadata.version(name)}" in constraints
         assert name not in command
 
 
-def test_what_cannot_be_installed_ends_in_one_line(not_installed, monkeypatch):
-    monkeypatch.setattr(
-        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
-    )
-    with pytest.raises(SystemExit) as stopped:
-        course._install()
-    assert "torchsummary" in stopped.value.code and "\n" not in stopped.value.code
-    assert stopped.value.code.endswith("no network")
+def test_a_clone_that_only_names_itself_is_installed(packages):
+    """Its egg-info outlives the packages that were installed with it, if only folders last."""
+    packages.changed["torchsummary"] = None
+    packages.bring(torchsummary="1.5.1")
+    first_cell.install()
+    assert len(packages.calls) == 1
 
 
-def test_what_pip_put_where_the_kernel_does_not_look_takes_a_restart(not_installed, monkeypatch):
-    monkeypatch.setattr(
-        course.importlib.util, "find_spec", lambda name: None if name == "torchsummary" else name
-    )
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0)
-    )
-    with pytest.raises(SystemExit, match=r"not visible yet: torchsummary. Restart the kernel"):
-        course._install()
+def test_what_cannot_be_installed_ends_in_one_line(packages):
+    packages.changed["torchsummary"] = None
+    line = stopped_by_install()
+    assert line.startswith("Could not install torchsummary:")
+    assert line.endswith("last line: ERROR: no network")
 
 
-def test_a_clone_that_cannot_be_written_to_keeps_its_pictures(tmp_path, monkeypatch):
-    monkeypatch.delenv("CIFAR_UTILS_QUICK", raising=False)
-    assert course.picture("x.png", "cifar10") == ROOT / "images" / "x.png"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(course.os, "access", lambda *_: False)
-    beside = tmp_path / "build" / "notebooks"
-    assert course.picture("x.png", "cifar10") == beside / "x.png" and beside.is_dir()
-    assert course.scratch("y") == beside / "y"
-
-
-def test_a_clone_that_only_names_itself_is_installed(monkeypatch):
-    """Its egg-info outlives the packages that were installed with it, where only folders last."""
-    find, called = importlib.util.find_spec, []
-    lost = lambda name: None if name == "torchsummary" and not called else find(name)  # noqa: E731
-    monkeypatch.setattr(course.importlib.util, "find_spec", lost)
-    done = subprocess.CompletedProcess([], returncode=0)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: called.append(1) or done)
-    course._install()
-    assert called
+def test_what_pip_put_where_the_kernel_does_not_look_takes_a_restart(packages):
+    packages.changed["torchsummary"] = None
+    packages.bring()
+    assert "not visible yet: torchsummary. Restart the kernel" in stopped_by_install()
 
 
 @pytest.mark.parametrize("old", ["2.1.1+cu121", "1.13.0"])
-def test_a_torch_that_is_too_old_is_named_before_pip_is_asked(not_installed, monkeypatch, old):
-    known = course._version
-    monkeypatch.setattr(course, "_version", lambda name: old if name == "torch" else known(name))
-    with pytest.raises(SystemExit, match=f"torch {re.escape(old)}, .* needs 2.6 or newer"):
-        course._install()
-    assert not_installed == []
+def test_a_torch_that_is_too_old_is_named_before_pip_is_asked(packages, old):
+    packages.changed |= {"cifar-utils": None, "torch": old}
+    line = stopped_by_install()
+    assert f"torch {old}, but the course needs 2.6 or newer" in line
+    assert packages.calls == []
 
 
-def test_what_pip_replaced_under_the_kernel_takes_a_restart(not_installed, monkeypatch):
-    known = course._version
-    fresh = lambda name: f"{known(name)}{'.1' if not_installed else ''}"  # noqa: E731
-    monkeypatch.setattr(
-        course, "_version", lambda name: None if name == "cifar-utils" else fresh(name)
-    )
-    with pytest.raises(SystemExit, match=r"matplotlib.*restart the kernel"):
-        course._install()
+def test_what_pip_replaced_under_the_kernel_takes_a_restart(packages):
+    packages.changed["cifar-utils"] = None
+    packages.bring(matplotlib="99.0")
+    line = stopped_by_install()
+    assert "Newer files of matplotlib are" in line and "restart the kernel" in line
 
 
 def opening_cell():
@@ -210,24 +257,21 @@ def test_quick_mode_is_an_environment_variable(monkeypatch, value, expected):
     assert course.choose(full="whole", quick="part") == ("part" if expected else "whole")
 
 
-def test_quick_mode_draws_a_balanced_sample_and_never_downloads(quick, few_drawings, capsys):
+def test_quick_mode_takes_a_balanced_sample_and_never_downloads(quick_mode, blank_stand_in, capsys):
     cifar = course.load()
     assert cifar.source == "synthetic"
     assert "stand-in" in capsys.readouterr().out
     for split in (cifar.train, cifar.val, cifar.test):
-        assert len(split) == course.QUICK_IMAGES
-        assert torch.bincount(split.labels).tolist() == [course.QUICK_IMAGES // 10] * 10
-
-
-def test_whole_keeps_every_image_in_quick_mode(quick, few_drawings):
-    cifar = course.load(whole=True)
-    assert len(cifar.train) + len(cifar.val) + len(cifar.test) == 12_000
+        assert len(split) == quick.QUICK_IMAGES
+        assert torch.bincount(split.labels).tolist() == [quick.QUICK_IMAGES // 10] * 10
+    whole = course.load(whole=True)
+    assert [len(split) for split in (whole.train, whole.val, whole.test)] == [5000, 5000, 2000]
 
 
 def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "1")
     short = course.recipe("compact", lr=0.3)
-    assert short.epochs == course.QUICK_EPOCHS and short.lr == 0.3
+    assert short.epochs == quick.QUICK_EPOCHS and short.lr == 0.3
     assert short.batch_size == 128 < get_recipe("compact").batch_size  # else too few steps
     assert course.recipe("compact", epochs=1).epochs == 1
     monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
@@ -235,6 +279,7 @@ def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
 
 
 def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, tmp_path):
+    be_at(monkeypatch, "KAGGLE_KERNEL_RUN_TYPE")
     with pytest.raises(ValueError, match="only Colab can ask for a file; put yours beside"):
         course.upload()
     chosen = {}  # what Colab returns: the reader's own file name, and the bytes
@@ -243,8 +288,8 @@ def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, 
     monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(files=files))
     with pytest.raises(ValueError, match="only Colab"):  # Kaggle's image has that module, too
         course.upload()
-    monkeypatch.setattr(course, "where", lambda: ("Colab", ""))
-    monkeypatch.setattr(course, "ROOT", tmp_path)
+    be_at(monkeypatch, "COLAB_RELEASE_TAG")
+    monkeypatch.setattr(quick, "ROOT", tmp_path)
     with pytest.raises(ValueError, match="no file was chosen"):
         course.upload()
     for content in (b"first", b"second"):  # a phone calls every photograph the same
@@ -253,14 +298,21 @@ def test_colab_is_asked_for_a_file_and_other_places_say_what_to_do(monkeypatch, 
 
 
 def test_only_a_full_run_on_cifar10_writes_to_images(monkeypatch, tmp_path):
-    monkeypatch.setattr(course, "ROOT", tmp_path)
-    places = {}
-    for mode in ("0", "1"):
+    monkeypatch.chdir(tmp_path)
+    kept, lost = ROOT / "images" / "a.png", ROOT / "build" / "notebooks" / "a.png"
+    for mode, source, place in (
+        ("0", "cifar10", kept),
+        ("0", "synthetic", lost),
+        ("1", "cifar10", lost),
+        ("1", "synthetic", lost),
+    ):
         monkeypatch.setenv("CIFAR_UTILS_QUICK", mode)
-        for source in ("cifar10", "synthetic"):
-            places[mode, source] = course.picture("a.png", source).parent
-    assert places.pop(("0", "cifar10")) == tmp_path / "images"
-    assert set(places.values()) == {tmp_path / "build" / "notebooks"}
+        assert course.picture("a.png", source) == place
+    monkeypatch.setattr(os, "access", lambda *_: False)  # a clone that cannot be written to
+    beside = tmp_path / "build" / "notebooks"
+    monkeypatch.setenv("CIFAR_UTILS_QUICK", "0")
+    assert course.picture("a.png", "cifar10") == beside / "a.png" and beside.is_dir()
+    assert course.scratch("b") == beside / "b"
 
 
 def test_the_stand_in_has_files_of_the_official_form(random_split):
@@ -276,14 +328,16 @@ def test_the_stand_in_has_files_of_the_official_form(random_split):
     assert sorted(batch) == [b"batch_label", b"data", b"filenames", b"labels"]
     assert batch[b"labels"] == split.labels.tolist()
     assert np.array_equal(batch[b"data"].reshape(30, 3, 32, 32), split.images.numpy())
+    with pytest.raises(CifarError, match=r"choose one of data_batch_1, batches\.meta"):
+        course.official_file(cifar, "test_batch")
 
 
 # --- bands and estimates --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "sign"), [(0.40, "✓"), (0.30, "✗"), (0.50, "✗")])
-def test_a_full_run_is_compared_with_its_band(monkeypatch, full, capsys, value, sign):
-    monkeypatch.setattr(course, "BANDS", {"a net": (0.35, 0.45)})
+def test_a_full_run_is_compared_with_its_band(monkeypatch, full_mode, capsys, value, sign):
+    monkeypatch.setattr(quick, "BANDS", {"a net": (0.35, 0.45)})
     course.expect("a net", value, "cifar10")
     printed = capsys.readouterr().out
     assert printed.startswith(sign) and "35.0% to 45.0%" in printed
@@ -293,32 +347,52 @@ def test_a_full_run_is_compared_with_its_band(monkeypatch, full, capsys, value, 
         course.expect("another", value, "cifar10")
 
 
-def test_an_estimate_is_seconds_a_step_times_steps(monkeypatch, random_split, capsys):
-    ticks = iter(range(10_000))
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
-    recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
-    seconds = course.estimate(recipe, random_split(20))  # three batches an epoch; a tick a step
-    assert seconds == 1 * 3 * 30
-    assert "1 min 30 s" in capsys.readouterr().out
+@pytest.fixture
+def slow(monkeypatch, clock):
+    """A function that makes augmentation and a step of the recipe take so long; the sizes seen."""
     monkeypatch.setattr(machine, "pick_device", lambda name="auto": torch.device("cpu"))
-    course.estimate(recipe.changed(epochs=200), random_split(20))
-    assert "shorten" in capsys.readouterr().out
+
+    def make(recipe, augmenting, training):
+        seen, build = [], models.MODELS[recipe.model]
+
+        class Slow(torch.nn.Module):
+            def forward(self, images):
+                clock.now += training
+                seen.append(images.shape[2])
+                return images
+
+        def slow_model(*given, **options):
+            model = build(*given, **options)
+            model.features.insert(0, Slow())
+            return model
+
+        def slow_augmentation(images, generator):
+            clock.now += augmenting
+            return images
+
+        monkeypatch.setitem(models.MODELS, recipe.model, slow_model)
+        monkeypatch.setitem(AUGMENTATIONS, recipe.augmentation, (slow_augmentation,))
+        return seen
+
+    return make
 
 
-def test_an_estimate_counts_augmentation(monkeypatch, random_split):
-    ticks, augment = iter(range(1, 10_000)), train.augment
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))
-    monkeypatch.setattr(train, "augment", lambda *of, **how: next(ticks) and augment(*of, **how))
-    recipe = get_recipe("compact").changed(epochs=30, batch_size=8)
-    assert course.estimate(recipe, random_split(20)) == 2 * 3 * 30  # a tick each
+def test_an_estimate_counts_augmentation_and_steps_on_whole_images(slow, random_split, capsys):
+    recipe = get_recipe("quick").changed(epochs=30, batch_size=8, small_size=16, small_until=0.9)
+    seen = slow(recipe, augmenting=200, training=100)
+    seconds = course.estimate(recipe, random_split(20))
+    assert seconds == pytest.approx((200 + 100) * 3 * 30, rel=0.001)  # three batches an epoch
+    assert seen == [32] * 4  # four steps already took too long
+    printed = capsys.readouterr().out
+    assert "30 epochs of 20 images: about 7 h 30 min" in printed
+    assert "To shorten it" in printed
 
 
-def test_an_estimate_is_of_steps_on_whole_images(monkeypatch, random_split):
-    seen, recipe = [], get_recipe("quick").changed(batch_size=8, small_size=16, small_until=0.9)
-    resized = train.resized
-    monkeypatch.setattr(train, "resized", lambda *of: seen.append(resized(*of)) or seen[-1])
-    course.estimate(recipe, random_split(20))
-    assert seen and {inputs.shape[2] for inputs in seen} == {32}
+def test_a_short_estimate_needs_no_advice(slow, random_split, capsys):
+    recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
+    slow(recipe, augmenting=0.5, training=0)
+    assert course.estimate(recipe, random_split(20)) == pytest.approx(0.5 * 3 * 3, rel=0.5)
+    assert "To shorten it" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -360,7 +434,7 @@ def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
     recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
     for _ in range(2):
         history = fit(
-            course_model(), random_split(16), random_split(8), recipe, log=watch,
+            linear(), random_split(16), random_split(8), recipe, log=watch,
             progress=watch.progress, device="cpu", precision="fp32",
         )  # fmt: skip
     assert len(places) == 6  # three for each run
@@ -375,9 +449,8 @@ def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
     assert np.allclose(lines[0].get_ydata(), [row.train_loss for row in history.epochs])
 
 
-def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, monkeypatch):
-    ticks = iter(range(10_000))
-    monkeypatch.setattr(course.time, "perf_counter", lambda: float(next(ticks)))  # always renew
+def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, clock):
+    clock.tick = 1  # so that the line is renewed after every batch
     recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
     states = []
 
@@ -386,7 +459,7 @@ def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, mo
             watch(run)
             states.append(run.state())
 
-        fit(course_model(), random_split(16), None, recipe, log=log, progress=watch.progress,
+        fit(linear(), random_split(16), None, recipe, log=log, progress=watch.progress,
             resume=resume, device="cpu", precision="fp32")  # fmt: skip
 
     watch = course.Watch()
@@ -400,23 +473,20 @@ def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, mo
         assert "3 epochs" in repr(status.shown[-1])
 
 
-def course_model():
-    from cifar_utils.models import create_model
-
-    return create_model("compact", seed=0)
+def linear():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 10))
 
 
-def test_the_time_left_is_in_proportion(places, random_split, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(course.time, "perf_counter", lambda: now[0])
+def test_the_time_left_is_in_proportion(places, random_split, clock):
+    clock.tick = 0
     watch = course.Watch()
 
     def log(run):
         watch(run)
-        now[0] += 30.0  # each epoch takes half a minute
+        clock.now += 30.0  # each epoch takes half a minute
 
     recipe = get_recipe("compact").changed(epochs=4, batch_size=8)
-    fit(course_model(), random_split(8), None, recipe, log=log, device="cpu", precision="fp32")
+    fit(linear(), random_split(8), None, recipe, log=log, device="cpu", precision="fp32")
     told = [repr(text) for text in places[0].shown]
     assert "epoch 3 of 4" in told[-3] and "1 min 0 s left" in told[-3]
     assert "epoch 4 of 4" in told[-2] and "30 s left" in told[-2]
@@ -443,6 +513,20 @@ def test_a_figure_is_described_by_its_own_words():
         ax.set_title(name)
     assert course.describe(figure) == "a chart; cat × 2; dog"
     plt.close(figure)
+
+
+def test_the_figures_of_a_notebook_get_the_style_and_a_text(monkeypatch):
+    shell = MagicMock(display_formatter=DisplayFormatter())
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    with plt.rc_context():
+        display.prepare_figures()
+        figure, ax = plt.subplots()
+        ax.set_title("A cat")
+        shown, metadata = shell.display_formatter.format(figure)
+        assert ax.title.get_fontweight() == STYLE["axes.titleweight"]
+    plt.close(figure)
+    assert base64.b64decode(shown["image/png"]).startswith(b"\x89PNG")
+    assert metadata["image/png"] == {"alt": "a chart; A cat"}
 
 
 def test_an_animation_is_embedded_with_its_text(monkeypatch, tmp_path):

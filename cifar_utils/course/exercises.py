@@ -1,12 +1,14 @@
-"""Checkers of the notebooks' exercises: what your answer gives, beside what it should give.
+"""Checkers of the notebooks' exercises: they print what your answer gives and what it should give.
 
-`check("01a", answer)` is all that a notebook calls. An exercise is a function here that takes the
-answer and yields rows (what, got, expected); the answers are worked out in notebooks/solutions.
-Teachers: to add an exercise, write one more function and put its name into EXERCISES.
+A notebook calls nothing but `check("01a", answer)`. Each exercise is a function here that takes the
+answer and yields rows (what, got, expected). The solutions are in notebooks/solutions. Teachers: to
+add an exercise, write one more function and put it into EXERCISES, at the end of this file.
 """
 
 import copy
 import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,25 +17,33 @@ from torch import nn
 from cifar_utils.errors import choose
 from cifar_utils.machine import generator
 
+Row = tuple[str, Any, Any]  # what, got, expected
 
-def check(name, answer):
-    """Print, line by line, what the answer to exercise `name` gives beside what it should give.
 
-    answer: a value or a function, as the exercise asks. One still left as `...`, or a function that
-    returns None, is not yet an answer. Mistakes inside it are shown in one line. Raises CifarError
-    for an unknown name.
+def check(name: str, answer: Any) -> None:
+    """Print, line by line, what the answer to an exercise gives beside what it should give.
+
+    A mistake inside the answer is shown in one line. Used in every notebook.
+
+    Args:
+        name: the exercise's, such as "01a".
+        answer: a value or a function, as the exercise asks. If it is still `...`, or a function
+            that returns None, it counts as not answered yet.
+
+    Raises:
+        CifarError: if there is no exercise of that name.
     """
-    is_right(name, answer)  # a notebook would show what check returned
+    is_right(name, answer)  # its result is left out, because a notebook would show it
 
 
-def is_right(name, answer):
+def is_right(name: str, answer: Any) -> bool:
     """As `check`; True if every line is right."""
     choose(name, EXERCISES, "exercise")
     if answer is ...:
         print(f"{name}: not answered yet")
         return False
     if callable(answer) and not isinstance(answer, nn.Module):
-        answer = _answered(answer)
+        answer = _guarded(answer)
     all_right = True
     try:
         for what, got, expected in EXERCISES[name](answer):
@@ -57,10 +67,12 @@ class NotAnswered(Exception):
 
 
 class Changed(Exception):
-    """The reader's function wrote into its arguments: in a training that would spoil the data."""
+    """The reader's function wrote into its arguments, which would spoil the data in a training."""
 
 
-def _answered(function):
+def _guarded(function: Callable) -> Callable:
+    """`function`, but it raises NotAnswered or Changed if it does what they say."""
+
     def call(*arguments):
         given = copy.deepcopy(arguments)
         result = function(*arguments)
@@ -75,42 +87,43 @@ def _answered(function):
 
 
 class Near:
-    """An expected number with room around it."""
+    """An expected number that the answer may miss by `room`."""
 
-    def __init__(self, value, room):
+    def __init__(self, value: float, room: float) -> None:
         self.value, self.room = value, room
 
-    def allows(self, got):
+    def allows(self, got: Any) -> bool:
         return abs(float(got) - self.value) <= self.room
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.value:g} ± {self.room:g}"
 
 
 class AtMost:
     """An upper bound."""
 
-    def __init__(self, value):
+    def __init__(self, value: float) -> None:
         self.value = value
 
-    def allows(self, got):
+    def allows(self, got: Any) -> bool:
         return got <= self.value
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"at most {self.value:,}"
 
 
 class AtLeast(AtMost):
     """A lower bound."""
 
-    def allows(self, got):
+    def allows(self, got: Any) -> bool:
         return got >= self.value
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"at least {self.value:,}"
 
 
-def _same(got, expected):
+def _same(got: Any, expected: Any) -> bool:
+    """Whether the answer is as expected: exactly, or to rounding for floats and tensors."""
     if isinstance(expected, (Near, AtMost)):
         return expected.allows(got)
     if isinstance(expected, torch.Tensor):
@@ -123,7 +136,7 @@ def _same(got, expected):
     return got == expected
 
 
-def _short(value):
+def _short(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, torch.Tensor) and value.numel() > 8:
         first = ", ".join(f"{number:g}" for number in value.flatten()[:4].tolist())
@@ -160,7 +173,7 @@ def _identical_pairs(answer):
     images = torch.randint(256, (30, 3, 4, 4), generator=generator(2), dtype=torch.uint8)
     images[9] = images[8].flip(2)  # the same bytes in another order
     images[29] = images[28]
-    images[29, 2, 3, 3] ^= 1  # all but one bit is the same
+    images[29, 2, 3, 3] ^= 1  # a single bit differs
     yield "pairs among 30 different images", list(answer(images)), []
     images[[7, 20, 25]] = images[[3, 11, 3]].clone()
     found = sorted(map(tuple, answer(images)))
@@ -191,7 +204,7 @@ def _random_grey(answer):
     yield "share of changed images", changed.double().mean().item(), Near(0.2, 0.03)
     red, green, blue = images.double().unbind(1)
     grey = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None].expand_as(got)
-    off = (got.double() - grey).abs().amax((1, 2, 3))  # rounding down is as good as to the nearest
+    off = (got.double() - grey).abs().amax((1, 2, 3))  # rounding down is allowed, too
     yield "changed images that are not grey", int((changed & (off > 1)).sum()), 0
     again = answer(images, generator(5))
     yield "the same generator gives the same images", torch.equal(got, again), True
@@ -246,7 +259,7 @@ def _conv_parameters(answer):
 def _own_network(answer):
     from cifar_utils.profile import parameter_count, receptive_field
 
-    answer = copy.deepcopy(answer).cpu().eval()  # the reader's own may go on training, on a GPU
+    answer = copy.deepcopy(answer).cpu().eval()  # the reader's own stays as it was
     with torch.no_grad():
         logits = answer(torch.zeros(2, 3, 32, 32))
     yield "shape of the logits of two images", tuple(logits.shape), (2, 10)
@@ -278,7 +291,7 @@ def _cross_entropy(answer):
 
 
 def _momentum(answer):
-    """Steps on a parabola, against torch.optim.SGD, at a rate that changes."""
+    """Steps on a parabola beside torch.optim.SGD, at a learning rate that changes."""
     for momentum, steps in ((0.9, 4), (0.5, 3)):
         theirs = torch.tensor([3.0, -2.0, 1.0], requires_grad=True)
         optimizer = torch.optim.SGD([theirs], lr=0.1, momentum=momentum)
@@ -318,12 +331,12 @@ def _images_needed(answer):
 def _macro_f1(answer):
     for rows in (
         [[8, 2, 0], [1, 6, 3], [0, 0, 10]],
-        [[0, 5], [0, 5]],  # nothing was called the first class
-        [[3, 1, 0], [0, 4, 0], [0, 0, 0]],  # and here nothing is of the last, either
+        [[0, 5], [0, 5]],  # nothing is predicted as the first class
+        [[3, 1, 0], [0, 4, 0], [0, 0, 0]],  # and here nothing belongs to the last, either
     ):
         matrix = torch.tensor(rows)
         right = matrix.diagonal().double()
-        # The same as 2 · precision · recall / (precision + recall), without a division by zero.
+        # Equals 2 · precision · recall / (precision + recall), but never divides by zero.
         f1 = 2 * right / (matrix.sum(0) + matrix.sum(1)).clamp(min=1)
         yield f"macro F1 of {rows}", float(answer(matrix)), f1.mean().item()
 
@@ -350,7 +363,8 @@ def _bootstrap(answer):
     room = 0.12 * half  # the quantiles of 5,000 draws scatter by 0.02 · half
     yield "lower end", float(low), Near(round(share - half, 4), round(room, 4))
     yield "upper end", float(high), Near(round(share + half, 4), round(room, 4))
-    # Here 0.95 ± 1.96 · 0.05 would reach beyond 1; P(16 of 20 or fewer) = 1.6%, P(17) = 6%.
+    # 0.95 ± 1.96 · 0.05 would go beyond 1. P(at most 16 of 20) = 1.6% and P(17) = 6%, so the
+    # quantile is 17 of 20.
     few = torch.arange(20) > 0
     low, high = answer(few, 5000, generator(10))
     yield "of 20 images, 19 right: lower end", float(low), 0.85
@@ -370,7 +384,7 @@ def _alpha(answer):
 def _maps(number):
     draw = generator(number)
     maps, gradients = (torch.randn(4, 6, 5, 5, generator=draw) for _ in range(2))
-    maps[3], gradients[3] = 1, -1  # nothing speaks for the class
+    maps[3], gradients[3] = 1, -1  # no evidence for the class
     return maps.relu(), gradients
 
 
@@ -396,7 +410,7 @@ def _hires(answer):
 
 
 def _pointing(answer):
-    heatmaps = torch.rand(6, 6, 9, generator=generator(16)) / 2  # not square, and heat everywhere
+    heatmaps = torch.rand(6, 6, 9, generator=generator(16)) / 2  # not square, some heat everywhere
     boxes = []
     for place, (row, column, *box) in enumerate(
         (
@@ -452,13 +466,13 @@ def _whitening(answer):
     filters = torch.as_tensor(answer(patches))
     outputs = filters @ patches
     identity = torch.eye(5, dtype=torch.float64)
-    # Rounded, for what is left of the zeros is another on each machine, and is printed.
+    # Rounded because it is printed: the tiny numbers in place of zeros differ between machines.
     mean = (outputs @ outputs.T / 3000).round(decimals=9) + 0.0  # -0 becomes 0
     yield "mean outer product of W · patches", mean, identity
     yield "W is its own transpose", torch.allclose(filters, filters.T, atol=1e-8), True
 
 
-EXERCISES = {
+EXERCISES: dict[str, Callable[[Any], Iterator[Row]]] = {
     "01a": _bytes,
     "01b": _position,
     "01c": _mean_images,
