@@ -204,7 +204,9 @@ def _parts(path: Path) -> Iterator[_Part]:
     for row in race["recipes"]:
         recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
         if recipe.views != VIEWS:
-            raise CifarError(f"{path} tests {recipe.name} with {recipe.views} views, not {VIEWS}")
+            raise CifarError(
+                f"{path} tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
+            )
         yield _Part(
             recipe=recipe.changed(seed=0),
             seeds=range(recipe.seed, recipe.seed + len(row["seconds"]["values"])),
