@@ -114,12 +114,12 @@ COLUMNS = (
     "training", "on",
 )  # fmt: skip
 CAPTION = (
-    "Ours is the test accuracy after the last epoch, of one view of each image: the mean over "
-    "several seeds with its standard deviation, or one seed's where no ± stands. Published is the "
-    "best that the authors' own logs show. The last two columns are the first seed's: its number "
-    "of epochs times their median, without evaluation (epochs on small images apart), which is "
-    "what a quiet machine takes, and where it ran. The histories say where the others did, and in "
-    "which precision."
+    "Ours is the test accuracy after the last epoch, with one view per image: the mean over "
+    "several seeds ± the standard deviation, or the result of a single seed. Published is the best "
+    "accuracy in the authors' own logs. The last two columns describe the run with the first seed. "
+    "Training is its median time per epoch, without evaluation, times the number of epochs, which "
+    "is what an undisturbed machine would take; epochs on small images have a median of their own. "
+    "The histories say where the other seeds ran, and in which precision."
 )
 
 
@@ -245,10 +245,10 @@ RACE_COLUMNS = (
     "recipe", "seeds", "one view", "six views", "training", f"of `{REFERENCE}`'s time", "on",
 )  # fmt: skip
 RACE_CAPTION = (
-    "Test accuracy after the last epoch, mean ± standard deviation over seeds, of one view of each "
-    "image and of six (test-time augmentation). Training is the median without evaluation, on the "
-    "processor where most of the seeds ran; its share of the reference's time is the median over "
-    "races in which both took turns."
+    "Test accuracy after the last epoch, mean ± standard deviation over seeds, with one view per "
+    "image and with six (test-time augmentation). Training is the median time without evaluation, "
+    "on the processor that ran most of the seeds. Its share of the reference's time is the median "
+    "over the races in which both recipes took turns."
 )
 
 
