@@ -1,8 +1,8 @@
-"""How fast things are on this machine: recipes from start to end, augmentations, networks.
+"""How fast this machine is at whole trainings, at augmenting and at the steps of each network.
 
-Every figure is a median of several measurements and goes with all of them: machines are shared, and
-a single clock reading says little. What is measured comes as plain rows, which `table` sets for
-reading.
+Every time is the median of several measurements, and all of them are kept, because machines are
+shared and a single reading of the clock says little. Measurements are plain rows of numbers, which
+`table` turns into text.
 """
 
 import copy
@@ -10,22 +10,30 @@ import importlib.metadata
 import platform
 import statistics
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from cifar_utils import __version__
 from cifar_utils.augment import augment
+from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.machine import Machine, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import AugmentedBatches, fit, prepare, train_one_epoch
+from cifar_utils.train import AugmentedBatches, Run, fit, prepare, train_one_epoch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Row = dict[str, Any]  # plain values and spreads, ready for JSON
 
 
-def machine(device, precision):
-    """Where figures come from, and with which versions, as a dict of strings."""
+def machine(device: torch.device, precision: Precision) -> dict[str, str]:
+    """What was measured on: the device, the processor, the system and the versions."""
     others = ("torchvision", "albumentations", "numpy")
     return {
         "device": describe(device),
@@ -39,8 +47,8 @@ def machine(device, precision):
     }
 
 
-def processor():
-    """The CPU's name where the system tells it, else its kind, such as arm64."""
+def processor() -> str:
+    """The CPU's name, or if the system does not tell it, its kind, such as "arm64"."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux
     except OSError:
@@ -49,8 +57,8 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def spread(values):
-    """Median, mean, lowest and highest of some numbers, and the numbers themselves in order."""
+def spread(values: Sequence[float]) -> Row:
+    """Median, mean, lowest and highest of some numbers, and the numbers in their order."""
     return {
         "median": statistics.median(values),
         "mean": statistics.fmean(values),
@@ -60,10 +68,11 @@ def spread(values):
     }
 
 
-def clock(work, device, *, times):
-    """Seconds that `work()` takes, a list of `times`, after once without a clock.
+def clock(work: Callable[[], object], device: torch.device, *, times: int) -> list[float]:
+    """The seconds that `work()` takes, measured `times` times, as a list.
 
-    The first call also compiles kernels.
+    One more call goes before and is not measured, because the first one also compiles kernels. Used
+    in notebook 07.
     """
     seconds = []
     for _ in range(times + 1):
@@ -77,18 +86,36 @@ def clock(work, device, *, times):
 # --- recipes --------------------------------------------------------------------------------------
 
 
-def race(recipes, cifar, *, repeats, device, precision, compile=False, log=print):
-    """Train by each of the recipes in turn, `repeats` times with seeds of their own: one row each.
+def race(
+    recipes: Sequence[Recipe],
+    cifar: Cifar,
+    *,
+    repeats: int,
+    device: torch.device,
+    precision: Precision,
+    compile: bool = False,
+    log: Callable[[str], object] = print,
+) -> list[Row]:
+    """Train by each recipe in turn, `repeats` times, each time with the next seed.
 
-    Turns, A B A B, let a machine that becomes slower do so to all of them. The seconds are those of
-    training and whitening, without evaluation; those of compiling stand apart. augmentation_share:
-    the time that one epoch's batches take to draw, by themselves, over that of a whole epoch.
-    Accuracies are on the validation images or, where none are held out, on the test images, of one
-    view of each and of recipe.views. log: called with a line for each run.
+    Taking turns (A B A B) means that a machine that slows down does so for all recipes. Accuracies
+    are on the validation images or, if none are held out, on the test images.
+
+    Args:
+        log: called with one line after each training.
+
+    Returns:
+        One row per recipe. Under each of these keys is a spread over the trainings:
+        seconds: of whitening and training, without evaluation and compiling.
+        compile_seconds: of compiling.
+        augmentation_share: the time to draw the batches of one epoch, without training on them,
+        over the time of a whole epoch.
+        accuracy: in [0, 1], with one view per image.
+        accuracy_views: the same with recipe.views views.
     """
-    runs = [[] for _ in recipes]
-    for recipe in recipes:  # what is compiled or looked up once is no part of a training
-        few = cifar.train[: 3 * recipe.batch_size]  # its last step is on whole images
+    runs: list[list[Row]] = [[] for _ in recipes]
+    for recipe in recipes:  # a warm-up: what is compiled or looked up once is not timed
+        few = cifar.train[: 3 * recipe.batch_size]  # the last of three steps is on whole images
         _train(recipe.changed(epochs=1), few, device, precision)
     for repeat in range(repeats):
         for recipe, its_runs in zip(recipes, runs, strict=True):
@@ -107,13 +134,19 @@ def race(recipes, cifar, *, repeats, device, precision, compile=False, log=print
     ]
 
 
-def ratio(row, other):
-    """The spread of how many times as long `row`'s runs took as those of `other` beside them."""
+def ratio(row: Row, other: Row) -> Row:
+    """How many times as long a recipe's trainings took as those of `other` in the same turn.
+
+    Both are rows of `race`. The result is a spread over the turns.
+    """
     pairs = zip(row["seconds"]["values"], other["seconds"]["values"], strict=True)
     return spread([seconds / others for seconds, others in pairs])
 
 
-def _run(recipe, cifar, device, precision, compile):
+def _run(
+    recipe: Recipe, cifar: Cifar, device: torch.device, precision: Precision, compile: bool
+) -> Row:
+    """Train once and evaluate: one value for each key of a row of `race`."""
     run, seconds = _train(recipe, cifar.train, device, precision, compile)
     epoch = statistics.median(row.seconds for row in run.history.epochs[1:])
     held_out = cifar.val if len(cifar.val) else cifar.test
@@ -130,13 +163,20 @@ def _run(recipe, cifar, device, precision, compile):
     }
 
 
-def _train(recipe, train, device, precision, compile=False):
-    """(the finished Run, seconds without evaluation and compiling)."""
+def _train(
+    recipe: Recipe,
+    train: Split,
+    device: torch.device,
+    precision: Precision,
+    compile: bool = False,
+) -> tuple[Run, float]:
+    """The finished Run, and its seconds without evaluation and compiling."""
     model = build(recipe, train.classes)
-    twin = copy.deepcopy(model)  # fit whitens outside of its epochs' clocks: once more, with one
+    twin = copy.deepcopy(model)  # fit does not time its whitening: here it is done again and timed
     began = time.perf_counter()
     prepare(twin, train, recipe)
-    seconds, runs = time.perf_counter() - began, []
+    seconds = time.perf_counter() - began
+    runs: list[Run] = []
     fit(
         model, train, None, recipe,
         log=runs.append, device=str(device), precision=precision, compile=compile,
@@ -144,8 +184,8 @@ def _train(recipe, train, device, precision, compile=False):
     return runs[-1], seconds + sum(row.seconds for row in runs[-1].history.epochs)
 
 
-def _draw(recipe, train, device):
-    """Seconds that the batches of one epoch take, augmented, but not trained on."""
+def _draw(recipe: Recipe, train: Split, device: torch.device) -> float:
+    """The seconds that it takes to draw and augment the batches of one epoch."""
     batches = AugmentedBatches(train.to(device), recipe, epoch=1)
     (seconds,) = clock(lambda: [batches[number] for number in range(len(batches))], device, times=1)
     return seconds
@@ -154,25 +194,30 @@ def _draw(recipe, train, device):
 # --- throughput -----------------------------------------------------------------------------------
 
 
-def time_augmentations(policies, device, *, images=500, times=5):
-    """Microseconds an image of each policy of AUGMENTATIONS, one row each."""
+def time_augmentations(
+    policies: Iterable[str], device: torch.device, *, images: int = 500, times: int = 5
+) -> list[Row]:
+    """One row per policy of AUGMENTATIONS, with its microseconds per image."""
     batch, rows = _random_images(images, device), []
     for policy in policies:
-        draws = generator(0)
-        seconds = clock(
-            lambda policy=policy, draws=draws: augment(batch, policy, generator=draws),
-            device,
-            times=times,
-        )
+        work = partial(augment, batch, policy, generator=generator(0))
+        seconds = clock(work, device, times=times)
         rows.append({"name": policy, "microseconds": spread([1e6 * s / images for s in seconds])})
     return rows
 
 
-def time_models(names, device, precisions, *, images=128, times=5):
-    """Milliseconds an image of training and of inference, one row for a network and precision.
+def time_models(
+    names: Iterable[str],
+    device: torch.device,
+    precisions: Iterable[Precision],
+    *,
+    images: int = 128,
+    times: int = 5,
+) -> list[Row]:
+    """One row per network and precision: milliseconds per image of training and of inference.
 
     A training step is forward, backward and SGD on a batch of `images`, without augmentation.
-    training_ratio: its median over that in the first of `precisions`.
+    training_ratio is its median over the median in the first of `precisions`.
     """
     batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
     rows = []
@@ -181,13 +226,11 @@ def time_models(names, device, precisions, *, images=128, times=5):
         for precision in precisions:
             machine = Machine.pick(device, precision)
             model = machine.place(create_model(name, seed=0))
-            work = {
+            work: dict[str, Callable[[], object]] = {
                 "training": _training_step(model, batch, labels, machine),
-                "inference": lambda model=model, precision=precision: predict(
-                    model, batch, batch_size=images, precision=precision
-                ),
+                "inference": partial(predict, model, batch, batch_size=images, precision=precision),
             }
-            row = {"name": name, "precision": precision}
+            row: Row = {"name": name, "precision": precision}
             for what, step in work.items():
                 seconds = clock(step, device, times=times)
                 row[what] = spread([1e3 * s / images for s in seconds])
@@ -197,13 +240,16 @@ def time_models(names, device, precisions, *, images=128, times=5):
     return rows
 
 
-def _training_step(model, batch, labels, machine):
-    recipe = Recipe(model="timed", lr=1e-4)
+def _training_step(
+    model: nn.Module, batch: Tensor, labels: Tensor, machine: Machine
+) -> Callable[[], object]:
+    recipe = Recipe(lr=1e-4)
     optimizer = make_optimizer(model, recipe)
-    return lambda: train_one_epoch(model, [(batch, labels)], optimizer, recipe, machine=machine)
+    batches = [(batch, labels)]
+    return partial(train_one_epoch, model, batches, optimizer, recipe, machine=machine)
 
 
-def _random_images(count, device):
+def _random_images(count: int, device: torch.device) -> Tensor:
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
     return images.to(device)
 
@@ -211,14 +257,14 @@ def _random_images(count, device):
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def table(rows, columns):
-    """Rows as text, one line each, below a heading.
+def table(rows: Iterable[Row], columns: Mapping[str, tuple[str, str]]) -> str:
+    """Rows as text, one line each, below a line of headings.
 
-    columns: from heading to (key of a row, format for numbers). A spread is shown as its median
-    with the lowest and the highest behind it.
+    columns: heading → (key in a row, format of its numbers). A spread is shown as its median, with
+    the lowest and the highest in brackets.
     """
-    cells = [list(columns), *([cell(row[key], form) for key, form in columns.values()]
-                              for row in rows)]  # fmt: skip
+    cells = [list(columns)]
+    cells += [[cell(row[key], form) for key, form in columns.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
@@ -226,8 +272,8 @@ def table(rows, columns):
     )
 
 
-def cell(value, form):
-    """A text, a number in the format `form`, or so a spread: median (lowest to highest)."""
+def cell(value: str | float | Row, form: str) -> str:
+    """A value as text, in the format `form`; a spread as "median (lowest to highest)"."""
     if not isinstance(value, dict):
         return format(value, form)
     median, lowest, highest = (format(value[key], form) for key in ("median", "lowest", "highest"))
@@ -242,11 +288,11 @@ RACE_COLUMNS = {
     "with recipe.views": ("accuracy_views", ".2%"),
 }
 COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
-AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs an image": ("microseconds", ".1f")}
+AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs per image": ("microseconds", ".1f")}
 MODEL_COLUMNS = {
     "network": ("name", ""),
     "precision": ("precision", ""),
-    "training, ms an image": ("training", ".3f"),
-    "of fp32's": ("training_ratio", ".2f"),
-    "inference, ms an image": ("inference", ".3f"),
+    "training, ms per image": ("training", ".3f"),
+    "relative to fp32": ("training_ratio", ".2f"),
+    "inference, ms per image": ("inference", ".3f"),
 }

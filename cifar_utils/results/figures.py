@@ -1,41 +1,49 @@
-"""The pictures of images/, each drawn from what ships (weights, histories, heatmaps) and CIFAR-10.
+"""The pictures in images/, drawn from CIFAR-10 and the shipped weights, histories and heatmaps.
 
-PICTURES names them all. On one machine the same files give the same bytes.
+PICTURES lists them all. On one machine the same files give the same bytes.
 """
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
-from cifar_utils.data import CLASSES
+from cifar_utils.data import CLASSES, Cifar
 from cifar_utils.explain import grad_cam, save_cam_gif
 from cifar_utils.machine import generator
 from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds
 from cifar_utils.results.report import PUBLISHED, shipped_results
 
-NETWORK = "resnet18"  # the one whose answers are shown
+NETWORK = "resnet18"  # the shipped network whose answers are shown
+
+Picture = Callable[[Path, Cifar], None]  # draws one picture to a path
 
 
-def draw(names, folder, cifar):
-    """Draw the pictures of these names into `folder`; yields each path when it is done."""
+def draw(names: Iterable[str], folder: Path, cifar: Cifar) -> Iterator[Path]:
+    """Draw the pictures with these names into `folder`, and yield each path once it is written.
+
+    The names are keys of PICTURES.
+    """
     for name in names:
         PICTURES[name](folder / name, cifar)
         yield folder / name
 
 
 @functools.cache
-def _answers(cifar):
-    """The network whose answers are shown, and its logits of all test images."""
+def _answers(cifar: Cifar) -> tuple[nn.Module, Tensor]:
+    """NETWORK as it ships, and its logits for all test images, (N, 10)."""
     model, _ = load_pretrained(NETWORK)
     return model, evaluate.predict(model, cifar.test.images)
 
 
-def samples(path, cifar):
+def samples(path: Path, cifar: Cifar) -> None:
     """A row of training images for each class."""
     rows = {
         name: cifar.train.images[cifar.train.labels == label][:12]
@@ -44,13 +52,13 @@ def samples(path, cifar):
     plots.save(plots.show_rows(rows), path)
 
 
-def montage(path, cifar):
+def montage(path: Path, cifar: Cifar) -> None:
     """The first 1,024 training images, pixel for pixel."""
     plots.save_montage(path, cifar.train.images[:1024])
 
 
-def augmentations(path, cifar):
-    """One training image under several policies, twelve draws each."""
+def augmentations(path: Path, cifar: Cifar) -> None:
+    """One training image under several augmentation policies, drawn twelve times under each."""
     policies = ("crop-flip", "translate-alternating", "crop-alternating-cutout", "crop-flip-color",
                 "conv5-published", "compact-published", "separable-published",
                 "resnet18-published")  # fmt: skip
@@ -62,18 +70,18 @@ def augmentations(path, cifar):
     plots.save(plots.show_rows(rows), path)
 
 
-def curves(path, cifar):
+def curves(path: Path, cifar: Cifar) -> None:
     """Training and test accuracy of the first shipped run of each of the five networks."""
     results = shipped_results()
     first = {name: results[name].runs[0] for name in PUBLISHED if name in results}
     ax = plots.compare_histories(first, title="Each network by its own recipe")
     ax.set_ylim(0.6, 1)  # the first epochs lie below
-    ax.get_legend().set_loc("lower center")
+    ax.get_legend().set_loc("lower center")  # type: ignore[union-attr]  # it has one
     plots.save(ax, path)
 
 
-def confusion(path, cifar):
-    """Who is taken for whom."""
+def confusion(path: Path, cifar: Cifar) -> None:
+    """Which classes are mistaken for which: the confusion matrix of the test images."""
     _, logits = _answers(cifar)
     matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
     right = evaluate.accuracy(logits, cifar.test.labels)
@@ -81,8 +89,10 @@ def confusion(path, cifar):
     plots.save(plots.plot_confusion_matrix(matrix, classes=cifar.classes, title=title), path)
 
 
-def _gallery(find, show, heading, *, with_cam):
-    def draw_gallery(path, cifar):
+def _gallery(find: Callable, show: Callable, heading: str, *, with_cam: bool) -> Picture:
+    """A gallery of test images: `find` ranks them, `show` draws them, with Grad-CAM or without."""
+
+    def draw_gallery(path: Path, cifar: Cifar) -> None:
         model, logits = _answers(cifar)
         test = cifar.test
         ranked = find(logits, test.labels, count=8 if with_cam else 15)
@@ -98,9 +108,10 @@ def _gallery(find, show, heading, *, with_cam):
     return draw_gallery
 
 
-def _learning(place):
-    def draw_learning(path, cifar):
-        """Grad-CAM of one image, epoch by epoch, while a network learned."""
+def _learning(place: int) -> Picture:
+    """Where the network looked in one training image, epoch by epoch; place: which one was kept."""
+
+    def draw_learning(path: Path, cifar: Cifar) -> None:
         with np.load(PRETRAINED / f"{NETWORK}-cam.npz") as kept:
             heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
             index = int(kept["indices"][place])
@@ -110,11 +121,11 @@ def _learning(place):
     return draw_learning
 
 
-def cost(path, cifar):
-    """Accuracy against multiply-adds, published and ours, of the five networks."""
+def cost(path: Path, cifar: Cifar) -> None:
+    """Accuracy against multiply-adds of the five networks, published and ours."""
     points = {}
     for name, result in shipped_results().items():
-        if name in PUBLISHED:  # another recipe of the same network would lie over it
+        if name in PUBLISHED:  # another recipe of the same network would cover it
             published, _ = PUBLISHED[name]
             points[name] = mult_adds(create_model(name, seed=0)), published, result.accuracy
     plots.save(plots.plot_cost(points), path)
@@ -123,7 +134,7 @@ def cost(path, cifar):
 _mistakes = evaluate.most_confident_mistakes, plots.show_mistakes, "its most confident mistakes"
 _hits = evaluate.most_confident_hits, plots.show_hits, "its most confident hits"
 
-PICTURES = {
+PICTURES: dict[str, Picture] = {
     "samples.png": samples,
     "montage.png": montage,
     "augmentations.png": augmentations,

@@ -1,12 +1,13 @@
-"""The results: what the shipped runs reached, beside what the networks' authors did, and the races.
+"""What the shipped runs and races have reached, as tables and in single lines.
 
-A race is what `cifar bench --recipe … --json FILE` writes: recipes trained in turn, against the
-clock. Those in `races/` are pooled, whatever their seeds.
+A race is a file that `cifar bench --recipe … --json FILE` writes: recipes that trained in turn,
+against the clock. The files in `races/` are pooled by recipe, whatever their seeds.
 """
 
 import json
 import re
 import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds, parameter_count
 from cifar_utils.recipes import Recipe
 
-# Test accuracy and epochs of the five systems: the best that their own logs show.
-PUBLISHED = {
+# Test accuracy and epochs of the five systems: the best in their authors' own logs.
+PUBLISHED: dict[str, tuple[float, int]] = {
     "vgg": (0.811, 15),
     "conv5": (0.8760, 400),
     "compact": (0.8931, 100),
@@ -26,56 +27,72 @@ PUBLISHED = {
     "resnet18": (0.9298, 25),
 }
 RACES = Path(__file__).parent / "races"
-REFERENCE = "airbench94"  # whose time the others' are held against
+REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
+VIEWS = 6  # per image, in the second accuracy of a race
+
+
+def claims() -> dict[str, str]:
+    """What each recipe that has shipped runs or a race has reached, in one line by recipe name.
+
+    A line holds mean ± standard deviation of the test accuracy, the number of seeds, the training
+    time and the device. A recipe that has both shipped runs and a race claims the race. Printed by
+    `cifar recipes`.
+    """
+    return {name: str(told) for name, told in {**shipped_results(), **shipped_races()}.items()}
+
+
+# --- shipped runs ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Result:
-    """The shipped runs of one recipe, which differ in the seed alone."""
+    """The shipped runs of one recipe. They differ in the seed alone."""
 
     name: str
     runs: tuple[History, ...]
 
     @property
-    def accuracies(self):
-        """Test accuracies after the last epoch, in [0, 1], one a run."""
-        return [run.test["top1"] for run in self.runs]
+    def accuracies(self) -> list[float]:
+        """Test accuracy after the last epoch, in [0, 1], of each run."""
+        return [run.test["top1"] for run in self.runs]  # type: ignore[index]  # all were tested
 
     @property
-    def accuracy(self):
-        """Their mean."""
+    def accuracy(self) -> float:
+        """The mean of the accuracies."""
         return statistics.mean(self.accuracies)
 
     @property
-    def minutes(self):
-        """Training time of the first run: its epochs times their median; a pause hardly counts.
+    def minutes(self) -> float:
+        """Training time of the first run: its number of epochs times their median time.
 
-        Epochs on small images, where the recipe has any, and those on whole ones count apart.
+        The median keeps a pause of the machine out. Epochs on small images, if the recipe has any,
+        have a median of their own.
         """
-        run, seconds = self.runs[0], {True: [], False: []}
+        run = self.runs[0]
+        seconds: dict[bool, list[float]] = {True: [], False: []}  # by whether images were small
         for row in run.epochs[1:]:
             small = (row.epoch - 0.5) / run.recipe.epochs < run.recipe.small_until  # most of it
             seconds[small].append(row.seconds)
         return sum(statistics.median(part) * len(part) for part in seconds.values() if part) / 60
 
     @property
-    def device(self):
-        """Where the first run was trained, and in which precision."""
+    def device(self) -> str:
+        """The device and the precision in which the first run was trained."""
         return f"{self.runs[0].device}, {self.runs[0].precision}"
 
-    def __str__(self):
-        """What the recipe can claim, in a line."""
+    def __str__(self) -> str:
+        """What the recipe has reached, in one line."""
         time = _time(60 * self.minutes, ".0f")
         return f"{_mean(self.accuracies)}, {_seeds(self.runs)}; {time} on {self.device}"
 
 
-def shipped_results(folder=PRETRAINED):
-    """dict from recipe to Result, of the histories in `folder`, in the order of PUBLISHED.
+def shipped_results(folder: Path = PRETRAINED) -> dict[str, Result]:
+    """The Result of each recipe with histories in `folder`, in the order of PUBLISHED.
 
-    Runs with a validation split are left out: they helped to choose, and were not tested. Raises
-    CifarError where runs under one name differ in more than the seed. Used in notebook 04.
+    Runs with a validation split are left out, because they served to choose and were not tested.
+    Raises CifarError if runs under one name differ in more than the seed. Used in notebook 04.
     """
-    runs = {}
+    runs: dict[str, list[History]] = {}
     for path in folder.glob("*.json"):
         history = History.load(path)
         if history.val_images:
@@ -97,27 +114,27 @@ COLUMNS = (
     "training", "on",
 )  # fmt: skip
 CAPTION = (
-    "Ours is the test accuracy after the last epoch, of one view of each image: the mean over "
-    "several seeds with its standard deviation, or one seed's where no ± stands. Published is the "
-    "best that the authors' own logs show. The last two columns are the first seed's: its number "
-    "of epochs times their median, without evaluation (epochs on small images apart), which is "
-    "what a quiet machine takes, and where it ran. The histories say where the others did, and in "
-    "which precision."
+    "Ours is the test accuracy after the last epoch, with one view per image: the mean over "
+    "several seeds ± the standard deviation, or the result of a single seed. Published is the best "
+    "accuracy in the authors' own logs. The last two columns describe the run with the first seed. "
+    "Training is its median time per epoch, without evaluation, times the number of epochs, which "
+    "is what an undisturbed machine would take; epochs on small images have a median of their own. "
+    "The histories say where the other seeds ran, and in which precision."
 )
 
 
-def table(results):
-    """The results as a Markdown table, one row a recipe, and below it what the columns mean."""
+def table(results: Mapping[str, Result]) -> str:
+    """The results as a Markdown table, one row per recipe, and below it what the columns mean."""
     return _markdown(COLUMNS, map(_row, results.values())) + f"\n\n{CAPTION}"
 
 
-def _row(result):
+def _row(result: Result) -> tuple[str, ...]:
     recipe = result.runs[0].recipe
-    published, epochs = PUBLISHED.get(recipe.model, (None, "–"))
+    accuracy, epochs = PUBLISHED.get(recipe.model, (None, "–"))
     model = create_model(recipe.model, seed=0)
     return (
         f"`{result.name}`",
-        "–" if published is None else f"{100 * published:g}%",
+        "–" if accuracy is None else f"{100 * accuracy:g}%",
         f"**{_mean(result.accuracies)}**",
         f"{epochs}, {recipe.epochs}",
         f"{parameter_count(model):,}",
@@ -127,117 +144,162 @@ def _row(result):
     )
 
 
+# --- races ----------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Race:
-    """The timed trainings of one recipe, which differ in the seed, and some in the processor."""
+    """The timed trainings of one recipe. They differ in the seed, and some in the processor."""
 
     name: str
-    one_view: tuple[float, ...]  # test accuracies in [0, 1]
-    all_views: tuple[float, ...]  # of recipe.views views of each image
-    ratios: tuple[float, ...]  # of its seconds to the reference's, in races that held both
-    seconds: tuple[float, ...]  # of those on the processor where most of them ran
-    device: str  # that one, and in which precision
+    one_view: tuple[float, ...]  # test accuracies in [0, 1], from one view per image
+    all_views: tuple[float, ...]  # and from six
+    ratios: tuple[float, ...]  # its time over the reference's, in races that held both
+    seconds: tuple[float, ...]  # of the trainings on the processor that ran most of them
+    device: str  # that processor, the threads and the precision
 
-    def __str__(self):
-        """What the recipe can claim, in a line."""
+    def __str__(self) -> str:
+        """What the recipe has reached, in one line."""
         reached = f"{_mean(self.one_view)} one view, {_mean(self.all_views)} six"
         time = _time(statistics.median(self.seconds), ".1f")
         return f"{reached}, {_seeds(self.one_view)}; {time} on {self.device}"
 
 
-def shipped_races(folder=RACES):
-    """dict from recipe to Race, of the files in `folder`, the slowest first.
+def shipped_races(folder: Path = RACES) -> dict[str, Race]:
+    """The Race of each recipe in the files of `folder`, the slowest first.
 
-    Raises CifarError where those of one name differ in more than seed and processor, or share a
-    seed, or were not tested on the 10,000 test images of CIFAR-10 after training on all others.
+    Raises CifarError if the trainings of one recipe differ in more than seed and processor or share
+    a seed, if they did not learn from all 50,000 training images of CIFAR-10, or if they were not
+    tested on all 10,000 test images with six views.
     """
-    parts = {}
+    parts: dict[str, list[_Part]] = {}
     for path in sorted(folder.glob("*.json")):
-        race = json.loads(path.read_text())
-        wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
-        if race["images"] != wanted:
-            raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
-        held = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
-        for row in race["recipes"]:
-            recipe, count = Recipe.from_dict(row["recipe"]), len(row["seconds"]["values"])
-            row["seeds"] = range(recipe.seed, recipe.seed + count)
-            row["recipe"] = recipe.changed(seed=0)  # whole, also where the file lacks a new field
-            row["ratio"] = held.get(row["name"], {"values": []})
-            row["device"] = race["device"], race["precision"]
-            row["processor"] = re.sub(r"\(\w+\)| Processor", "", race["processor"])
-            parts.setdefault(row["name"], []).append(row)
-    races = []
-    for name, rows in parts.items():
-        if any(row[key] != rows[0][key] for row in rows for key in ("recipe", "device")):
-            raise CifarError(f"the races of {name} in {folder} are not of one recipe and device")
-        seeds = [seed for row in rows for seed in row["seeds"]]
-        if len(set(seeds)) < len(seeds):
-            raise CifarError(f"two races of {name} in {folder} share a seed")
-        one, several, ratios = (
-            tuple(value for row in rows for value in row[key]["values"])
-            for key in ("accuracy", "accuracy_views", "ratio")
-        )
-        seconds = {}
-        for row in rows:
-            seconds.setdefault(row["processor"], []).extend(row["seconds"]["values"])
-        processor = max(seconds, key=lambda processor: len(seconds[processor]))
-        device = ", ".join(rows[0]["device"]).replace("CPU", processor)
-        races.append(Race(name, one, several, ratios, tuple(seconds[processor]), device))
+        for part in _parts(path):
+            parts.setdefault(part.recipe.name, []).append(part)
+    races = [_pooled(same, folder) for same in parts.values()]
     races.sort(key=lambda race: -statistics.median(race.seconds))
     return {race.name: race for race in races}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one file says about one recipe. The tuples hold one value per training."""
+
+    recipe: Recipe  # with seed 0
+    seeds: range
+    one_view: tuple[float, ...]
+    all_views: tuple[float, ...]
+    ratios: tuple[float, ...]  # one per turn, or none
+    seconds: tuple[float, ...]
+    device: str
+    processor: str
+
+
+def _parts(path: Path) -> Iterator[_Part]:
+    race = json.loads(path.read_text())
+    wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
+    if race["images"] != wanted:
+        raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
+    ratios = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
+    for row in race["recipes"]:
+        recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
+        if recipe.views != VIEWS:
+            raise CifarError(
+                f"{path} tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
+            )
+        yield _Part(
+            recipe=recipe.changed(seed=0),
+            seeds=range(recipe.seed, recipe.seed + len(row["seconds"]["values"])),
+            one_view=tuple(row["accuracy"]["values"]),
+            all_views=tuple(row["accuracy_views"]["values"]),
+            ratios=tuple(ratios.get(recipe.name, {"values": ()})["values"]),
+            seconds=tuple(row["seconds"]["values"]),
+            device=f"{race['device']}, {race['precision']}",
+            processor=re.sub(r"\(\w+\)| Processor", "", race["processor"]),
+        )
+
+
+def _pooled(parts: Sequence[_Part], folder: Path) -> Race:
+    """The parts of one recipe as one Race."""
+    name = parts[0].recipe.name
+    if len({(part.recipe, part.device) for part in parts}) > 1:
+        raise CifarError(f"the races of {name} in {folder} are not of one recipe and device")
+    seeds = [seed for part in parts for seed in part.seeds]
+    if len(set(seeds)) < len(seeds):
+        raise CifarError(f"two races of {name} in {folder} share a seed")
+    seconds: dict[str, list[float]] = {}
+    for part in parts:
+        seconds.setdefault(part.processor, []).extend(part.seconds)
+    busiest = max(seconds, key=lambda processor: len(seconds[processor]))
+    return Race(
+        name,
+        one_view=tuple(value for part in parts for value in part.one_view),
+        all_views=tuple(value for part in parts for value in part.all_views),
+        ratios=tuple(value for part in parts for value in part.ratios),
+        seconds=tuple(seconds[busiest]),
+        device=parts[0].device.replace("CPU", busiest),
+    )
 
 
 RACE_COLUMNS = (
     "recipe", "seeds", "one view", "six views", "training", f"of `{REFERENCE}`'s time", "on",
 )  # fmt: skip
 RACE_CAPTION = (
-    "Test accuracy after the last epoch, mean ± standard deviation over seeds, of one view of each "
-    "image and of six (test-time augmentation). Training is the median without evaluation, on the "
-    "processor where most of the seeds ran; its share of the reference's time is the median over "
-    "races in which both took turns."
+    "Test accuracy after the last epoch, mean ± standard deviation over seeds, with one view per "
+    "image and with six (test-time augmentation). Training is the median time without evaluation, "
+    "on the processor that ran most of the seeds. Its share of the reference's time is the median "
+    "over the races in which both recipes took turns."
 )
 
 
-def race_table(races):
-    """The races as a Markdown table, one row a recipe, and below it what the columns mean."""
-    rows = []
-    for race in races.values():
-        count = len(race.ratios)
-        races_run = f"{count} race{'s' if count > 1 else ''}"
-        ratio = f"{statistics.median(race.ratios):.2f} ({races_run})" if count else "–"
-        rows.append((
-            f"`{race.name}`", str(len(race.one_view)), f"**{_mean(race.one_view)}**",
-            f"**{_mean(race.all_views)}**", _time(statistics.median(race.seconds), ".1f"),
-            "1" if race.name == REFERENCE else ratio, race.device,
-        ))  # fmt: skip
-    return _markdown(RACE_COLUMNS, rows) + f"\n\n{RACE_CAPTION}"
+def race_table(races: Mapping[str, Race]) -> str:
+    """The races as a Markdown table, one row per recipe, and below it what the columns mean."""
+    return _markdown(RACE_COLUMNS, map(_race_row, races.values())) + f"\n\n{RACE_CAPTION}"
 
 
-# By name, for `cifar report`: a page holds a table between two comments that name it.
-TABLES = {
+def _race_row(race: Race) -> tuple[str, ...]:
+    count, ratio = len(race.ratios), "–"
+    if count:
+        ratio = f"{statistics.median(race.ratios):.2f} ({count} race{'s' if count > 1 else ''})"
+    return (
+        f"`{race.name}`",
+        str(len(race.one_view)),
+        f"**{_mean(race.one_view)}**",
+        f"**{_mean(race.all_views)}**",
+        _time(statistics.median(race.seconds), ".1f"),
+        "1" if race.name == REFERENCE else ratio,
+        race.device,
+    )
+
+
+# --- in a page ------------------------------------------------------------------------------------
+
+# For `cifar report`: a page holds each table between two comments that name it.
+TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: table(shipped_results()),
     "races": lambda: race_table(shipped_races()),
 }
 
 
-def marks(name):
-    """The two comments around the table of that name in a page."""
+def marks(name: str) -> tuple[str, str]:
+    """The comments that stand before and after the table of that name in a page."""
     return f"<!-- {name}: cifar report --write README.md -->", f"<!-- end of the {name} -->"
 
 
-def _markdown(columns, rows):
+def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _mean(values):
+def _mean(values: Sequence[float]) -> str:
     mean = f"{100 * statistics.mean(values):.2f}"
     return f"{mean} ± {100 * statistics.stdev(values):.2f}%" if len(values) > 1 else f"{mean}%"
 
 
-def _seeds(runs):
+def _seeds(runs: Sequence) -> str:
     return f"{len(runs)} seeds" if len(runs) > 1 else "one seed"
 
 
-def _time(seconds, form):
+def _time(seconds: float, form: str) -> str:
+    """Seconds in words: from one minute on as minutes in the format `form`."""
     return f"{seconds / 60:{form}} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -1,41 +1,51 @@
-"""From the folder of a finished run to the files of a shipped network.
+"""Turns the folder of a finished run into the files of a shipped network.
 
 NAME.json is the run's history, NAME.safetensors its weights, NAME-cam.npz its Grad-CAM heatmaps if
-it kept any. NAME is the recipe's, then -val for a run that held images out, then -seedK for a seed
-other than 0. Of each recipe the run with seed 0 ships its weights: the first run, not the best.
+it kept any. NAME is the recipe's name, followed by -val if the run held images out and by -seedK if
+its seed is not 0. Only the run with seed 0 ships its weights: the first run, not the best.
 """
 
 import copy
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 from cifar_utils import checkpoints, evaluate
+from cifar_utils.data import Cifar, Split
 from cifar_utils.errors import CifarError
 from cifar_utils.explain import has_heatmaps, read_heatmaps
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
 from cifar_utils.sources.files import save_arrays
 
-LIMIT = 45e6  # bytes of all shipped weights: the repository is cloned by everyone
+LIMIT = 45e6  # bytes of all shipped weights together, because everyone clones the repository
 
 
-def check(run, cifar, *, own):
-    """The History of a run that can ship; CifarError for any other.
+def check(run: Path, cifar: Cifar, *, own: bool) -> History:
+    """The History of a run, if the run can ship.
 
-    own: whether it is to ship with the package, which takes runs of today's recipes only.
+    Args:
+        run: the run's folder.
+        cifar: the data that it must have been trained on.
+        own: whether it will ship with the package. Then it must be on CIFAR-10, by a recipe as it
+            is today.
+
+    Raises:
+        CifarError: the run is unfinished, on other data or only part of it, of another recipe or
+            without some of its heatmaps. Or it both held images out and was tested, or did neither.
     """
     history = History.load(run / "history.json")
     recipe = history.recipe
     if history.source != cifar.source:
         raise CifarError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
     if history.train_images + history.val_images < len(cifar.train):
-        raise CifarError(f"the run in {run} saw a part of the data; train it without --limit")
+        raise CifarError(f"the run in {run} saw only part of the data; train it without --limit")
     if len(history.epochs) <= recipe.epochs:
-        raise CifarError(f"the run in {run} is not finished; go on with --resume")
+        raise CifarError(f"the run in {run} is not finished; continue it with --resume")
     if history.val_images and history.test:
         raise CifarError(
             f"the run in {run} held images out and was tested; train a final run with "
-            "--validation 0, or one that only helps to choose with --no-test"
+            "--validation 0, or one that only serves to choose with --no-test"
         )
     if not history.val_images and not history.test:
         raise CifarError(f"the run in {run} was not tested; resume it without --no-test")
@@ -51,8 +61,8 @@ def check(run, cifar, *, own):
     return history
 
 
-def name_of(history):
-    """The name under which a run ships."""
+def name_of(history: History) -> str:
+    """The name under which a run ships, such as "compact-val-seed1"."""
     name = history.recipe.name
     if history.val_images:
         name += "-val"
@@ -61,10 +71,12 @@ def name_of(history):
     return name
 
 
-def ship(run, history, folder, train):
-    """Write the files of a run that was checked into `folder`; what was done, in a line.
+def ship(run: Path, history: History, folder: Path, train: Split) -> str:
+    """Write the files of a run that `check` accepted into `folder`.
 
-    train: a Split, on which half precision is tried out.
+    Returns one line that says what was written. Half precision is tried out on the images of
+    `train`. Old weights or heatmaps of the same name are removed if the run has none to replace
+    them.
     """
     name, done = name_of(history), ["history"]
     heatmaps = folder / f"{name}-cam.npz"
@@ -85,10 +97,11 @@ def ship(run, history, folder, train):
     return f"{name}: {', '.join(done)}"
 
 
-def _ship_weights(run, path, train):
-    """Write the run's weights to `path`, if all there stay within LIMIT; what was done.
+def _ship_weights(run: Path, path: Path, train: Split) -> str:
+    """Write the run's weights to `path` if all weights there stay within LIMIT, and say so.
 
-    In half precision, where that changes the answer to 0.05% of 10,000 training images at most.
+    They are written in half precision if that changes the predicted class of at most 0.05% of
+    10,000 training images.
     """
     model, info = checkpoints.load_weights(run)
     others = sum(file.stat().st_size for file in path.parent.glob("*.safetensors") if file != path)
