@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils import checkpoints, data, evaluate, train
-from cifar_utils.cli import commands
-from cifar_utils.cli.main import main, make_parser
+from cifar_utils.cli.main import COMMANDS, main, make_parser
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
 from cifar_utils.models import create_model
@@ -225,7 +224,7 @@ def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command():
     assert command.communicate()[1] == b"" and command.returncode == 141
     late = "print('told'); import os; os._exit(0)"  # ends without emptying any buffer
     code = f"import sys\nfrom cifar_utils.cli import main as m\n\ndef run(_):\n    {late}\n"
-    code += "m.commands.recipes_command = run\nm.main(['recipes'])"
+    code += "m.recipes.run = run\nm.main(['recipes'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout == b"told\n"
 
@@ -684,7 +683,8 @@ def test_too_little_memory_is_one_line_with_the_flag_that_helps(monkeypatch, cap
     def run(options):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(commands, f"{command[0].replace('-', '_')}_command", run)
+    modules = {module.__name__.rpartition(".")[2]: module for module in COMMANDS}
+    monkeypatch.setattr(modules[command[0].replace("-", "_")], "run", run)
     with pytest.raises(SystemExit, match="2"):
         main(command)
     shown = capsys.readouterr().err

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from cifar_utils import data, optim
-from cifar_utils.cli import commands
+from cifar_utils.cli import train as command_line
 from cifar_utils.cli.main import make_parser
 from cifar_utils.data import CLASSES, Split
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
@@ -91,7 +91,7 @@ def command(folder, out, *more):
 
 def resume(folder):
     """A run, and one that goes on from its first epoch, whose files the first process alone has."""
-    save_run = commands._save_run
+    save_run = command_line._save_run
 
     def save_and_keep(run, out, cifar):
         save_run(run, out, cifar)
@@ -103,9 +103,9 @@ def resume(folder):
             (save_and_keep, command(folder, folder / "whole")),
             (save_run, command(folder, folder / f"resumed-{distributed.rank()}", "--resume")),
         ):
-            commands._save_run = save
+            command_line._save_run = save
             with ExitStack() as stack:
-                commands._train(make_parser().parse_args(arguments), stack)
+                command_line._train(make_parser().parse_args(arguments), stack)
 
 
 def torchrun(*arguments):
