@@ -1,8 +1,10 @@
-"""`cifar bench`: measure how fast recipes, networks and augmentations are here."""
+"""`cifar bench`: measure how fast recipes, networks and augmentations are on this machine."""
 
 import json
+from argparse import Namespace
 
 from cifar_utils.cli.options import (
+    Subparsers,
     add_data,
     add_machine,
     add_recipe_fields,
@@ -19,57 +21,47 @@ from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.files import write_whole
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "bench",
-        "measure how fast recipes, networks and augmentations are here",
-        run,
+        subparsers, "bench",
+        "measure how fast recipes, networks and augmentations are on this machine", run,
         example="cifar bench --recipe fast quick --against airbench94 --json bench.json",
     )
     parser.usage = "cifar bench [--recipe NAME ...] [options]"
-    add = parser.add_argument
-    add(
-        "--recipe",
-        nargs="+",
-        metavar="NAME",
-        help="train by each of these recipes to its end, in turn: seconds, and the accuracy that "
-        "they buy; without it, networks and augmentations are timed (networks in fp32, and in "
-        "another --precision beside it)",
-    )
-    add(
-        "--against", metavar="NAME", help="one more in the race, for the ratio of the others' times"
-    )
-    add(
-        "--repeats",
-        type=positive,
-        metavar="N",
-        help="trainings a recipe, each with the next seed (default: 3)",
-    )
-    add("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
-    add("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
-    add(
-        "--quick",
-        action="store_true",
-        help="two steps of 16 images each: to see that it works, the figures mean little",
-    )
-    add("--json", type=path, metavar="FILE", help="also write all figures to FILE")
+    flag = parser.add_argument
+    flag("--recipe", nargs="+", metavar="NAME",
+         help="train each of these recipes to its end, in turn, and print seconds and accuracy; "
+         "without --recipe, networks and augmentations are timed, the networks in fp32 and, if it "
+         "is another, in --precision")
+    flag("--against", metavar="NAME",
+         help="one more recipe in the race, with whose time the others' are compared")
+    flag("--repeats", type=positive, metavar="N",
+         help="trainings per recipe, each with the next seed (default: 3)")
+    flag("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
+    flag("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
+    flag("--quick", action="store_true",
+         help="time two steps of 16 images each: enough to see that it works, but the times mean "
+         "little")
+    flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
+    # fmt: on
     add_data(parser)
     add_machine(parser, compile=True)
     add_recipe_fields(
         parser,
-        "each replaces the value of all of --recipe, and --seed alone also that of --against",
+        "Each replaces that value in all recipes of --recipe. Only --seed also changes the recipe "
+        "of --against.",
     )
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils.machine import pick_device, pick_precision
     from cifar_utils.results import bench
 
     _check_bench(options)
     recipes = [checked_recipe(options, name) for name in options.recipe or ()]
     if options.against:
-        # Of its own values it keeps all but the seed: who runs a race again wants new runs of both.
+        # It keeps all its values but the seed: a race that is run again needs new runs of both.
         recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
@@ -91,7 +83,7 @@ def _check_bench(options):
     from cifar_utils.models import MODELS
 
     if options.json:
-        writable(options.json.parent, choose="another file with --json")
+        writable(options.json.parent, instead="another file with --json")
         if options.json.is_dir():
             raise CifarError(f"{options.json} is a folder; choose a file with --json")
     for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
@@ -103,7 +95,7 @@ def _check_bench(options):
     for name in ("models", "augmentations", "quick"):
         if options.recipe and _given(options, name):
             raise CifarError(
-                f"--{name} goes without --recipe, whose training --epochs and --limit shorten"
+                f"--{name} does not go with --recipe; --epochs and --limit shorten its training"
             )
     for policy in options.augmentations or ():
         operations(policy)
@@ -147,7 +139,7 @@ def _race(options, recipes, device, precision):
 
 
 def _throughput(options, device, precision):
-    """Both tables, or those that were asked for by name."""
+    """Time augmentations and networks: all of them, or those that were named."""
     from cifar_utils.augment import AUGMENTATIONS
     from cifar_utils.machine import bf16_speedup
     from cifar_utils.models import MODELS
@@ -161,7 +153,7 @@ def _throughput(options, device, precision):
         results["augmentations"] = bench.time_augmentations(policies, device, **short)
         print("\n" + bench.table(results["augmentations"], bench.AUGMENTATION_COLUMNS))
     if both or options.models is not None:
-        precisions = dict.fromkeys(("fp32", precision))  # a second one only where it is worth it
+        precisions = dict.fromkeys(("fp32", precision))  # a second one only if it is another
         models = options.models or MODELS
         results["models"] = bench.time_models(models, device, precisions, **short)
         print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))

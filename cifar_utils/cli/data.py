@@ -1,29 +1,26 @@
 """`cifar data`: fetch, verify and describe the data."""
 
-from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, command, path
+from argparse import Namespace
+
+from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path
 from cifar_utils.errors import CifarError
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "data",
-        "fetch, verify and describe the data",
-        run,
+        subparsers, "data", "fetch, verify and describe the data", run,
         example="cifar data --data ~/datasets",
     )
-    add = parser.add_argument
-    add("--data", "--root", dest="root", type=path, metavar="ROOT", help=ROOT_HELP)
-    add("--source", default="auto", metavar="S", help=SOURCE_HELP)
-    add(
-        "--montage",
-        type=path,
-        metavar="FILE",
-        help="also write the first 1,024 training images as one PNG",
-    )
+    flag = parser.add_argument
+    flag("--data", "--root", dest="root", type=path, metavar="ROOT", help=ROOT_HELP)
+    flag("--source", default="auto", metavar="S", help=SOURCE_HELP)
+    flag("--montage", type=path, metavar="FILE",
+         help="also write the first 1,024 training images as one PNG")
+    # fmt: on
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils import data, plots
     from cifar_utils.sources import files
 
@@ -33,7 +30,7 @@ def run(options):
     print(f"root        {root}")
     if cifar.source == "cifar10":
         folder = data.official_folder(root)
-        for name, digest in data.MD5.items():  # anew, for `load` may have read its cache
+        for name, digest in data.MD5.items():  # again, because `load` may have read its cache
             if files.md5(folder / name) != digest:
                 raise CifarError(f"{folder / name} has not the published MD5; delete it, try again")
         print(f"files       {len(data.MD5)} in {folder}, each with the published MD5")
@@ -57,9 +54,9 @@ def run(options):
 
 
 def _channel_statistics(images):
-    """(means, standard deviations) of the channels of uint8 images, as shares of 255.
+    """Mean and standard deviation of each channel of uint8 images, as fractions of 255.
 
-    From how often each byte occurs: exact, and without a copy of all images as floats.
+    They are counted from how often each byte occurs: exact, and without a float copy of the images.
     """
     import torch
 

@@ -1,26 +1,28 @@
-"""`cifar figures`: draw the pictures of the README from the shipped networks and CIFAR-10."""
+"""`cifar figures`: draw the README's pictures from the shipped networks and CIFAR-10."""
 
+from argparse import Namespace
 from pathlib import Path
 
-from cifar_utils.cli.options import ROOT_HELP, command, path, writable
+from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, writable
 from cifar_utils.errors import choose
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "figures",
-        "draw the pictures of the README from the shipped networks and CIFAR-10",
-        run,
-        example="cifar figures curves.png cost.png --out images",
+        subparsers, "figures", "draw the README's pictures from the shipped networks and CIFAR-10",
+        run, example="cifar figures curves.png cost.png --out images",
     )
-    add = parser.add_argument
-    add("names", nargs="*", metavar="NAME", help="picture to draw (default: all of them)")
-    add("--out", type=path, default=Path("images"), metavar="DIR", help="folder (default: images)")
-    add("--data", type=path, metavar="ROOT", help=ROOT_HELP)
+    flag = parser.add_argument
+    flag("names", nargs="*", metavar="NAME",
+         help="picture to draw; a wrong name lists the right ones (default: all)")
+    flag("--out", type=path, default=Path("images"), metavar="DIR",
+         help="folder for the pictures (default: images)")
+    flag("--data", type=path, metavar="ROOT", help=ROOT_HELP)
+    # fmt: on
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils import data
     from cifar_utils.results import figures
 

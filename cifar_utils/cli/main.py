@@ -1,13 +1,16 @@
-"""The command line's words: `cifar --help`, or `python -m cifar_utils --help`.
+"""The command line: `cifar --help`, or `python -m cifar_utils --help`.
 
-Each command has a file of its own: its words beside what it does. Set CIFAR_UTILS_TRACEBACK=1 to
-see where an error arose.
+Each command has a file of its own, with its words beside what it does: `add` makes its parser, and
+`run` does the work. Heavy imports stay inside `run`, so that --help comes at once. Set
+CIFAR_UTILS_TRACEBACK=1 to see where a user's mistake was noticed.
 """
 
 import argparse
 import importlib.metadata
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from cifar_utils import __version__
 from cifar_utils.cli import (
@@ -25,42 +28,79 @@ from cifar_utils.cli import (
 )
 from cifar_utils.errors import CifarError
 
-# In the order of --help.
+# A new command is a new file and its name here, in the order of --help.
 COMMANDS = (
     train, test, predict, data, summary, recipes, lr_find, bench, report, figures, ship,
 )  # fmt: skip
 
 
-def main(arguments=None):
-    """Run one command. A user's mistake ends in one line and exit status 2."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    A user's mistake ends in one line and exit status 2, Ctrl-C in status 130, and a reader of our
+    output who leaves in 141. Any other exception is a bug and shows its traceback.
+    """
     parser = make_parser()
     options = parser.parse_args(arguments)
-    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, whatever a notebook's shell has set
-    if hasattr(sys.stdout, "reconfigure"):  # an epoch's line goes into a file or pipe at once
+    os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
+    if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
         sys.stdout.reconfigure(line_buffering=True)
     try:
         options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None  # what a shell says of a program that SIGPIPE has ended
+        raise SystemExit(141) from None  # as a shell reports a program that SIGPIPE has ended
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except Exception as error:
-        out_of_memory = "out of memory" in str(error) or "allocate memory" in str(error)  # GPU, CPU
-        if not isinstance(error, (CifarError, OSError, MemoryError)) and not out_of_memory:
+        if not (isinstance(error, (CifarError, OSError)) or _is_out_of_memory(error)):
             error.add_note(f"This is a bug in cifar_utils; please report it at {_address()}")
             raise
         if os.environ.get("CIFAR_UTILS_TRACEBACK"):
             raise
-        has_flag = hasattr(options, "batch_size") or (
-            hasattr(options, "recipe_batch_size") and (options.command != "bench" or options.recipe)
-        )
-        hint = "; choose a smaller --batch-size" if out_of_memory and has_flag else ""
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        parser.exit(2, f"cifar {options.command}: error: {said}{hint}\n")
+        parser.exit(2, f"cifar {options.command}: error: {_in_one_line(error, options)}\n")
 
 
-def _address():
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = Parser(
+        prog="cifar",
+        description="Train, test and explain image classifiers on CIFAR-10.",
+        epilog="Each command has its own help: cifar train --help. Set CIFAR10_ROOT to the folder "
+        "where the data is, or should go.",
+    )
+    parser.add_argument("--version", action="version", version=f"cifar_utils {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(subparsers)
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports a mistake in one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch raises a RuntimeError: on a GPU one of its own, on a CPU a plain one."""
+    if isinstance(error, RuntimeError):
+        return "out of memory" in str(error) or "allocate memory" in str(error)
+    return isinstance(error, MemoryError)
+
+
+def _in_one_line(error: Exception, options: argparse.Namespace) -> str:
+    """The first line of what an error says, and the flag that helps if the memory was too small."""
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    of_a_recipe = hasattr(options, "recipe_batch_size") and options.recipe
+    out_of_torchs_memory = isinstance(error, RuntimeError)  # no other kind of it gets here
+    if out_of_torchs_memory and (hasattr(options, "batch_size") or of_a_recipe):
+        said += "; choose a smaller --batch-size"
+    return said
+
+
+def _address() -> str:
     """Where to report a bug, from the package's own metadata."""
     try:
         urls = importlib.metadata.metadata("cifar-utils").get_all("Project-URL") or []
@@ -68,27 +108,6 @@ def _address():
         urls = []
     found = [url.partition(", ")[2] for url in urls if url.startswith("Issues")]
     return found[0] if found else "the repository that you cloned"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake ends in one line, without the usage above it."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
-
-
-def make_parser():
-    parser = Parser(
-        prog="cifar",
-        description="Train, test and explain image classifiers on CIFAR-10.",
-        epilog="Each command has its own help: cifar train --help. "
-        "Set CIFAR10_ROOT to where the data is, or should go.",
-    )
-    parser.add_argument("--version", action="version", version=f"cifar_utils {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add(subparsers)
-    return parser
 
 
 if __name__ == "__main__":

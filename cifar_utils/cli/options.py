@@ -1,15 +1,40 @@
-"""What several commands share: flags, and what comes of them."""
+"""What the commands share: their common flags, and what these flags lead to."""
 
 import argparse
 import os
-from dataclasses import fields
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.recipes import Recipe, get_recipe, kind_of
+from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
+
+if TYPE_CHECKING:
+    from cifar_utils.data import Cifar
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
+SOURCE_HELP = (
+    "cifar10; folder: image files in train/CLASS and test/CLASS; npy: NumPy arrays; synthetic: "
+    "drawn images; auto: cifar10 if it can be had, else synthetic (default: auto)"
+)
+WEIGHTS_HELP = (
+    "a shipped network's name, a weights file or a run's folder; write ./NAME for a folder that "
+    "has the name of a network"
+)
 
 
-def command(subparsers, name, help, run, *, example):
+def command(
+    subparsers: Subparsers,
+    name: str,
+    help: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    example: str,
+) -> argparse.ArgumentParser:
+    """The parser of a new command, which calls `run` with the parsed options."""
     parser = subparsers.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"Example: {example}"
     )
@@ -17,92 +42,117 @@ def command(subparsers, name, help, run, *, example):
     return parser
 
 
-def add_data(parser, *, validation=True, limit=True):
-    group = parser.add_argument_group("data")
-    group.add_argument("--data", type=path, metavar="ROOT", help=ROOT_HELP)
-    group.add_argument("--source", default="auto", metavar="S", help=SOURCE_HELP)
+# --- groups of flags ------------------------------------------------------------------------------
+
+
+def add_data(
+    parser: argparse.ArgumentParser, *, validation: bool = True, limit: bool = True
+) -> None:
+    """The flags that `load` reads."""
+    flag = parser.add_argument_group("data").add_argument
+    flag("--data", type=path, metavar="ROOT", help=ROOT_HELP)
+    flag("--source", default="auto", metavar="S", help=SOURCE_HELP)
     if limit:
-        group.add_argument(
-            "--limit",
-            type=positive,
-            metavar="N",
-            help="use at most N images of each split, for a quick trial",
-        )
+        limit_help = "use at most N images of each split, for a quick trial"
+        flag("--limit", type=positive, metavar="N", help=limit_help)
     if validation:
-        group.add_argument(
-            "--validation",
-            type=count,
-            metavar="N",
-            help="training images to hold out (default: 5000, or a tenth of a "
-            "set with fewer than 50,000)",
-        )
+        flag(
+            "--validation", type=count, metavar="N",
+            help="training images to hold out (default: 5000, or a tenth if there are fewer than "
+            "50,000)",
+        )  # fmt: skip
 
 
-def add_machine(parser, *, precision=True, compile=False):
-    group = parser.add_argument_group("machine")
-    group.add_argument(
-        "--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)"
-    )
+def add_machine(
+    parser: argparse.ArgumentParser, *, precision: bool = True, compile: bool = False
+) -> None:
+    """The flags that say where and how to compute."""
+    flag = parser.add_argument_group("machine").add_argument
+    flag("--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)")
     if precision:
-        group.add_argument(
-            "--precision",
-            default="auto",
-            metavar="P",
-            help="auto, fp32, bf16 or fp16 (default: auto)",
-        )
+        precision_help = "auto, fp32, bf16 or fp16 (default: auto)"
+        flag("--precision", default="auto", metavar="P", help=precision_help)
     if compile:
-        group.add_argument(
-            "--compile",
-            action="store_true",
-            help="put the network, not the whole step, through torch.compile before the first "
-            "epoch; on CPUs this needs a C++ compiler, and training may be slower for it",
-        )
+        flag(
+            "--compile", action="store_true",
+            help="compile the network, though not the whole training step, with torch.compile "
+            "before the first epoch; on a CPU this needs a C++ compiler and may slow training down",
+        )  # fmt: skip
 
 
-def add_recipe_fields(parser, effect="each replaces the recipe's own value", without=()):
-    """One flag for each field of a recipe; what is not given stays as the recipe has it."""
-    group = parser.add_argument_group("recipe fields", effect)
+def add_recipe_fields(
+    parser: argparse.ArgumentParser,
+    effect: str = "Each replaces the recipe's own value.",
+    without: Collection[str] = (),
+) -> None:
+    """A flag for each field of a recipe; `recipe_changes` returns those that were given."""
+    flag = parser.add_argument_group("recipe fields", effect).add_argument
     for field in fields(Recipe):
         if field.name in ("name", *without):
             continue
-        flag = "--" + field.name.replace("_", "-")
-        options = {"help": field.metadata["help"], "default": None, "dest": f"recipe_{field.name}"}
+        name = _flag_of(field.name)
+        known: dict[str, Any] = {"dest": f"recipe_{field.name}", "help": _field_help(field)}
         if field.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+            flag(name, action=argparse.BooleanOptionalAction, **known)
         else:
             kind = kind_of(field)
-            letter = {int: "N", float: "X", str: "NAME"}[kind]
-            group.add_argument(flag, type=kind, metavar=letter, **options)
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            flag(name, type=kind, metavar=metavar, **known)
 
 
-ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-SOURCE_HELP = "auto, cifar10, folder, npy or synthetic (default: auto)"
+def _field_help(field: Field) -> str:
+    """What a field is, its choices or range, and what it needs to have an effect."""
+    text = field.metadata["help"]
+    if choices := choices_of(field):
+        text += f": {_either(choices)}"
+    if interval := field.metadata["within"]:
+        text += f"; {in_words(interval)}"
+    if needed := field.metadata["only_with"]:
+        name, *values = needed
+        state = f"is {_either(values[0])}" if values else "is set"
+        text += f"; only if {_flag_of(name)} {state}"
+    return text
 
 
-WEIGHTS_HELP = "a shipped network's name, a weights file, or a run's folder (./NAME if called so)"
+def _either(values: Collection) -> str:
+    *most, last = map(str, values)
+    return f"{', '.join(most)} or {last}" if most else last
 
 
-def path(text):
-    """A path of the user's, who may have written ~ where no shell expands it: --out=~/runs."""
+# --- values of flags ------------------------------------------------------------------------------
+
+
+def path(text: str) -> Path:
+    """A path, also one with a ~ that no shell has expanded: --out=~/runs."""
     return Path(text).expanduser()
 
 
-def count(text):
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
     return int(text)
 
 
-def positive(text):
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
     if not count(text):
         raise argparse.ArgumentTypeError("it must be at least 1")
     return int(text)
 
 
-def checked_recipe(options, name):
-    """That recipe with the flags' changes; all that can be refused before the data is touched."""
+# --- what flags lead to ---------------------------------------------------------------------------
+
+
+def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
+    """The recipe of that name with the changes that the flags ask for.
+
+    All that can be refused without the data is refused here, as a CifarError.
+    """
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
     from cifar_utils.machine import check_compiler, pick_device, pick_precision
@@ -124,17 +174,17 @@ def checked_recipe(options, name):
     return recipe
 
 
-def recipe_changes(options):
-    """The recipe fields that were given on the command line."""
-    given = {
+def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe fields that were given on the command line, with their values."""
+    return {
         name.removeprefix("recipe_"): value
         for name, value in vars(options).items()
-        if name.startswith("recipe_")
+        if name.startswith("recipe_") and value is not None
     }
-    return {name: value for name, value in given.items() if value is not None}
 
 
-def load(options):
+def load(options: argparse.Namespace) -> "Cifar":
+    """The data that the flags of `add_data` name."""
     from cifar_utils import data
 
     cifar = data.load(options.data, source=options.source, validation=0)
@@ -145,11 +195,11 @@ def load(options):
     return cifar.limit(limit) if limit else cifar
 
 
-def writable(out, *, choose="another folder with --out"):
-    """The folder `out`, refused before any work where nothing could be written to it."""
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+def writable(folder: Path, *, instead: str = "another folder with --out") -> Path:
+    """`folder`; raises CifarError, before any work is done, if nothing could be written to it."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
-        raise CifarError(f"{nearest} is a file; choose {choose}")
+        raise CifarError(f"{nearest} is a file; choose {instead}")
     if not os.access(nearest, os.W_OK):
-        raise CifarError(f"{nearest} cannot be written to; choose {choose}")
-    return out
+        raise CifarError(f"{nearest} cannot be written to; choose {instead}")
+    return folder

@@ -2,45 +2,33 @@
 
 import json
 import sys
+from argparse import Namespace
 from pathlib import Path
 
-from cifar_utils.cli.options import WEIGHTS_HELP, add_machine, command, path, writable
+from cifar_utils.cli.options import WEIGHTS_HELP, Subparsers, add_machine, command, path, writable
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "predict",
-        "classify image files",
-        run,
+        subparsers, "predict", "classify image files", run,
         example="cifar predict holiday.jpg --cam",
     )
-    add = parser.add_argument
-    add(
-        "images",
-        nargs="+",
-        metavar="IMAGE",
-        help="image file of any size or kind; its five likeliest classes are printed",
-    )
-    add(
-        "--weights",
-        default="compact",
-        metavar="PATH|NAME",
-        help=f"{WEIGHTS_HELP} (default: compact)",
-    )
-    add("--cam", action="store_true", help="write a Grad-CAM picture of each image")
-    add(
-        "--out",
-        type=path,
-        default=Path(),
-        metavar="DIR",
-        help="folder for --cam pictures (default: .)",
-    )
-    add("--json", action="store_true", help="print only a JSON list, with all classes")
+    flag = parser.add_argument
+    flag("images", nargs="+", metavar="IMAGE",
+         help="image file of any size or format; its five likeliest classes are printed")
+    flag("--weights", default="compact", metavar="PATH|NAME",
+         help=f"{WEIGHTS_HELP} (default: compact)")
+    flag("--cam", action="store_true", help="also draw each image with its Grad-CAM heatmap")
+    flag("--out", type=path, default=Path(), metavar="DIR",
+         help="folder for the pictures of --cam (default: .)")
+    flag("--json", action="store_true",
+         help="print one JSON list, with all classes, and nothing else")
+    # fmt: on
     add_machine(parser, precision=False)
 
 
-def run(options):
+def run(options: Namespace) -> None:
     import torch
 
     from cifar_utils import checkpoints, evaluate
@@ -51,12 +39,12 @@ def run(options):
     model, info = checkpoints.find_weights(options.weights)
     if options.cam:
         writable(options.out)
-    images = torch.stack([read_image(path) for path in options.images])
+    images = torch.stack([read_image(file) for file in options.images])
     logits = evaluate.predict(model.to(device), images)
     probabilities = logits.double().softmax(1)
     answers = [
-        {"file": path, "probabilities": dict(zip(info.classes, row.tolist(), strict=True))}
-        for path, row in zip(options.images, probabilities, strict=True)
+        {"file": file, "probabilities": dict(zip(info.classes, row.tolist(), strict=True))}
+        for file, row in zip(options.images, probabilities, strict=True)
     ]
     if options.cam:
         _draw_predictions(options, model, info, images, probabilities, answers)
@@ -75,8 +63,10 @@ def run(options):
 
 
 def _draw_predictions(options, model, info, images, probabilities, answers):
-    """One picture a file: what the network saw, with Grad-CAM, and the bars. Names clash neither
-    with each other nor with the images that were given."""
+    """One picture per image: what the network saw, its heatmap, and a bar for each class.
+
+    No picture has the name of another or of an image that was given.
+    """
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.explain import grad_cam
@@ -84,7 +74,7 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
     trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
     heatmaps = grad_cam(model, images, predictions)
-    taken, inputs = set(), {Path(path).resolve() for path in options.images}
+    taken, inputs = set(), {Path(file).resolve() for file in options.images}
     for place, answer in enumerate(answers):
         stem = name = Path(answer["file"]).stem
         number = 2
@@ -92,7 +82,7 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
             name, number = f"{stem}-{number}", number + 1
         taken.add(name)
         answer["cam"] = str(options.out / f"{name}-cam.png")
-        shown = Path(answer["file"]).name.replace("$", r"\$")  # two would begin and end a formula
+        shown = Path(answer["file"]).name.replace("$", r"\$")  # two would enclose a formula
         figure = plots.show_explanation(
             images[place],
             heatmaps[place],

@@ -1,27 +1,26 @@
 """`cifar report`: print what the shipped runs and races reached, as two Markdown tables."""
 
-from cifar_utils.cli.options import command, path
+from argparse import Namespace
+
+from cifar_utils.cli.options import Subparsers, command, path
 from cifar_utils.errors import CifarError
 from cifar_utils.sources.files import write_whole
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
     parser = command(
-        subparsers,
-        "report",
-        "print what the shipped runs and races reached, as two Markdown tables",
-        run,
+        subparsers, "report",
+        "print what the shipped runs and races reached, as two Markdown tables", run,
         example="cifar report --write README.md",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--write",
-        type=path,
-        metavar="FILE",
-        help="put the tables into FILE, each between the two comments around it in the README",
-    )
+        "--write", type=path, metavar="FILE",
+        help="write the tables into FILE instead, each between the two comments that mark its "
+        "place, as in the README",
+    )  # fmt: skip
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils.results import report
 
     tables = {name: make() for name, make in report.TABLES.items()}

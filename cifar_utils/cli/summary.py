@@ -1,20 +1,19 @@
-"""`cifar summary`: print a network's layers and cost."""
+"""`cifar summary`: print the layers and the cost of a network."""
 
-from cifar_utils.cli.options import command
+from argparse import Namespace
+
+from cifar_utils.cli.options import Subparsers, command
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
     parser = command(
-        subparsers,
-        "summary",
-        "print a network's layers and cost",
-        run,
+        subparsers, "summary", "print a network's layers and cost", run,
         example="cifar summary resnet18",
-    )
+    )  # fmt: skip
     parser.add_argument("model", metavar="MODEL", help="network; a wrong name lists the right ones")
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils.models import create_model
     from cifar_utils.profile import summary
 

@@ -1,10 +1,12 @@
 """`cifar test`: evaluate trained weights on the test images."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 from cifar_utils.cli.options import (
     WEIGHTS_HELP,
+    Subparsers,
     add_data,
     add_machine,
     command,
@@ -16,55 +18,36 @@ from cifar_utils.cli.options import (
 from cifar_utils.errors import CifarError
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "test",
-        "evaluate trained weights on the test images",
-        run,
+        subparsers, "test", "evaluate trained weights on the test images", run,
         example="cifar test --weights runs/first --confusion --grid",
     )
-    add = parser.add_argument
-    add("--weights", required=True, metavar="PATH|NAME", help=WEIGHTS_HELP)
-    add(
-        "--batch-size",
-        type=positive,
-        default=500,
-        metavar="N",
-        help="images at a time (default: 500)",
-    )
-    add(
-        "--views",
-        type=int,
-        choices=(1, 2, 6),
-        default=1,
-        help="test-time augmentation: 2 adds the mirror image, 6 shifts as well",
-    )
-    add(
-        "--share",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="share of the images, least confident first, that get the further views (default: 1)",
-    )
-    add(
-        "--confusion",
-        action="store_true",
-        help="print the confusion matrix; --out draws it, too",
-    )
-    add(
-        "--grid",
-        action="store_true",
-        help="draw a grid of predictions, galleries of the most confident mistakes and hits, and "
-        "both with Grad-CAM",
-    )
-    add("--out", type=path, metavar="DIR", help="folder for pictures (default, with --grid: .)")
-    add("--json", action="store_true", help="print one JSON object and nothing else")
+    flag = parser.add_argument
+    flag("--weights", required=True, metavar="PATH|NAME", help=WEIGHTS_HELP)
+    flag("--batch-size", type=positive, default=500, metavar="N",
+         help="images per batch (default: 500)")
+    flag("--views", type=int, choices=(1, 2, 6), default=1,
+         help="views of each image to average over: 2 adds its mirror image, 6 adds shifted ones "
+         "as well (default: 1)")
+    flag("--share", type=float, default=1.0, metavar="X",
+         help="give the further views only to this share of the images, the least confident; in "
+         "[0, 1] (default: 1)")
+    flag("--confusion", action="store_true", help="also print the confusion matrix")
+    flag("--grid", action="store_true",
+         help="draw the first predictions, and the most confident mistakes and hits, without and "
+         "with Grad-CAM")
+    flag("--out", type=path, metavar="DIR",
+         help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
+         "--grid draws (without --out, --grid draws into .)")
+    flag("--json", action="store_true", help="print one JSON object and nothing else")
+    # fmt: on
     add_data(parser, validation=False)
     add_machine(parser, precision=False)
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils import checkpoints, evaluate
     from cifar_utils.machine import pick_device
 
@@ -113,13 +96,14 @@ def _print_figures(figures, info):
     print_per_class(figures)
 
 
-def print_per_class(figures):
+def print_per_class(figures: dict) -> None:
+    """A line with the accuracy of each class; figures: what `evaluate.metrics` returns."""
     for name, share in figures["per_class"].items():
         print(f"{name:>12}  " + ("no images" if share is None else f"{share:7.2%}"))
 
 
 def _print_confusion(matrix, classes):
-    """Percent of the true class (row) that was taken for each class (column)."""
+    """How many percent of each true class, a row, were taken for each class, a column."""
     print("\nconfusion matrix: rows true, columns predicted, percent of the row")
     width = max(map(len, classes))
     print(" " * width + "".join(f"{name[:5]:>7}" for name in classes))
@@ -129,7 +113,7 @@ def _print_confusion(matrix, classes):
 
 
 def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
-    """Confusion matrix, bars, and with --grid the galleries; the paths written."""
+    """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes

@@ -1,12 +1,13 @@
 """`cifar train`: train a network by a recipe."""
 
-import argparse
 import os
 import sys
+from argparse import BooleanOptionalAction, Namespace
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from cifar_utils.cli.options import (
+    Subparsers,
     add_data,
     add_machine,
     add_recipe_fields,
@@ -23,64 +24,45 @@ from cifar_utils.errors import CifarError
 from cifar_utils.recipes import RECIPES
 
 
-def add(subparsers):
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
     parser = command(
-        subparsers,
-        "train",
-        "train a network by a recipe",
-        run,
+        subparsers, "train", "train a network by a recipe", run,
         example="cifar train --recipe compact --epochs 3 --out runs/first",
     )
     parser.usage = "cifar train --recipe NAME [options]"
-    add = parser.add_argument
-    add("--recipe", metavar="NAME", help="recipe to follow, see `cifar recipes`")
-    add(
-        "--out",
-        type=path,
-        metavar="DIR",
-        help="folder for history.json, weights.safetensors (last epoch), best.safetensors (by "
-        "validation), checkpoint.pt and curves.png (default: runs/NAME)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on where the run in DIR stopped; its recipe is kept",
-    )
-    add("--overwrite", action="store_true", help="replace the run that DIR holds")
-    add(
-        "--cam", action="store_true", help="also make Grad-CAM GIFs of five classes over the epochs"
-    )
-    add(
-        "--test",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="evaluate on the test images at the end; --no-test for runs that only help to choose",
-    )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="also print the recipe and the accuracy per class",
-    )
-    loudness.add_argument("-q", "--quiet", action="store_true", help="print the test result only")
+    flag = parser.add_argument
+    flag("--recipe", metavar="NAME", help="recipe to follow; `cifar recipes` lists them")
+    flag("--out", type=path, metavar="DIR",
+         help="folder for history.json, curves.png, checkpoint.pt, weights.safetensors of the last "
+         "epoch, and best.safetensors of the best epoch on the validation images (default: "
+         "runs/NAME)")
+    flag("--resume", action="store_true",
+         help="go on with the run in DIR from its last epoch; it keeps its recipe")
+    flag("--overwrite", action="store_true", help="replace the run in DIR")
+    flag("--cam", action="store_true",
+         help="also make GIFs that show the Grad-CAM heatmaps of five images, epoch by epoch")
+    flag("--test", action=BooleanOptionalAction, default=True,
+         help="evaluate on the test images at the end; use --no-test for runs that only help to "
+         "choose")
+    loudness = parser.add_mutually_exclusive_group().add_argument
+    loudness("-v", "--verbose", action="store_true",
+             help="also print the recipe and the accuracy per class")
+    loudness("-q", "--quiet", action="store_true", help="print only the test result")
     add_data(parser)
     add_machine(parser, compile=True)
-    add(
-        "--workers",
-        type=count,
-        default=0,
-        metavar="N",
-        help="processes that augment ahead; worth it for image-by-image policies (default: 0)",
-    )
+    flag("--workers", type=count, default=0, metavar="N",
+         help="processes that prepare batches ahead; worth it for augmentation policies that work "
+         "image by image (default: 0)")
+    # fmt: on
     add_recipe_fields(parser)
 
 
-def run(options):
+def run(options: Namespace) -> None:
     from cifar_utils.speed.distributed import rank, together
 
     with together(), ExitStack() as stack:
-        if rank():  # what this process would say, notices about the data included, the first says
+        if rank():  # the first process says all that this one would, even about the data
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
@@ -88,7 +70,7 @@ def run(options):
 
 
 def _train(options, stack):
-    """Train, alone or with other processes, of which the first alone touches the run's folder."""
+    """Train, alone or with other processes; only the first of them touches the run's folder."""
     from functools import partial
 
     from filelock import FileLock
@@ -110,7 +92,7 @@ def _train(options, stack):
         raise CifarError("--resume needs to know the run; give --out, or --recipe for runs/RECIPE")
     recipe = checked_recipe(options, options.recipe or "compact")
     out = options.out or Path("runs") / recipe.name
-    lock = FileLock(out / ".lock")  # for two trainings would mix their files
+    lock = FileLock(out / ".lock")  # because two trainings would mix their files
     stack.callback(lock.release)
     if first and writable(out).is_dir():
         _take(lock)
@@ -118,7 +100,7 @@ def _train(options, stack):
     teacher = Path(recipe.teacher).expanduser().resolve()
     of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
     if of_a_run and out.resolve() in (teacher, teacher.parent):
-        raise CifarError(f"{out} is to be written, so it cannot be the teacher; choose another")
+        raise CifarError(f"{out} will be written to, so it cannot be the teacher; choose another")
     cifar = load(options)
     if state:
         _check_same_data(state, cifar)
@@ -136,7 +118,7 @@ def _train(options, stack):
 
     def log(run):
         nonlocal untold, saved
-        if not run.history.epochs[-1].epoch:  # only now, for fit has refused nothing
+        if not run.history.epochs[-1].epoch:  # only now, because `fit` has refused nothing
             _take(lock)
             (out / "checkpoint.pt").unlink(missing_ok=True)  # of a run that this one replaces
             forget_heatmaps(out / "cam")
