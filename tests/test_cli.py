@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import confusion_matrix
 
 from cifar_utils import checkpoints, data, evaluate, train
+from cifar_utils.cli import summary
 from cifar_utils.cli.main import COMMANDS, main, make_parser
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
@@ -693,6 +694,44 @@ def test_too_little_memory_is_one_line_with_the_flag_that_helps(monkeypatch, cap
     assert ("smaller --batch-size" in shown) == has_flag
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("zip() argument 2 is shorter than argument 1"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        KeyError("out of memory"),
+    ],
+)
+def test_a_bug_shows_its_traceback_and_where_to_report_it(monkeypatch, error):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(summary, "run", run)
+    with pytest.raises(type(error)) as raised:
+        main(["summary", "vgg"])
+    assert raised.value is error
+    (note,) = error.__notes__
+    assert (
+        note.startswith("This is a bug in cifar_utils; please report it at ") and "\n" not in note
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("the disk\nis full"), CifarError("no")])
+def test_what_a_user_can_mend_is_one_line_unless_its_traceback_is_asked_for(
+    monkeypatch, capsys, error
+):
+    def run(options):
+        raise error
+
+    monkeypatch.setattr(summary, "run", run)
+    said = (str(error) or "MemoryError").splitlines()[0]
+    assert refused(capsys, "summary", "vgg") == f"cifar summary: error: {said}"
+    monkeypatch.setenv("CIFAR_UTILS_TRACEBACK", "1")
+    with pytest.raises(type(error)) as raised:
+        main(["summary", "vgg"])
+    assert not hasattr(raised.value, "__notes__")
+
+
 def test_data_describes_what_it_finds(arrays, capsys):
     main(["data", "--root", arrays[1], "--source", "npy", "--montage", "m.png"])
     printed = capsys.readouterr().out
@@ -724,8 +763,12 @@ def test_summary_and_recipes(capsys):
     main(["summary", "separable"])
     assert "199,810" in capsys.readouterr().out
     main(["recipes"])
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in RECIPES)
+    lines = capsys.readouterr().out.splitlines()
+    assert set(RECIPES) <= {line.split(" ")[0] for line in lines}
+    reached = report.shipped_results() | report.shipped_races()
+    for name, result in reached.items():  # in the line below the recipe's own
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{name} "))
+        assert lines[place + 1].strip() == f"reached {result}"
 
 
 def test_lr_find_draws_and_suggests(arrays, capsys):
@@ -734,16 +777,35 @@ def test_lr_find_draws_and_suggests(arrays, capsys):
     assert Path("lr-range.png").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "test", "predict", "data", "summary", "recipes",
-                                     "lr-find", "bench", "report", "figures",
-                                     "ship"])  # fmt: skip
-def test_every_command_has_help_with_an_example(command, capsys):
+@pytest.mark.parametrize("module", COMMANDS)
+def test_every_command_has_help_with_an_example(module, capsys):
+    command = module.__name__.rpartition(".")[2].replace("_", "-")
+    printed = help_of(command, capsys)
+    assert f"Example: cifar {command}" in printed
+    example = printed.partition("Example: cifar ")[2]
+    assert make_parser().parse_args(shlex.split(example)).run is module.run
+
+
+def help_of(command, capsys):
+    """What its --help prints, with single spaces and no line breaks."""
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
-    printed = capsys.readouterr().out
-    assert stopped.value.code == 0 and f"Example: cifar {command}" in printed
-    example = " ".join(printed.partition("Example: cifar ")[2].split())
-    assert make_parser().parse_args(shlex.split(example)).run
+    assert stopped.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["train", "bench"])
+def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(command, capsys):
+    told = help_of(command, capsys)
+    for words in (
+        "--epochs N passes over the training images; at least 1",
+        "--optimizer NAME optimizer: sgd, adam, adamw or muon",
+        "--beta2 X Adam's second beta; in [0, 1); only if --optimizer is adam or adamw",
+        "--small-size N side of the smaller images, in pixels; in [8, 32]; only if --small-until "
+        "is set",
+        "--views N views per image in the final test: 1, 2 or 6",
+    ):
+        assert words in told
 
 
 @pytest.mark.parametrize(
@@ -805,7 +867,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
         ),
         (["test", "--weights", "compact", "--views", "6", "--share", "2"], "must be in [0, 1]"),
         (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
-        (["bench", "--recipe", "fast", "--models"], "--models goes without --recipe"),
+        (["bench", "--recipe", "fast", "--models"], "--models does not go with --recipe"),
         (["summary", "lenet"], "choose one of vgg"),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),
