@@ -1,6 +1,7 @@
 """A training as it stands, and the folder that keeps it, so that it can be resumed."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -93,6 +94,8 @@ class RunFolder:
         self.resume, self.overwrite = resume, overwrite
         self.saved = False  # whether --resume could go on from here
         self._lock = FileLock(self.path / ".lock")
+        self._kept: dict[str, Any] | None = None  # the checkpoint, once it was asked for
+        self._asked = False
 
     def __enter__(self) -> Self:
         if rank() == 0 and self.path.is_dir():
@@ -139,14 +142,19 @@ class RunFolder:
                 "and --validation"
             )
 
-    def save(self, run: Run) -> None:
-        """Write all files of a run after an epoch. The checkpoint comes last: it vouches for the
-        rest. At epoch 0 the run that this one replaces loses its checkpoint and heatmaps."""
+    def save(self, run: Run, *, recorder: Callable[[Run], object] | None = None) -> None:
+        """Write all files of a run after an epoch; `recorder`, a CamRecorder, writes its own.
+
+        The checkpoint comes last, because it vouches for the rest. At epoch 0 the run that this one
+        replaces loses its checkpoint and its heatmaps.
+        """
         row = run.history.epochs[-1]
         if row.epoch == 0:  # only now, because `fit` has refused nothing
             self._take()
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
             forget_heatmaps(self.path / "cam")
+        if recorder:
+            recorder(run)
         info = WeightsInfo(run.history.recipe, run.history.source, run.classes, row.epoch)
         save_weights(self.path / "weights.safetensors", run.model, info)
         if run.history.best is row:
@@ -158,7 +166,10 @@ class RunFolder:
         self.saved = True
 
     def _checkpoint(self) -> dict[str, Any] | None:
-        return broadcast(self._read() if rank() == 0 else None)
+        if not self._asked:
+            self._kept = broadcast(self._read() if rank() == 0 else None)
+            self._asked = True
+        return self._kept
 
     def _read(self) -> dict[str, Any] | None:
         checkpoint = self.path / "checkpoint.pt"

@@ -11,7 +11,7 @@ import torchvision
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cifar_utils import train
-from cifar_utils.cli import commands
+from cifar_utils.cli import bench as command
 from cifar_utils.cli.main import main
 from cifar_utils.data import Cifar
 from cifar_utils.models import ConvNet
@@ -167,7 +167,7 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
                                      ("airbench94", [4.0, 6.0, 8.0], [0.92]))
     ]  # fmt: skip
     raced, few = [], painted_split(10)
-    monkeypatch.setattr(commands, "_load", lambda options: Cifar(few, few, few))
+    monkeypatch.setattr(command, "load", lambda options: Cifar(few, few, few))
     monkeypatch.setattr(bench, "race", lambda recipes, *_, **__: raced.extend(recipes) or rows)
     main(["bench", "--recipe", "fast", "quick", "--against", "airbench94", "--lr", "0.5",
           "--seed", "3", "--precision", "fp32", "--compile",

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,14 @@ from torch import nn
 
 from cifar_utils import data, optim
 from cifar_utils import train as train_module
-from cifar_utils.cli import commands
+from cifar_utils.cli import train as command_line
 from cifar_utils.cli.main import make_parser
 from cifar_utils.data import CLASSES, Split
 from cifar_utils.errors import CifarError
 from cifar_utils.machine import Machine
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model, pool, stage
 from cifar_utils.recipes import Recipe
+from cifar_utils.runs import RunFolder
 from cifar_utils.speed import distributed
 from cifar_utils.train import fit, start
 
@@ -95,21 +95,20 @@ def command(folder, out, *more):
 
 def resume(folder):
     """A run, and one that goes on from its first epoch, whose files the first process alone has."""
-    save_run = commands._save_run
+    save = RunFolder.save
 
-    def save_and_keep(run, out, cifar):
-        save_run(run, out, cifar)
-        if len(run.history.epochs) == 2:
-            shutil.copytree(out, folder / "resumed-0")
+    def save_and_keep(self, run, **options):
+        save(self, run, **options)
+        if len(run.history.epochs) == 2 and self.path.name == "whole":
+            shutil.copytree(self.path, folder / "resumed-0")
 
+    RunFolder.save = save_and_keep
     with distributed.together():
-        for save, arguments in (
-            (save_and_keep, command(folder, folder / "whole")),
-            (save_run, command(folder, folder / f"resumed-{distributed.rank()}", "--resume")),
+        for arguments in (
+            command(folder, folder / "whole"),
+            command(folder, folder / f"resumed-{distributed.rank()}", "--resume"),
         ):
-            commands._save_run = save
-            with ExitStack() as stack:
-                commands._train(make_parser().parse_args(arguments), stack)
+            command_line.train(make_parser().parse_args(arguments))
 
 
 def torchrun(*arguments):

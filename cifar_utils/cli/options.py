@@ -1,0 +1,206 @@
+"""What the commands share: their common flags, and what these flags lead to."""
+
+import argparse
+import os
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from cifar_utils.errors import CifarError, choose
+from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
+
+if TYPE_CHECKING:
+    from cifar_utils.data import Cifar
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
+SOURCE_HELP = (
+    "cifar10; folder: image files in train/CLASS and test/CLASS; npy: NumPy arrays; synthetic: "
+    "drawn images; auto: cifar10 if it can be had, else synthetic (default: auto)"
+)
+WEIGHTS_HELP = (
+    "a shipped network's name, a weights file or a run's folder; write ./NAME for a folder that "
+    "has the name of a network"
+)
+
+
+def command(
+    subparsers: Subparsers,
+    name: str,
+    help: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    example: str,
+) -> argparse.ArgumentParser:
+    """The parser of a new command, which calls `run` with the parsed options."""
+    parser = subparsers.add_parser(
+        name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"Example: {example}"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+# --- groups of flags ------------------------------------------------------------------------------
+
+
+def add_data(
+    parser: argparse.ArgumentParser, *, validation: bool = True, limit: bool = True
+) -> None:
+    """The flags that `load` reads."""
+    flag = parser.add_argument_group("data").add_argument
+    flag("--data", type=path, metavar="ROOT", help=ROOT_HELP)
+    flag("--source", default="auto", metavar="S", help=SOURCE_HELP)
+    if limit:
+        limit_help = "use at most N images of each split, for a quick trial"
+        flag("--limit", type=positive, metavar="N", help=limit_help)
+    if validation:
+        flag(
+            "--validation", type=count, metavar="N",
+            help="training images to hold out (default: 5000, or a tenth if there are fewer than "
+            "50,000)",
+        )  # fmt: skip
+
+
+def add_machine(
+    parser: argparse.ArgumentParser, *, precision: bool = True, compile: bool = False
+) -> None:
+    """The flags that say where and how to compute."""
+    flag = parser.add_argument_group("machine").add_argument
+    flag("--device", default="auto", metavar="D", help="auto, cuda, mps or cpu (default: auto)")
+    if precision:
+        precision_help = "auto, fp32, bf16 or fp16 (default: auto)"
+        flag("--precision", default="auto", metavar="P", help=precision_help)
+    if compile:
+        flag(
+            "--compile", action="store_true",
+            help="compile the network, though not the whole training step, with torch.compile "
+            "before the first epoch; on a CPU this needs a C++ compiler and may slow training down",
+        )  # fmt: skip
+
+
+def add_recipe_fields(
+    parser: argparse.ArgumentParser,
+    effect: str = "Each replaces the recipe's own value.",
+    without: Collection[str] = (),
+) -> None:
+    """A flag for each field of a recipe; `recipe_changes` returns those that were given."""
+    flag = parser.add_argument_group("recipe fields", effect).add_argument
+    for field in fields(Recipe):
+        if field.name in ("name", *without):
+            continue
+        name = _flag_of(field.name)
+        known: dict[str, Any] = {"dest": f"recipe_{field.name}", "help": _field_help(field)}
+        if field.type is bool:
+            flag(name, action=argparse.BooleanOptionalAction, **known)
+        else:
+            kind = kind_of(field)
+            metavar = {int: "N", float: "X", str: "NAME"}[kind]
+            flag(name, type=kind, metavar=metavar, **known)
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _field_help(field: Field) -> str:
+    """What a field is, its choices or range, and what it needs to have an effect."""
+    text = field.metadata["help"]
+    if choices := choices_of(field):
+        text += f": {_either(choices)}"
+    if interval := field.metadata["within"]:
+        text += f"; {in_words(interval)}"
+    if needed := field.metadata["only_with"]:
+        name, *values = needed
+        state = f"is {_either(values[0])}" if values else "is set"
+        text += f"; only if {_flag_of(name)} {state}"
+    return text
+
+
+def _either(values: Collection) -> str:
+    *most, last = map(str, values)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+# --- values of flags ------------------------------------------------------------------------------
+
+
+def path(text: str) -> Path:
+    """A path, also one with a ~ that no shell has expanded: --out=~/runs."""
+    return Path(text).expanduser()
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not count(text):
+        raise argparse.ArgumentTypeError("it must be at least 1")
+    return int(text)
+
+
+# --- what flags lead to ---------------------------------------------------------------------------
+
+
+def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
+    """The recipe of that name with the changes that the flags ask for.
+
+    All that can be refused without the data is refused here, as a CifarError.
+    """
+    from cifar_utils.augment import operations
+    from cifar_utils.checkpoints import find_weights
+    from cifar_utils.machine import pick_device, pick_precision
+    from cifar_utils.models import MODELS, build
+    from cifar_utils.speed.compile import check_compiler
+    from cifar_utils.train import check_model
+
+    recipe = get_recipe(name).changed(**recipe_changes(options))
+    device = pick_device(options.device)
+    if options.precision != "auto":
+        pick_precision(options.precision, device)
+    if getattr(options, "compile", False):
+        check_compiler(device)
+    operations(recipe.augmentation)
+    choose(recipe.model, MODELS, "model")
+    if recipe.teacher:
+        find_weights(recipe.teacher)
+    if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
+        check_model(build(recipe, range(10)), recipe)
+    return recipe
+
+
+def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The recipe fields that were given on the command line, with their values."""
+    return {
+        name.removeprefix("recipe_"): value
+        for name, value in vars(options).items()
+        if name.startswith("recipe_") and value is not None
+    }
+
+
+def load(options: argparse.Namespace) -> "Cifar":
+    """The data that the flags of `add_data` name."""
+    from cifar_utils import data
+
+    cifar = data.load(options.data, source=options.source, validation=0)
+    if hasattr(options, "validation"):
+        smaller = min(5000, len(cifar.train) // 10)
+        cifar = cifar.hold_out(smaller if options.validation is None else options.validation)
+    limit = getattr(options, "limit", None)
+    return cifar.limit(limit) if limit else cifar
+
+
+def writable(folder: Path, *, instead: str = "another folder with --out") -> Path:
+    """`folder`; raises CifarError, before any work is done, if nothing could be written to it."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise CifarError(f"{nearest} is a file; choose {instead}")
+    if not os.access(nearest, os.W_OK):
+        raise CifarError(f"{nearest} cannot be written to; choose {instead}")
+    return folder

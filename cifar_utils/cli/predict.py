@@ -1,0 +1,92 @@
+"""`cifar predict`: classify image files."""
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from cifar_utils.cli.options import WEIGHTS_HELP, Subparsers, add_machine, command, path, writable
+
+
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
+    parser = command(
+        subparsers, "predict", "classify image files", run,
+        example="cifar predict holiday.jpg --cam",
+    )
+    flag = parser.add_argument
+    flag("images", nargs="+", metavar="IMAGE",
+         help="image file of any size or format; its five likeliest classes are printed")
+    flag("--weights", default="compact", metavar="PATH|NAME",
+         help=f"{WEIGHTS_HELP} (default: compact)")
+    flag("--cam", action="store_true", help="also draw each image with its Grad-CAM heatmap")
+    flag("--out", type=path, default=Path(), metavar="DIR",
+         help="folder for the pictures of --cam (default: .)")
+    flag("--json", action="store_true",
+         help="print one JSON list, with all classes, and nothing else")
+    # fmt: on
+    add_machine(parser, precision=False)
+
+
+def run(options: Namespace) -> None:
+    import torch
+
+    from cifar_utils import checkpoints, evaluate
+    from cifar_utils.data import read_image, source_title
+    from cifar_utils.machine import pick_device
+
+    device = pick_device(options.device)
+    model, info = checkpoints.find_weights(options.weights)
+    if options.cam:
+        writable(options.out)
+    images = torch.stack([read_image(file) for file in options.images])
+    logits = evaluate.predict(model.to(device), images)
+    probabilities = logits.double().softmax(1)
+    answers = [
+        {"file": file, "probabilities": dict(zip(info.classes, row.tolist(), strict=True))}
+        for file, row in zip(options.images, probabilities, strict=True)
+    ]
+    if options.cam:
+        _draw_predictions(options, model, info, images, probabilities, answers)
+    if info.source != "cifar10":
+        print(f"These weights were trained on {source_title(info.source)}.", file=sys.stderr)
+    if options.json:
+        print(json.dumps(answers, indent=1))
+        return
+    for answer in answers:
+        print(answer["file"])
+        likeliest = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+        for name, share in likeliest[:5]:
+            print(f"{name:>12}  {share:7.2%}  {'█' * round(30 * share)}")
+        if options.cam:
+            print(f"  Grad-CAM: {answer['cam']}")
+
+
+def _draw_predictions(options, model, info, images, probabilities, answers):
+    """One picture per image: what the network saw, its heatmap, and a bar for each class.
+
+    No picture has the name of another or of an image that was given.
+    """
+    from cifar_utils import plots
+    from cifar_utils.data import source_title
+    from cifar_utils.explain import grad_cam
+
+    trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
+    predictions = probabilities.argmax(1)
+    heatmaps = grad_cam(model, images, predictions)
+    taken, inputs = set(), {Path(file).resolve() for file in options.images}
+    for place, answer in enumerate(answers):
+        stem = name = Path(answer["file"]).stem
+        number = 2
+        while name in taken or (options.out / f"{name}-cam.png").resolve() in inputs:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name)
+        answer["cam"] = str(options.out / f"{name}-cam.png")
+        shown = Path(answer["file"]).name.replace("$", r"\$")  # two would enclose a formula
+        figure = plots.show_explanation(
+            images[place],
+            heatmaps[place],
+            answer["probabilities"],
+            title=f"{shown}: {info.classes[predictions[place]]}{trained_on}",
+        )
+        plots.save(figure, answer["cam"])

@@ -1,0 +1,39 @@
+"""`cifar report`: print what the shipped runs and races reached, as two Markdown tables."""
+
+from argparse import Namespace
+
+from cifar_utils.cli.options import Subparsers, command, path
+from cifar_utils.errors import CifarError
+from cifar_utils.sources.files import write_whole
+
+
+def add(subparsers: Subparsers) -> None:
+    parser = command(
+        subparsers, "report",
+        "print what the shipped runs and races reached, as two Markdown tables", run,
+        example="cifar report --write README.md",
+    )  # fmt: skip
+    parser.add_argument(
+        "--write", type=path, metavar="FILE",
+        help="write the tables into FILE instead, each between the two comments that mark its "
+        "place, as in the README",
+    )  # fmt: skip
+
+
+def run(options: Namespace) -> None:
+    from cifar_utils.results import report
+
+    tables = {name: make() for name, make in report.TABLES.items()}
+    if not options.write:
+        print("\n\n".join(tables.values()))
+        return
+    page = replaced = options.write.read_text()
+    for name, table in tables.items():
+        start, end = report.marks(name)
+        before, _, rest = replaced.partition(start)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise CifarError(f"{options.write} lacks the lines {start} and {end}")
+        replaced = f"{before}{start}\n{table}\n{end}{after}"
+    write_whole(options.write, lambda temporary: temporary.write_text(replaced))
+    print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")

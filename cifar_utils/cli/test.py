@@ -1,0 +1,161 @@
+"""`cifar test`: evaluate trained weights on the test images."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from cifar_utils.cli.options import (
+    WEIGHTS_HELP,
+    Subparsers,
+    add_data,
+    add_machine,
+    command,
+    load,
+    path,
+    positive,
+    writable,
+)
+from cifar_utils.errors import CifarError
+
+
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
+    parser = command(
+        subparsers, "test", "evaluate trained weights on the test images", run,
+        example="cifar test --weights runs/first --confusion --grid",
+    )
+    flag = parser.add_argument
+    flag("--weights", required=True, metavar="PATH|NAME", help=WEIGHTS_HELP)
+    flag("--batch-size", type=positive, default=500, metavar="N",
+         help="images per batch (default: 500)")
+    flag("--views", type=int, choices=(1, 2, 6), default=1,
+         help="views of each image to average over: 2 adds its mirror image, 6 adds shifted ones "
+         "as well (default: 1)")
+    flag("--share", type=float, default=1.0, metavar="X",
+         help="give the further views only to this share of the images, the least confident; in "
+         "[0, 1] (default: 1)")
+    flag("--confusion", action="store_true", help="also print the confusion matrix")
+    flag("--grid", action="store_true",
+         help="draw the first predictions, and the most confident mistakes and hits, without and "
+         "with Grad-CAM")
+    flag("--out", type=path, metavar="DIR",
+         help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
+         "--grid draws (without --out, --grid draws into .)")
+    flag("--json", action="store_true", help="print one JSON object and nothing else")
+    # fmt: on
+    add_data(parser, validation=False)
+    add_machine(parser, precision=False)
+
+
+def run(options: Namespace) -> None:
+    from cifar_utils import checkpoints, evaluate
+    from cifar_utils.machine import pick_device
+
+    device = pick_device(options.device)
+    if not 0 <= options.share <= 1:
+        raise CifarError(f"--share is {options.share}; it must be in [0, 1]")
+    if options.share < 1 and options.views == 1:
+        raise CifarError("--share needs --views 2 or 6")
+    model, info = checkpoints.find_weights(options.weights)
+    out = options.out or Path()
+    if options.grid or options.out:
+        writable(out)
+    cifar = load(options)
+    if cifar.classes != info.classes:
+        raise CifarError(
+            f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
+        )
+    logits = evaluate.predict(
+        model.to(device), cifar.test.images, views=options.views, share=options.share,
+        batch_size=options.batch_size,
+    )  # fmt: skip
+    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    matrix = evaluate.confusion_matrix(logits, cifar.test.labels)
+    figures["source"] = cifar.source
+    if options.json:
+        extra = {"confusion": matrix.tolist()} if options.confusion else {}
+        print(json.dumps(figures | extra, indent=1))
+    else:
+        _print_figures(figures, info)
+        if options.confusion:
+            _print_confusion(matrix, cifar.classes)
+    if options.grid or options.out:
+        paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix)
+        if not options.json:
+            print("written: " + ", ".join(map(str, paths)))
+
+
+def _print_figures(figures, info):
+    print(
+        f"{info.recipe.name} (trained on {info.source}), {figures['n']:,} test images of "
+        f"{figures['source']}"
+    )
+    for name in ("top1", "top3", "top5"):
+        print(f"{name:>12}  {figures[name]:7.2%}")
+    print(f"{'loss':>12}  {figures['loss']:7.4f}")
+    print_per_class(figures)
+
+
+def print_per_class(figures: dict) -> None:
+    """A line with the accuracy of each class; figures: what `evaluate.metrics` returns."""
+    for name, share in figures["per_class"].items():
+        print(f"{name:>12}  " + ("no images" if share is None else f"{share:7.2%}"))
+
+
+def _print_confusion(matrix, classes):
+    """How many percent of each true class, a row, were taken for each class, a column."""
+    print("\nconfusion matrix: rows true, columns predicted, percent of the row")
+    width = max(map(len, classes))
+    print(" " * width + "".join(f"{name[:5]:>7}" for name in classes))
+    for name, row in zip(classes, matrix, strict=True):
+        cells = "".join(f"{100 * count / max(row.sum(), 1):7.1f}" for count in row)
+        print(f"{name:>{width}}{cells}")
+
+
+def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
+    """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
+    from cifar_utils import plots
+    from cifar_utils.data import source_title
+    from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
+    from cifar_utils.explain import grad_cam
+
+    test, classes = cifar.test, cifar.classes
+    title = f"{info.recipe.name} on {source_title(cifar.source)}"
+    if info.source != cifar.source:
+        title = f"{title}, trained on {source_title(info.source)}"
+    drawn = {}
+    if options.out:
+        drawn["confusion"] = plots.plot_confusion_matrix(
+            matrix, classes=classes, title=f"{title}: {figures['top1']:.1%} right"
+        )
+        drawn["per-class"] = plots.plot_per_class(
+            figures["per_class"], title=f"{title}: accuracy per class"
+        )
+    if options.grid:
+        few = slice(0, 40)
+        drawn["predictions"] = plots.show_predictions(
+            test.images[few],
+            test.labels[few],
+            logits[few],
+            classes=classes,
+            title=f"{title}: the first test images",
+        )
+        for kind, find, show in (
+            ("mistakes", most_confident_mistakes, plots.show_mistakes),
+            ("hits", most_confident_hits, plots.show_hits),
+        ):
+            ranked = find(logits, test.labels, count=20)
+            heading = f"{title}: the most confident {kind}"
+            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions)
+            drawn[kind] = show(test.images, ranked, classes=classes, title=heading)
+            drawn[f"{kind}-cam"] = show(
+                test.images,
+                ranked,
+                heatmaps,
+                classes=classes,
+                columns=4,
+                title=f"{heading}, with Grad-CAM of the predicted class",
+            )
+    for name, figure in drawn.items():
+        plots.save(figure, out / f"{name}.png")
+    return [out / f"{name}.png" for name in drawn]

@@ -1,0 +1,190 @@
+"""`cifar train`: train a network by a recipe."""
+
+import os
+import sys
+from argparse import BooleanOptionalAction, Namespace
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+
+from cifar_utils.cli.options import (
+    Subparsers,
+    add_data,
+    add_machine,
+    add_recipe_fields,
+    checked_recipe,
+    command,
+    count,
+    load,
+    path,
+    recipe_changes,
+    writable,
+)
+from cifar_utils.cli.test import print_per_class
+from cifar_utils.errors import CifarError
+from cifar_utils.recipes import RECIPES
+
+
+def add(subparsers: Subparsers) -> None:
+    # fmt: off
+    parser = command(
+        subparsers, "train", "train a network by a recipe", run,
+        example="cifar train --recipe compact --epochs 3 --out runs/first",
+    )
+    parser.usage = "cifar train --recipe NAME [options]"
+    flag = parser.add_argument
+    flag("--recipe", metavar="NAME", help="recipe to follow; `cifar recipes` lists them")
+    flag("--out", type=path, metavar="DIR",
+         help="folder for history.json, curves.png, checkpoint.pt, weights.safetensors of the last "
+         "epoch, and best.safetensors of the best epoch on the validation images (default: "
+         "runs/NAME)")
+    flag("--resume", action="store_true",
+         help="go on with the run in DIR from its last epoch; it keeps its recipe")
+    flag("--overwrite", action="store_true", help="replace the run in DIR")
+    flag("--cam", action="store_true",
+         help="also make GIFs that show the Grad-CAM heatmaps of five images, epoch by epoch")
+    flag("--test", action=BooleanOptionalAction, default=True,
+         help="evaluate on the test images at the end; use --no-test for runs that only help to "
+         "choose")
+    loudness = parser.add_mutually_exclusive_group().add_argument
+    loudness("-v", "--verbose", action="store_true",
+             help="also print the recipe and the accuracy per class")
+    loudness("-q", "--quiet", action="store_true", help="print only the test result")
+    add_data(parser)
+    add_machine(parser, compile=True)
+    flag("--workers", type=count, default=0, metavar="N",
+         help="processes that prepare batches ahead; worth it for augmentation policies that work "
+         "image by image (default: 0)")
+    # fmt: on
+    add_recipe_fields(parser)
+
+
+def run(options: Namespace) -> None:
+    from cifar_utils.speed.distributed import rank, together
+
+    with together(), ExitStack() as stack:
+        if rank():  # the first process says all that this one would, even about the data
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        if not options.recipe and not options.resume:
+            raise CifarError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
+        if not options.recipe and not options.out:
+            raise CifarError(
+                "--resume needs to know the run; give --out, or --recipe for runs/RECIPE"
+            )
+        train(options)
+
+
+def train(options: Namespace) -> None:
+    """Train, alone or with other processes; only the first of them touches the run's folder."""
+    from cifar_utils import plots
+    from cifar_utils.models import build
+    from cifar_utils.profile import parameter_count
+    from cifar_utils.runs import RunFolder
+    from cifar_utils.speed.distributed import rank
+    from cifar_utils.train import fit
+
+    say = (lambda *_: None) if options.quiet else print
+    recipe = checked_recipe(options, options.recipe or "compact")
+    out = writable(options.out or Path("runs") / recipe.name)
+    with RunFolder(out, resume=options.resume, overwrite=options.overwrite) as folder:
+        recipe, state = _begin(options, folder, recipe)
+        cifar = load(options)
+        if state:
+            folder.check_data(state, cifar.train, cifar.val)
+        model = build(recipe, cifar.classes)
+        if options.verbose:
+            for name, value in recipe.as_dict().items():
+                print(f"{name:>18} = {value}")
+        say(
+            f"{recipe.model}, {parameter_count(model):,} parameters, on {cifar.source}: "
+            f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
+            f"{len(cifar.test):,} test images"
+        )
+        recorder = _cam_recorder(cifar, out) if options.cam and rank() == 0 else None
+        untold = options.compile
+
+        def log(run):
+            nonlocal untold
+            folder.save(run, recorder=recorder)
+            if untold:
+                say(f"compiled in {run.compile_seconds:.1f} s")
+            untold = False
+            say(run)
+
+        try:
+            history = fit(
+                model, cifar.train, cifar.val, recipe, log=log, progress=_bar(options),
+                device=options.device, precision=options.precision, workers=options.workers,
+                resume=state, compile=options.compile,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            onwards = f"the same command with --resume goes on from {out}"
+            onwards = onwards if folder.saved else "no checkpoint has been saved yet"
+            print(f"\nstopped; {onwards}", file=sys.stderr)
+            raise
+        if rank():
+            return
+        plots.save(plots.show_history(history), out / "curves.png")
+        if options.test:
+            _test_run(model, history, cifar, out, verbose=options.verbose)
+        if recorder:
+            say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
+        say(f"written to {out}")
+
+
+def _begin(options, folder, recipe):
+    """(recipe to follow, checkpoint or None). A run that is there is never replaced unasked."""
+    from cifar_utils.checkpoints import pretrained_names
+
+    if not options.recipe:
+        kept = folder.recipe()
+        if kept is None:
+            raise CifarError(
+                f"there is no checkpoint in {folder.path} to resume; give --recipe to start"
+            )
+        recipe = kept.changed(**recipe_changes(options))
+    state = folder.state(recipe)
+    if options.resume and state is None:
+        print(f"no checkpoint in {folder.path} yet: starting from the first epoch", file=sys.stderr)
+    teacher = Path(recipe.teacher).expanduser().resolve()
+    of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
+    if of_a_run and folder.path.resolve() in (teacher, teacher.parent):
+        raise CifarError(
+            f"{folder.path} will be written to, so it cannot be the teacher; choose another"
+        )
+    return recipe, state
+
+
+def _bar(options):
+    from tqdm import tqdm
+
+    return iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
+
+
+def _cam_recorder(cifar, out):
+    """Grad-CAM of one image of each of the first five classes, held out if any are."""
+    from cifar_utils.explain import CamRecorder
+
+    split = cifar.val if len(cifar.val) else cifar.train
+    return CamRecorder(out / "cam", split.first_of_each(5))
+
+
+def _test_run(model, history, cifar, out, *, verbose):
+    from cifar_utils import evaluate
+
+    logits = evaluate.predict(model, cifar.test.images)
+    figures = evaluate.metrics(logits, cifar.test.labels, cifar.classes)
+    views, several = history.recipe.views, ""
+    if views > 1:
+        logits = evaluate.predict(model, cifar.test.images, views=views)
+        figures["top1_views"] = evaluate.accuracy(logits, cifar.test.labels)
+        several = f" ({figures['top1_views']:.2%} with {views} views)"
+    history.with_test(figures).save(out / "history.json")
+    print(
+        f"test: {figures['top1']:.2%}{several} of {figures['n']:,} images ({cifar.source}), "
+        f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
+    )
+    if verbose:
+        print_per_class(figures)

@@ -1,0 +1,299 @@
+"""`cifar train`, through main(): what a run writes, keeps and refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cli_helpers import FAST, refused
+from filelock import FileLock
+from PIL import Image
+from safetensors import SafetensorError
+
+from cifar_utils import checkpoints, evaluate, train
+from cifar_utils.cli.main import main
+from cifar_utils.errors import CifarError
+from cifar_utils.history import History
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+
+
+def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"])
+    printed = capsys.readouterr().out
+    assert printed.count("\nepoch ") == 3 and printed.count("\ntest: ") == 1
+    history = History.load("run/history.json")
+    assert [row.epoch for row in history.epochs] == [0, 1, 2] and history.source == "npy"
+    assert history.train_images == 240 and history.val_images == 60 and history.test["n"] == 40
+    model, info = checkpoints.load_weights("run")
+    assert info.recipe == history.recipe and info.source == "npy" and info.epoch == 2
+    state = checkpoints.load_checkpoint("run/checkpoint.pt")
+    for key, value in model.state_dict().items():
+        assert torch.equal(state["model"][key], value)
+    with Image.open("run/curves.png") as picture:
+        assert picture.width > 800
+
+
+def test_the_time_to_compile_is_told_once_and_before_the_epochs(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--compile"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["compiled", "epoch", "epoch", "epoch"]
+
+
+def test_every_recipe_field_is_a_flag(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--lr", "0.01",
+          "--optimizer", "adamw", "--no-decay-biases", "--label-smoothing", "0.1", "--seed", "7",
+          "--augmentation", "flip", "--momentum", "0.8"])  # fmt: skip
+    recipe = History.load("run/history.json").recipe
+    assert recipe == RECIPES["compact"].changed(
+        epochs=2, batch_size=50, lr=0.01, optimizer="adamw", decay_biases=False,
+        label_smoothing=0.1, seed=7, augmentation="flip", momentum=0.8,
+    )  # fmt: skip
+    printed = capsys.readouterr().out
+    assert printed.startswith("test: ") and printed.count("\n") == 1
+
+
+def test_a_run_can_teach_another_but_not_itself(arrays, capsys, monkeypatch):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--teacher", "teacher"]
+    main([*run[:-2], "--out", "teacher"])
+    main([*run, "--teacher-share", "0.9", "--temperature", "4", "--out", "student"])
+    recipe = History.load("student/history.json").recipe
+    assert (recipe.teacher, recipe.teacher_share, recipe.temperature) == ("teacher", 0.9, 4.0)
+    before = (Path("teacher") / "weights.safetensors").read_bytes()
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    for path in ("teacher", "./teacher/weights.safetensors", "~/teacher"):
+        again = [*run, "--teacher", path, "--out", "teacher", "--overwrite"]
+        assert "cannot be the teacher" in refused(capsys, *again)
+    assert (Path("teacher") / "weights.safetensors").read_bytes() == before
+
+
+def test_a_run_in_a_folder_called_as_a_shipped_teacher_is_resumed(arrays):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--out", "separable"]
+    run += ["--teacher", "separable", "--dropout-factor", "0"]
+    main(run)
+    main([*run, "--resume"])
+
+
+def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):
+    asked, predict = [], evaluate.predict
+
+    def spy(model, images, **options):
+        asked.append(options.get("views", 1))
+        return predict(model, images, **options)
+
+    monkeypatch.setattr(evaluate, "predict", spy)
+    main(["train", "--recipe", "quick", *FAST, "--epochs", "1", *arrays, "--out", "run", "-q"])
+    test = History.load("run/history.json").test
+    assert asked == [1, 6] and 0 <= test["top1"] <= 1
+    assert f"({test['top1_views']:.2%} with 6 views)" in capsys.readouterr().out
+    main(["test", "--weights", "run", *arrays, "--views", "6", "--json"])
+    assert json.loads(capsys.readouterr().out)["top1"] == test["top1_views"]
+
+
+def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    main(run)
+    line = refused(capsys, *run)
+    assert "--resume" in line and "--overwrite" in line
+    before = (Path("run") / "weights.safetensors").read_bytes()
+    main([*run, "--resume"])  # nothing is left to do: the same weights, the test figures again
+    assert (Path("run") / "weights.safetensors").read_bytes() == before
+    assert "lr 0.1, not 0.3" in refused(capsys, *run, "--resume", "--lr", "0.3")
+    less = [word if word != "60" else "50" for word in run]
+    assert "--validation" in refused(capsys, *less, "--resume")
+    main([*run, "--overwrite", "--lr", "0.02"])
+    assert History.load("run/history.json").recipe.lr == 0.02
+    Path("run/checkpoint.pt").unlink()
+    assert "--overwrite" in refused(capsys, *run)
+    assert "without checkpoint.pt" in refused(capsys, *run, "--resume")
+    assert "without checkpoint.pt" in refused(capsys, "train", "--resume", "--out", "run")
+
+
+def test_two_trainings_never_write_into_one_folder(arrays, capsys, monkeypatch):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    main(run)
+    before = History.load("run/history.json")
+    with FileLock("run/.lock"):
+        for how in ("--resume", "--overwrite"):
+            assert "another training writes to run right now" in refused(capsys, *run, how)
+    assert History.load("run/history.json") == before
+    main([*run, "--overwrite"])  # nobody holds it any more
+
+    for error in (NotImplementedError, OSError):  # a drive that knows no locks
+
+        def unknown(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(FileLock, "acquire", unknown)
+        main([*run, "--overwrite"])
+
+
+def test_what_ctrl_c_says_is_so(arrays, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    main(run)
+    for place, said in (
+        ("start", "no checkpoint has been saved yet"),
+        ("train_one_epoch", "same command with --resume goes on from run"),
+    ):
+        with monkeypatch.context() as stopping, pytest.raises(SystemExit) as stopped:
+            stopping.setattr(train, place, interrupt)
+            main([*run, "--overwrite"])
+        assert stopped.value.code == 130 and said in capsys.readouterr().err
+    main([*run, "--resume"])
+    assert len(History.load("run/history.json").epochs) == 3
+
+
+def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
+    """For whom it is told to may have gone, as head goes when it has seen enough."""
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"]
+    told = []
+
+    def tell(self):
+        told.append(len(History.load("run/history.json").epochs) == len(self.history.epochs))
+        return "an epoch"
+
+    monkeypatch.setattr(train.Run, "__str__", tell)
+    main(run)
+    assert told == [True] * 3
+
+
+def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch):
+    def refuse(*_):
+        raise CifarError("no such thing")
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    main([*run, "--cam"])
+    Path("run/cam/mine.png").touch()
+    main([*run, "--resume"])
+    assert len(list(Path("run/cam").iterdir())) == 3 + 5 + 1
+    main([*run, "--overwrite"])
+    assert [path.name for path in Path("run/cam").iterdir()] == ["mine.png"]
+    main([*run, "--overwrite", "--cam"])
+    kept = sorted(Path("run/cam").iterdir())
+    with monkeypatch.context() as refusing:
+        refusing.setattr(train, "start", refuse)
+        assert "no such thing" in refused(capsys, *run, "--overwrite")
+    assert sorted(Path("run/cam").iterdir()) == kept  # a refused run takes nothing away
+    main([*run, "--overwrite"])
+    main(["ship", "run", "--out", "shipped", *arrays[:4]])
+    assert not Path("shipped/compact-val-cam.npz").exists()
+
+
+def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
+    main(["train", "--resume", "--out", "run", "--validation", "60", *arrays, "-q"])
+    assert History.load("run/history.json").recipe.batch_size == 50
+    assert "no checkpoint in other" in refused(capsys, "train", "--resume", "--out", "other")
+
+
+@pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])
+def test_what_an_older_run_left_is_not_replaced_unasked(arrays, capsys, kept):
+    file = Path("run", kept)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"mine")
+    assert "holds a run already" in refused(
+        capsys, "train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"
+    )
+    assert file.read_bytes() == b"mine"
+
+
+def test_the_best_weights_are_those_of_the_best_epoch(arrays, monkeypatch):
+    validation = iter([(2.0, 0.1), (2.0, 0.5), (2.0, 0.3)])
+
+    def told(model, split, precision):
+        return (2.3, 0.1) if len(split) == 240 else next(validation)
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "evaluate", told)
+        main(run)
+    best, info = checkpoints.load_weights("run/best.safetensors")
+    last, _ = checkpoints.load_weights("run")
+    assert info.epoch == 1
+    assert not torch.equal(best.features[0][0][0].weight, last.features[0][0][0].weight)
+    without = [word if word != "60" else "0" for word in run]
+    main([*without, "--overwrite"])
+    assert not Path("run/best.safetensors").exists()  # it was another run's
+
+
+def test_a_folder_of_other_classes_goes_all_the_way(tmp_path, capsys):
+    colours = {"plum": (120, 0, 120), "leaf": (0, 150, 0), "sand": (200, 180, 120)}
+    for part, count in (("train", 12), ("test", 4)):
+        for name, colour in colours.items():
+            (tmp_path / "own" / part / name).mkdir(parents=True)
+            for number in range(count):
+                picture = Image.new("RGB", (32, 32), colour)
+                picture.save(tmp_path / "own" / part / name / f"{number}.png")
+    own = ["--data", "own", "--source", "folder"]
+    run = ["train", "--recipe", "compact", "--epochs", "1", "--batch-size", "12", "--device", "cpu"]
+    main([*run, "--precision", "fp32", "--validation", "0", *own, "--out", "run", "-q"])
+    model, info = checkpoints.load_weights("run")
+    assert info.classes == ("leaf", "plum", "sand")
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    capsys.readouterr()
+    main(["test", "--weights", "run", *own, "--device", "cpu", "--json"])
+    assert list(json.loads(capsys.readouterr().out)["per_class"]) == ["leaf", "plum", "sand"]
+    main(["predict", "own/test/leaf/0.png", "--weights", "run", "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert list(answer["probabilities"]) == ["leaf", "plum", "sand"]
+    (tmp_path / "own" / "train" / "leaf").rename(tmp_path / "own" / "train" / "moss")
+    (tmp_path / "own" / "test" / "leaf").rename(tmp_path / "own" / "test" / "moss")
+    with pytest.raises(SystemExit, match="2"):
+        main(["test", "--weights", "run", *own])
+    said = "the weights know leaf, plum, sand; the data has moss, plum, sand"
+    assert said in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(arrays, capsys, monkeypatch):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+    for where, name, error in (
+        ("safetensors.torch", "save_file", SafetensorError("I/O error: No space left on device")),
+        ("torch", "save", RuntimeError("PytorchStreamWriter failed writing file\nmore")),
+    ):
+        with monkeypatch.context() as patched:
+
+            def full(*_, error=error, **__):
+                raise error
+
+            patched.setattr(f"{where}.{name}", full)
+            line = refused(capsys, *run, "--overwrite")
+        assert "cannot be written: " in line and str(error).splitlines()[0] in line
+
+
+def test_limit_makes_every_split_small(arrays):
+    main(["train", "--recipe", "conv5", *FAST, *arrays, "--limit", "30", "--out", "run", "-q"])
+    history = History.load("run/history.json")
+    assert (history.train_images, history.val_images, history.test["n"]) == (30, 30, 30)
+
+
+def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "metrics", None)
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--no-test"])
+    assert "test: " not in capsys.readouterr().out
+    assert History.load("run/history.json").test is None and Path("run/curves.png").exists()
+
+
+def test_cam_makes_a_gif_a_class(arrays, capsys):
+    main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"])
+    gifs = sorted(Path("run/cam").glob("*.gif"))
+    assert len(gifs) == 5 and "cam-0-airplane.gif" in capsys.readouterr().out
+    with Image.open(gifs[0]) as gif:
+        assert gif.n_frames == 4  # the original, untrained, two epochs
+
+
+def test_a_damaged_checkpoint_is_refused(capsys, arrays):
+    Path("run").mkdir()
+    Path("run/checkpoint.pt").write_text("junk")
+    line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
+    assert "damaged" in line
+    torch.save(create_model("compact").state_dict(), "run/checkpoint.pt")
+    line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
+    assert "run/checkpoint.pt is no checkpoint of a run" in line

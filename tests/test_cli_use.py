@@ -1,0 +1,167 @@
+"""`cifar test` and `cifar predict`, through main(): what trained weights are good for."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import confusion_matrix
+
+from cifar_utils import checkpoints, data, evaluate
+from cifar_utils.cli.main import main
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES
+
+pytestmark = pytest.mark.usefixtures("nothing_from_outside")
+
+
+def test_pictures_need_no_backend_of_a_notebook_s(trained, monkeypatch, tmp_path):
+    monkeypatch.setenv("MPLBACKEND", "module://of_another_environment")
+    name = r"cost$5_{and$6.png"  # two $ are no formula
+    Image.new("RGB", (32, 32), "red").save(tmp_path / name)
+    main(["predict", name, "--weights", trained, "--cam"])
+    assert os.environ["MPLBACKEND"] == "Agg" and (tmp_path / r"cost$5_{and$6-cam.png").exists()
+
+
+def test_test_json_is_one_object(arrays, trained, capsys):
+    main(["test", "--weights", trained, *arrays, "--json", "--confusion"])
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 <= figures["top1"] <= figures["top3"] <= figures["top5"] <= 1
+    assert figures["n"] == 40 and figures["source"] == "npy" and figures["loss"] > 0
+    assert list(figures["per_class"]) == list(data.CLASSES)
+    matrix = np.array(figures["confusion"])
+    assert matrix.trace() / matrix.sum() == figures["top1"]
+
+
+def test_test_prints_and_draws(arrays, trained, capsys):
+    main(["test", "--weights", trained, *arrays, "--confusion", "--grid", "--out", "pictures"])
+    printed = capsys.readouterr().out
+    assert "rows true" in printed and "top3" in printed and "airplane" in printed
+    drawn = {path.stem for path in Path("pictures").glob("*.png")}
+    assert drawn == {"confusion", "per-class", "predictions", "mistakes", "mistakes-cam", "hits",
+                     "hits-cam"}  # fmt: skip
+
+
+def test_test_prints_the_shares_of_each_true_class(arrays, trained, capsys, monkeypatch):
+    said = np.array([0, 0, 1, 2] * 10)  # whatever the image is
+    logits = torch.from_numpy(np.eye(10)[said] * 5 + np.arange(10) * 0.1).float()
+    monkeypatch.setattr(evaluate, "predict", lambda *_, **__: logits)
+    labels = np.arange(40) % 10
+    main(["test", "--weights", trained, *arrays, "--confusion"])
+    lines = capsys.readouterr().out.splitlines()
+    ranked = np.argsort(-logits.numpy(), axis=1)
+    for name, k in (("top1", 1), ("top3", 3), ("top5", 5)):
+        share = np.mean([label in row[:k] for label, row in zip(labels, ranked, strict=True)])
+        (line,) = (line for line in lines if line.split()[:1] == [name])
+        assert line.split()[1] == f"{share:.2%}"
+    table = confusion_matrix(labels, said, labels=range(10), normalize="true")
+    rows = {line.split()[0]: line.split()[1:] for line in lines[-10:]}
+    assert list(rows) == list(data.CLASSES)
+    assert np.allclose(
+        [[float(cell) for cell in row] for row in rows.values()], 100 * table, atol=0.06
+    )
+
+
+def awkward_images(folder):
+    """Twenty files of the kinds that people have; each can be read."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 4), dtype=np.uint8)
+    colour = Image.fromarray(noise[..., :3])
+    clear_palette = colour.convert("P")
+    clear_palette.info["transparency"] = 3
+    made = {
+        "grey.png": colour.convert("L"),
+        "rgba.png": Image.fromarray(noise),
+        "palette.png": colour.convert("P"),
+        "clear-palette.png": clear_palette,
+        "cmyk.jpg": colour.convert("CMYK"),
+        "sixteen.png": Image.fromarray(noise[..., 0].astype(np.uint16) * 257),
+        "float.tiff": Image.fromarray(noise[..., 0].astype(np.float32) / 255),
+        "one-bit.png": colour.convert("1"),
+        "grey-alpha.png": colour.convert("LA"),
+        "lab.tiff": colour.convert("LAB"),
+        "one-pixel.png": colour.resize((1, 1)),
+        "thin.png": colour.resize((400, 3)),
+        "large.jpg": colour.resize((1500, 900)),
+        "spaces and ü.webp": colour,
+        "picture.bmp": colour,
+        "picture.ppm": colour,
+        "no-ending": colour,
+        "wrong-ending.jpg": colour,
+        "animated.gif": colour.convert("P"),
+    }
+    kinds = {"no-ending": "JPEG", "wrong-ending.jpg": "PNG"}
+    for name, image in made.items():
+        image.save(folder / name, kinds.get(name))
+    rotated = colour.getexif()
+    rotated[0x0112] = 6
+    colour.save(folder / "rotated.jpg", exif=rotated)
+    return [str(folder / name) for name in [*made, "rotated.jpg"]]
+
+
+def test_predict_takes_awkward_images_and_its_probabilities_sum_to_1(tmp_path, trained, capsys):
+    paths = awkward_images(tmp_path)
+    main(["predict", *paths, "--weights", trained, "--json"])
+    answers = json.loads(capsys.readouterr().out)
+    assert len(paths) == 20 and [answer["file"] for answer in answers] == paths
+    for answer in answers:
+        assert list(answer["probabilities"]) == list(data.CLASSES)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_predict_prints_the_likeliest_and_names_no_two_pictures_alike(tmp_path, trained, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64), (folder == "a" and "red") or "blue").save(
+            tmp_path / folder / "x.png"
+        )
+    main(["predict", "a/x.png", "b/x.png", "--weights", trained, "--cam", "--out", "cams"])
+    printed = capsys.readouterr().out
+    assert "a/x.png" in printed and "%" in printed and "cams/x-2-cam.png" in printed
+    assert len(list(Path("cams").glob("*.png"))) == 2
+
+
+def test_predict_names_the_class_of_each_picture(tmp_path, capsys):
+    torch.manual_seed(0)
+    model = create_model("compact", seed=0)
+    model.classifier[-1].bias.data = torch.randn(10)
+    info = checkpoints.WeightsInfo(RECIPES["compact"], "cifar10")
+    checkpoints.save_weights("w.safetensors", model, info)
+    colours = {"a.png": (250, 10, 10), "b.png": (10, 10, 250)}
+    for name, colour in colours.items():
+        Image.new("RGB", (32, 32), colour).save(name)
+    mean, std = (np.array(values)[:, None, None] for values in (data.MEAN, data.STD))
+    pixels = [np.array(c)[:, None, None] * np.ones((1, 32, 32)) / 255 for c in colours.values()]
+    inputs = torch.from_numpy(np.stack([(p - mean) / std for p in pixels])).float()
+    with torch.no_grad():
+        wanted = model.eval()(inputs).softmax(1).numpy()
+    main(["predict", *colours, "--weights", "w.safetensors", "--json", "--device", "cpu"])
+    for answer, row, name in zip(json.loads(capsys.readouterr().out), wanted, colours, strict=True):
+        assert answer["file"] == name
+        assert answer["probabilities"] == pytest.approx(
+            dict(zip(data.CLASSES, row.tolist(), strict=True)), abs=1e-5
+        )
+    main(["predict", "b.png", "--weights", "w.safetensors", "--device", "cpu"])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    order = np.argsort(-wanted[1])[:5]
+    assert [line.split()[0] for line in lines] == [data.CLASSES[place] for place in order]
+
+
+def test_predict_writes_over_none_of_its_images(trained):
+    for name in ("a.png", "a-cam.png"):
+        Image.new("RGB", (8, 8), "red").save(name)
+    before = Path("a-cam.png").read_bytes()
+    main(["predict", "a.png", "a-cam.png", "--weights", trained, "--cam", "--out", "."])
+    assert Path("a-cam.png").read_bytes() == before
+    assert Path("a-2-cam.png").is_file() and Path("a-cam-cam.png").is_file()
+
+
+def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsys):
+    model, info = checkpoints.load_weights(trained)
+    checkpoints.save_weights(Path("own.safetensors"), model, replace(info, source="my scans"))
+    Image.new("RGB", (32, 32)).save("x.png")
+    main(["predict", "x.png", "--weights", "own.safetensors", "--cam", "--out", "cams"])
+    assert "These weights were trained on my scans." in capsys.readouterr().err
