@@ -1,40 +1,54 @@
-"""Augmentation: uint8 batch in, uint8 batch out, a fresh draw for every image.
+"""Augmentation: a uint8 batch in, a uint8 batch out, with new random draws for each image.
 
 The operations come first, then the published pipelines, then the table AUGMENTATIONS, which names
 every policy, and `augment`, the one call for all of them. Operations on whole tensors cost a few
-microseconds an image; albumentations and torchvision pipelines work image by image.
+microseconds per image. albumentations and torchvision pipelines work image by image. To add an
+augmentation, write an operation and give it a row in AUGMENTATIONS.
 """
 
-import functools
 import os
 import random
+from collections.abc import Callable
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
 from cifar_utils.errors import CifarError, choose
 
-# --- operations on a whole batch: images uint8 (N, 3, H, W), generator a torch.Generator or None --
+if TYPE_CHECKING:
+    import albumentations
+    from torchvision.transforms import v2
+
+# --- operations on a whole batch of uint8 images (N, 3, H, W) -------------------------------------
 
 
-def flip(images, generator=None):
-    """Mirror each image left to right with probability one half."""
+def flip(images: Tensor, generator: Generator | None = None) -> Tensor:
+    """Mirror each image left to right with a probability of one half."""
     return _mirror(images, _draw(images, 2, generator).bool())
 
 
-def alternating_flip(images, *, epoch, indices):
-    """Mirror each image in every second epoch; a fixed coin an image decides which epochs.
+def alternating_flip(images: Tensor, *, epoch: int, indices: Tensor) -> Tensor:
+    """Mirror each image in every second epoch; a fixed coin per image decides in which ones.
 
-    So every two epochs show both versions of all images, where independent coins would repeat one
-    version half of the time (arXiv 2404.00498). indices: int64 (N,), which images these are.
+    So any two successive epochs show both versions of every image. Independent coins would repeat
+    one version half of the time (arXiv 2404.00498). indices: int64 (N,), which images these are.
     """
-    coins = (indices * 2654435761 % 2**32) >> 31  # a hash (Knuth's), so that no table is needed
+    coins = (indices * 2654435761 % 2**32) >> 31  # Knuth's hash, so that no table is needed
     return _mirror(images, (coins + epoch) % 2 == 1)
 
 
-def crop(images, generator=None, *, padding=4, mode="constant"):
-    """Pad each image on all sides and cut a window of the old size at a random place.
+def crop(
+    images: Tensor,
+    generator: Generator | None = None,
+    *,
+    padding: int = 4,
+    mode: Literal["constant", "reflect"] = "constant",
+) -> Tensor:
+    """Pad each image on all sides and cut out a window of the old size at a random place.
 
     mode: "constant" pads with black, "reflect" mirrors the border.
     """
@@ -46,15 +60,16 @@ def crop(images, generator=None, *, padding=4, mode="constant"):
     return windows[_range(images), :, rows, columns]
 
 
-def translate(images, generator=None, *, pixels=2):
-    """Shift each image by up to `pixels` in each direction; the border is mirrored into the gap."""
+def translate(images: Tensor, generator: Generator | None = None, *, pixels: int = 2) -> Tensor:
+    """Shift each image by up to `pixels` in each direction and mirror its border into the gap."""
     return crop(images, generator, padding=pixels, mode="reflect")
 
 
-def cutout(images, generator=None, *, size=8):
-    """Paint a grey square over each image; its centre lies anywhere, its edges may be cut off.
+def cutout(images: Tensor, generator: Generator | None = None, *, size: int = 8) -> Tensor:
+    """Paint a grey square over each image. Its centre is anywhere, so its edges may be cut off.
 
-    The grey, 127, is near the mean colour and so near zero after normalisation (arXiv 1708.04552).
+    The grey, 127, is close to the mean colour, and so to zero after normalisation
+    (arXiv 1708.04552).
     """
     height, width = images.shape[2:]
     top = _draw(images, height, generator) - size // 2
@@ -65,10 +80,16 @@ def cutout(images, generator=None, *, size=8):
     return images.masked_fill(hole[:, None], 127)
 
 
-def brightness_contrast(images, generator=None, *, brightness=0.2, contrast=0.2):
+def brightness_contrast(
+    images: Tensor,
+    generator: Generator | None = None,
+    *,
+    brightness: float = 0.2,
+    contrast: float = 0.2,
+) -> Tensor:
     """Scale each image's brightness, and its contrast around its mean grey, by random factors.
 
-    The factors are drawn from [1 - strength, 1 + strength], one of each an image.
+    Each image has its own two factors, drawn from [1 - strength, 1 + strength].
     """
     bright = 1 + brightness * _draw_symmetric(images, generator)
     sharp = 1 + contrast * _draw_symmetric(images, generator)
@@ -77,10 +98,10 @@ def brightness_contrast(images, generator=None, *, brightness=0.2, contrast=0.2)
     return ((brighter - grey) * sharp + grey).round().clamp(0, 255).to(torch.uint8)
 
 
-def gentle_color(images, generator=None):
+def gentle_color(images: Tensor, generator: Generator | None = None) -> Tensor:
     """Brightness and contrast in the spirit of Hiverge's speed run (github.com/hiverge).
 
-    Theirs moves brightness by up to 0.14 standard deviations: 7% of the mean.
+    Theirs moves the brightness by up to 0.14 standard deviations, which is 7% of the mean.
     """
     return brightness_contrast(images, generator, brightness=0.07, contrast=0.13)
 
@@ -99,36 +120,37 @@ def _range(images):
 
 
 def _draw(images, below, generator):
-    """A whole number in [0, below) for every image."""
+    """A whole number in [0, below) per image."""
     device = images.device if generator is None else generator.device
     drawn = torch.randint(below, (len(images),), generator=generator, device=device)
     return _beside(images, drawn)
 
 
 def _draw_symmetric(images, generator):
-    """A number in [-1, 1) for every image, shaped (N, 1, 1, 1)."""
+    """A number in [-1, 1) per image, shaped (N, 1, 1, 1)."""
     device = images.device if generator is None else generator.device
     drawn = torch.rand(len(images), 1, 1, 1, generator=generator, device=device)
     return _beside(images, 2 * drawn - 1)
 
 
 def _beside(images, drawn):
-    """`drawn` where the images are. From pinned memory a GPU fetches it when its turn comes."""
+    """`drawn` on the images' device. From pinned memory a GPU fetches it while Python goes on."""
     if images.device.type == "cuda" and drawn.device.type == "cpu":
         return drawn.pin_memory().to(images.device, non_blocking=True)
     return drawn.to(images.device)
 
 
-# --- published pipelines: they treat one image at a time ------------------------------------------
+# --- published pipelines, which work on one image at a time ---------------------------------------
 
 
-@functools.cache
-def albumentations_pipeline(name):
+@cache
+def albumentations_pipeline(name: str) -> "albumentations.Compose":
     """The albumentations.Compose of a published policy. Used in notebook 02.
 
     It takes and returns {"image": uint8 (32, 32, 3) array}. Raises CifarError for other names.
     """
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network on import
+    # Otherwise the import looks for updates on the internet.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations as A
     import cv2
 
@@ -171,26 +193,26 @@ def albumentations_pipeline(name):
     return A.Compose(_named(name, steps), strict=True)  # strict: a wrong argument name is an error
 
 
-def _albumentations(name):
-    def operation(images, generator=None):
-        pipeline = albumentations_pipeline(name)
-        seed = _seed(generator)
-        # One stream of numbers for all steps. With set_random_seed each step would draw the same
-        # ones from its own: every flipped image would be turned to the same side.
-        pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        arrays = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        changed = np.stack([pipeline(image=image)["image"] for image in arrays])
-        return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)
+def albumentations_policy(
+    images: Tensor, generator: Generator | None = None, *, name: str
+) -> Tensor:
+    """Send each image through the albumentations pipeline of that name."""
+    pipeline = albumentations_pipeline(name)
+    seed = _seed(generator)
+    # One stream of numbers for all steps. After set_random_seed each step would draw the same
+    # numbers from a stream of its own, and every flipped image would turn to the same side.
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    arrays = images.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    changed = np.stack([pipeline(image=image)["image"] for image in arrays])
+    return torch.from_numpy(changed).permute(0, 3, 1, 2).contiguous().to(images.device)
 
-    return operation
 
+@cache
+def torchvision_pipeline(name: str) -> "v2.Compose":
+    """The torchvision.transforms.v2.Compose of a policy that was published with torchvision.
 
-@functools.cache
-def torchvision_pipeline(name):
-    """The torchvision.transforms.v2.Compose of a policy that was published in torchvision.
-
-    It takes and returns one uint8 (3, 32, 32) tensor: given a batch, torchvision would use one draw
-    for all of it. Raises CifarError for other names.
+    It takes and returns one uint8 (3, 32, 32) tensor. If it were given a batch, torchvision would
+    use the same draw for all images. Raises CifarError for other names.
     """
     from torchvision.transforms import v2
 
@@ -211,15 +233,13 @@ def torchvision_pipeline(name):
     return v2.Compose(_named(name, steps))
 
 
-def _torchvision(name):
-    def operation(images, generator=None):
-        pipeline = torchvision_pipeline(name)
-        with torch.random.fork_rng(devices=[]):  # its transforms know only the global generator
-            torch.default_generator.manual_seed(_seed(generator))
-            changed = torch.stack([pipeline(image) for image in images.cpu()])
-        return changed.to(images.device)
-
-    return operation
+def torchvision_policy(images: Tensor, generator: Generator | None = None, *, name: str) -> Tensor:
+    """Send each image through the torchvision pipeline of that name."""
+    pipeline = torchvision_pipeline(name)
+    with torch.random.fork_rng(devices=[]):  # its transforms use only the global generator
+        torch.default_generator.manual_seed(_seed(generator))
+        changed = torch.stack([pipeline(image) for image in images.cpu()])
+    return changed.to(images.device)
 
 
 def _named(name, steps):
@@ -234,7 +254,8 @@ def _seed(generator):
 
 # --- policies by name -----------------------------------------------------------------------------
 
-AUGMENTATIONS = {
+Operation = Callable[..., Tensor]  # (images, generator=None), but see alternating_flip
+AUGMENTATIONS: dict[str, tuple[Operation, ...]] = {
     "none": (),
     "flip": (flip,),
     "crop-flip": (crop, flip),
@@ -247,24 +268,37 @@ AUGMENTATIONS = {
     "crop-alternating-cutout": (crop, alternating_flip, cutout),
     "crop-flip-color": (crop, flip, brightness_contrast),
     "vgg-published": (),
-    "conv5-published": (_albumentations("conv5-published"),),
-    "compact-published": (_albumentations("compact-published"),),
-    "separable-published": (_albumentations("separable-published"),),
-    "resnet18-published": (_albumentations("resnet18-published"),),
-    "conv5-torchvision": (_torchvision("conv5-torchvision"),),
-    "compact-torchvision": (_torchvision("compact-torchvision"),),
+    "conv5-published": (partial(albumentations_policy, name="conv5-published"),),
+    "compact-published": (partial(albumentations_policy, name="compact-published"),),
+    "separable-published": (partial(albumentations_policy, name="separable-published"),),
+    "resnet18-published": (partial(albumentations_policy, name="resnet18-published"),),
+    "conv5-torchvision": (partial(torchvision_policy, name="conv5-torchvision"),),
+    "compact-torchvision": (partial(torchvision_policy, name="compact-torchvision"),),
 }
 
 
-def augment(images, policy, *, generator=None, epoch=0, indices=None):
-    """Every image changed after the named policy of AUGMENTATIONS.
+def augment(
+    images: Tensor,
+    policy: str,
+    *,
+    generator: Generator | None = None,
+    epoch: int = 0,
+    indices: Tensor | None = None,
+) -> Tensor:
+    """Apply the named policy of AUGMENTATIONS to every image. Used in notebook 02.
 
-    images: uint8 (N, 3, 32, 32), left as they are; the result has the same shape and type, and for
-    a policy without operations is `images` itself.
-    generator: a torch.Generator, which makes the draw reproducible; None takes torch's own.
-    epoch, indices: needed by the alternating flip alone: the epoch's number and int64 (N,) with the
-    images' positions in their data set (by default 0 … N - 1).
-    Raises CifarError for an unknown policy, and for images that are not uint8. Used in notebook 02.
+    Args:
+        images: uint8 (N, 3, 32, 32). They are left as they are.
+        generator: Makes the draws reproducible. None draws from torch's own generator.
+        epoch: The epoch's number, which only the alternating flip needs.
+        indices: int64 (N,), the images' positions in their data set, also for the alternating
+            flip. By default they are 0 to N - 1.
+
+    Returns:
+        Images of the same shape and type. If the policy has no operations, `images` itself.
+
+    Raises:
+        CifarError: The policy is unknown, or the images are not uint8.
     """
     if images.dtype != torch.uint8:
         raise CifarError(f"images are {images.dtype}; augment takes uint8 images in 0 to 255")
@@ -277,7 +311,7 @@ def augment(images, policy, *, generator=None, epoch=0, indices=None):
     return images
 
 
-def operations(policy):
-    """The operations of a policy; CifarError with the valid names for an unknown one."""
+def operations(policy: str) -> tuple[Operation, ...]:
+    """The operations of a policy. Raises CifarError, with the valid names, for an unknown one."""
     choose(policy, AUGMENTATIONS, "augmentation")
     return AUGMENTATIONS[policy]

@@ -1,41 +1,60 @@
 """From images to logits, once, and from logits to every number about them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from cifar_utils.data import normalize
 from cifar_utils.errors import CifarError
-from cifar_utils.machine import Machine
+from cifar_utils.machine import Machine, Precision
 
 
-def predict(model, images, *, batch_size=500, precision="fp32", views=1, share=1.0):
-    """Logits of all images, float32 (N, num_classes) on the CPU; the model is left as it was.
+def predict(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    batch_size: int = 500,
+    precision: Precision = "fp32",
+    views: Literal[1, 2, 6] = 1,
+    share: float = 1.0,
+) -> Tensor:
+    """Logits of all images, float32 (N, num_classes) on the CPU. Used in notebook 05.
 
-    images: uint8 (N, 3, 32, 32), on any device; batch_size of them at once, in `precision`, "fp32",
-    "bf16" or "fp16". views: test-time augmentation, the logits are averaged over 1 the image alone,
-    2 it and its mirror image, or 6 these two and both again shifted by a pixel up-left and
-    down-right. share: in [0, 1], of the images, least confident first, that get more than one view:
-    further views seldom change what a network is sure of (github.com/hiverge/cifar10-speedrun).
-    Raises CifarError for another number of views or another share. Used in notebook 05.
+    The model is left as it was.
+
+    Args:
+        images: uint8 (N, 3, 32, 32), on any device.
+        batch_size: How many images go through the network at once.
+        precision: "fp32", "bf16" or "fp16".
+        views: Test-time augmentation: the views of an image whose logits are averaged. 1 is the
+            image alone, 2 adds its mirror image, and 6 adds both of them shifted by one pixel up
+            and left, and down and right.
+        share: The share of the images that get more than one view, in [0, 1], least confident
+            first. More views seldom change what a network is sure of
+            (github.com/hiverge/cifar10-speedrun).
+
+    Raises:
+        CifarError: `views` or `share` has another value.
     """
     if views not in (1, 2, 6):
         raise CifarError(f"views is {views}; choose one of 1, 2, 6")
     if not 0 <= share <= 1:
         raise CifarError(f"share is {share}; it must be in [0, 1]")
-    options = {"batch_size": batch_size, "precision": precision}
+    options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     if share < 1 and views > 1 and len(images):
-        logits = predict(model, images, **options)
-        order = logits.softmax(1).max(1).values.argsort()
+        found = predict(model, images, **options)
+        order = found.softmax(1).max(1).values.argsort()
         unsure = order[: round(share * len(images))]
         if len(unsure):
             few = images[unsure.to(images.device)]
-            logits[unsure] = predict(model, few, views=views, **options)
-        return logits
+            found[unsure] = predict(model, few, views=views, **options)
+        return found
     machine = Machine.of(model, precision)
     modes = {module: module.training for module in model.modules()}  # they need not be all alike
     model.eval()
@@ -60,43 +79,46 @@ def _views(inputs, count):
     return shifted if count == 1 else shifted + [view.flip(3) for view in shifted]
 
 
-# --- numbers: of logits, float (N, C), and labels, int64 (N,), both on the CPU -------------------
+# --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
-def cross_entropy(logits, labels):
-    """Mean cross-entropy in nats; ln 10 = 2.303 for a guess without preference."""
+def cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross-entropy in nats. A guess without preference has ln 10 = 2.303."""
     return F.cross_entropy(logits.float(), labels).item()
 
 
-def accuracy(logits, labels):
-    """Share of images whose largest logit is the right one, in [0, 1]."""
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of the images whose largest logit is the right one, in [0, 1]."""
     return topk(logits, labels, k=1)
 
 
-def topk(logits, labels, *, k):
-    """Share of images whose right class is among the k largest logits, in [0, 1]."""
+def topk(logits: Tensor, labels: Tensor, *, k: int) -> float:
+    """Share of the images whose right class is among the k largest logits, in [0, 1]."""
     best = logits.topk(min(k, logits.shape[1])).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
-def per_class_accuracy(logits, labels):
+def per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Accuracy within each class, float64 (num_classes,); NaN for a class without images."""
     right = (logits.argmax(1) == labels).double()
     count = torch.bincount(labels, minlength=logits.shape[1])
     return torch.bincount(labels, weights=right, minlength=logits.shape[1]) / count
 
 
-def confusion_matrix(logits, labels):
-    """How often each true class (row) was taken for each class (column), int64 (C, C)."""
+def confusion_matrix(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """How many images of each true class (row) were taken for each class (column), int64 (C, C)."""
     from sklearn.metrics import confusion_matrix as count
 
     return count(labels, logits.argmax(1), labels=np.arange(logits.shape[1]))
 
 
-def most_confused(matrix, classes, *, count=10):
-    """The largest cells beside the diagonal: (true class, predicted class, images), at most `count`
+def most_confused(
+    matrix: np.ndarray | Sequence[Sequence[int]], classes: Sequence[str], *, count: int = 10
+) -> list[tuple[str, str, int]]:
+    """The largest cells off the diagonal, at most `count`: (true class, predicted class, images).
 
-    matrix: int (C, C), rows true; cells without images are left out. Used in notebook 05.
+    matrix: int (C, C), with a row per true class. Cells without images are left out. Used in
+    notebook 05.
     """
     cells = [
         (classes[row], classes[column], int(images))
@@ -106,11 +128,12 @@ def most_confused(matrix, classes, *, count=10):
     return sorted(cells, key=lambda cell: -cell[2])[:count]
 
 
-def metrics(logits, labels, classes):
-    """All of them in one dict of plain values: top1, top3, top5, loss, n, per_class.
+def metrics(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """These numbers in one dict of plain values: top1, top3, top5, loss, n, per_class.
 
-    logits: float (N, C). labels: int64 (N,). Shares are in [0, 1]; per_class is a dict from the
-    C names in `classes` to them, None for a class without images. Raises CifarError where N is 0.
+    logits: float (N, C). labels: int64 (N,). per_class is a dict from each of the C names in
+    `classes` to its accuracy, None for a class without images. Shares are in [0, 1]. Raises
+    CifarError if N is 0.
     """
     if not len(labels):
         raise CifarError("there are no test images to evaluate on")
@@ -128,13 +151,18 @@ def metrics(logits, labels, classes):
     }
 
 
-def calibration(logits, labels, *, bins=15):
+def calibration(
+    logits: Tensor, labels: Tensor, *, bins: int = 15
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
     """How far confidence can be believed: the expected calibration error and its bins.
 
-    Images are binned by confidence, the largest softmax probability. Returns (error, confidences,
-    accuracies, counts): the error in [0, 1] is the mean distance of the bins' accuracy from their
-    confidence, weighted by their counts (arXiv 1706.04599). The arrays have shape (bins,): the two
-    means are float64, NaN for an empty bin. Used in notebook 05.
+    Images are sorted into bins by their confidence, which is the largest softmax probability
+    (arXiv 1706.04599). Used in notebook 05.
+
+    Returns:
+        (error, confidences, accuracies, counts). The error, in [0, 1], is the mean distance of a
+        bin's accuracy from its confidence, weighted by the counts. The arrays have shape (bins,).
+        The mean confidences and accuracies are float64, NaN for an empty bin.
     """
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()
@@ -148,10 +176,10 @@ def calibration(logits, labels, *, bins=15):
     return error, mean_confidence, mean_accuracy, counts
 
 
-def fit_temperature(logits, labels):
-    """The number to divide logits by so that their cross-entropy is lowest, between 0.05 and 20.
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The number, between 0.05 and 20, by which to divide logits for the lowest cross-entropy.
 
-    Chosen on images that the network was not trained on, and not on the test images
+    Choose it on images that the network was not trained on, but not on the test images
     (arXiv 1706.04599). Used in notebook 05.
     """
     from scipy.optimize import minimize_scalar
@@ -169,29 +197,29 @@ def fit_temperature(logits, labels):
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """Some images of a split, most confident first; each field has shape (K,)."""
+    """Some images of a split, most confident first. Each field has shape (K,)."""
 
     indices: Tensor
     labels: Tensor
     predictions: Tensor
     confidences: Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, chosen):
-        """Fewer of them: a slice, or a list of places."""
+    def __getitem__(self, chosen: slice | Sequence[int] | Tensor) -> "Ranked":
+        """Only some of them: a slice, or a list of places."""
         fields = (self.indices, self.labels, self.predictions, self.confidences)
         return Ranked(*(values[chosen] for values in fields))
 
 
-def most_confident_mistakes(logits, labels, *, count=20):
-    """The wrongly classified images, at most `count`, that the model was surest of."""
+def most_confident_mistakes(logits: Tensor, labels: Tensor, *, count: int = 20) -> Ranked:
+    """The wrongly classified images of which the model was surest, at most `count`."""
     return _most_confident(logits, labels, logits.argmax(1) != labels, count)
 
 
-def most_confident_hits(logits, labels, *, count=20):
-    """The rightly classified images, at most `count`, that the model was surest of."""
+def most_confident_hits(logits: Tensor, labels: Tensor, *, count: int = 20) -> Ranked:
+    """The correctly classified images of which the model was surest, at most `count`."""
     return _most_confident(logits, labels, logits.argmax(1) == labels, count)
 
 

@@ -1,27 +1,45 @@
-"""Figures: data in, Axes (one panel) or Figure (a gallery) out. Nothing here runs a network."""
+"""Figures: data in, Axes (one panel) or Figure (a gallery) out. Nothing here runs a network.
+
+Every panel takes `ax`, the Axes to draw into. None makes a new figure.
+"""
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_args
 
 import numpy as np
+from torch import Tensor
 
 from cifar_utils.augment import AUGMENTATIONS
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError
 from cifar_utils.sources.files import write_whole
 
-RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion that colour-blind readers tell apart
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from cifar_utils.evaluate import Ranked
+    from cifar_utils.history import History
+
+Metric = Literal["accuracy", "loss"]
+Arguments = ParamSpec("Arguments")
+Drawn = TypeVar("Drawn")  # an Axes or a Figure
+
+RIGHT, WRONG = "#00795c", "#d55e00"  # green and vermilion, which colour-blind readers tell apart
 BLUE, ORANGE = "#0072b2", "#d55e00"
 COLORS = (ORANGE, BLUE, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito's
 SIGNS = ("o", "s", "^", "D", "v", "P")
-# One colour a class, the same in every figure: Petroff's ten (arXiv 2107.02270).
+# One colour per class, the same in every figure: Petroff's ten (arXiv 2107.02270).
 CLASS_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 INK, FAINT = "#333333", "#dddddd"
 
-# The one style sheet. Backgrounds are white, not transparent: dark pages show figures as they are.
-STYLE = {
+# The one style sheet. Backgrounds are white, not transparent, so that dark pages show figures well.
+STYLE: dict[Any, Any] = {
     "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white",
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlepad": 8,
     "figure.titlesize": 13, "figure.titleweight": "bold",
@@ -32,11 +50,11 @@ STYLE = {
 }  # fmt: skip
 
 
-def styled(draw):
-    """Give what `draw` draws the style above, and leave the reader's own settings alone."""
+def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
+    """Let `draw` draw in the style above, and leave the reader's own settings alone."""
 
     @functools.wraps(draw)
-    def in_style(*arguments, **options):
+    def in_style(*arguments: Arguments.args, **options: Arguments.kwargs) -> Drawn:
         import matplotlib
 
         with matplotlib.rc_context(STYLE):
@@ -83,11 +101,11 @@ def _as_picture(image):
 
 
 @styled  # matplotlib takes the background of a file from the settings at this moment
-def save(figure_or_axes, path, *, dpi=120):
-    """Write a Figure, or the Figure of an Axes, as PNG, and close it."""
+def save(figure_or_axes: "Figure | Axes", path: Path | str, *, dpi: int = 120) -> None:
+    """Write a Figure, or the Figure of an Axes, as a PNG and close it."""
     import matplotlib.pyplot as plt
 
-    figure = figure_or_axes if hasattr(figure_or_axes, "savefig") else figure_or_axes.figure
+    figure: Any = figure_or_axes if hasattr(figure_or_axes, "savefig") else figure_or_axes.figure
     write_whole(path, lambda temporary: figure.savefig(temporary, format="png", dpi=dpi))
     plt.close(figure)
 
@@ -96,7 +114,7 @@ def save(figure_or_axes, path, *, dpi=120):
 
 
 @styled
-def show_image(image, *, title=None, ax=None):
+def show_image(image: Tensor, *, title: str | None = None, ax: "Axes | None" = None) -> "Axes":
     """One image, uint8 (3, H, W), enlarged, with pixel coordinates."""
     ax = _axes(ax, (4, 4))
     ax.imshow(_as_picture(image), interpolation="nearest")
@@ -105,12 +123,13 @@ def show_image(image, *, title=None, ax=None):
 
 
 @styled
-def show_pixels(values, *, title=None, ax=None):
+def show_pixels(
+    values: Tensor | np.ndarray, *, title: str | None = None, ax: "Axes | None" = None
+) -> "Axes":
     """A few numbers of one channel, uint8 (H, W), each written into its pixel."""
     ax = _axes(ax, (4, 4))
-    values = np.asarray(values)
-    ax.imshow(values, cmap="gray", vmin=0, vmax=255)
-    for (row, column), value in np.ndenumerate(values):
+    ax.imshow(np.asarray(values), cmap="gray", vmin=0, vmax=255)
+    for (row, column), value in np.ndenumerate(np.asarray(values)):
         color = "black" if value > 127 else "white"
         ax.text(column, row, value, ha="center", va="center", fontsize=9, color=color)
     ax.set(title=title, xticks=[], yticks=[])
@@ -118,7 +137,13 @@ def show_pixels(values, *, title=None, ax=None):
 
 
 @styled
-def show_images(images, *, titles=None, columns=8, title=None):
+def show_images(
+    images: Tensor,
+    *,
+    titles: Sequence[str] | np.ndarray | None = None,
+    columns: int = 8,
+    title: str | None = None,
+) -> "Figure":
     """A grid of images, uint8 (N, 3, H, W), each under its title."""
     figure, axes = _grid(len(images), columns, (1.2, 1.2 if titles is None else 1.35), title)
     for place, (ax, image) in enumerate(zip(axes, images, strict=True)):
@@ -129,19 +154,25 @@ def show_images(images, *, titles=None, columns=8, title=None):
 
 
 @styled
-def show_rows(rows, *, size=0.7, columns=(), title=None):
-    """Rows of images, each beside its name: one operation a row, or one class.
+def show_rows(
+    rows: Mapping[str, Tensor],
+    *,
+    size: float = 0.7,
+    columns: Sequence[str] = (),
+    title: str | None = None,
+) -> "Figure":
+    """Rows of images, each row beside its name, such as an operation or a class.
 
-    rows: dict from name to uint8 (N, 3, H, W). size: of an image, in inches. columns: names above
-    the images of the first row.
+    rows: dict from name to uint8 (N, 3, H, W). size: the width of an image in inches. columns:
+    names above the images of the first row.
     """
     count = max(len(images) for images in rows.values())
     longest = max(len(line) for name in rows for line in name.splitlines())
-    width = size * count + 0.08 * longest  # inches; a letter takes less than 0.08
+    width = size * count + 0.08 * longest  # a letter takes less than 0.08 inches
     figure, axes = _grid(len(rows), 1, (width, size + 0.05), title)
-    figure.set_layout_engine("compressed")  # panels of a fixed shape: no room around them
+    figure.set_layout_engine("compressed")  # no space around panels of a fixed shape
     for ax, (name, images) in zip(axes, rows.items(), strict=True):
-        strip = _side_by_side(images, count)  # one picture a row: much quicker than a panel each
+        strip = _side_by_side(images, count)  # one picture per row is faster than many panels
         ax.imshow(_as_picture(strip), interpolation="nearest")
         ax.text(-0.01, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
     for number, name in enumerate(columns):
@@ -151,7 +182,7 @@ def show_rows(rows, *, size=0.7, columns=(), title=None):
 
 
 def _side_by_side(images, columns):
-    """Images, uint8 (N, 3, H, W), as one, with white gaps and white places up to `columns`."""
+    """Images, uint8 (N, 3, H, W), as one, with white gaps, and white up to `columns` places."""
     from torch.nn.functional import pad
 
     gap = max(3, images.shape[3] // 16)
@@ -160,7 +191,7 @@ def _side_by_side(images, columns):
     return spaced.permute(1, 2, 0, 3).flatten(2)[:, :, :-gap]
 
 
-def save_montage(path, images, *, columns=32):
+def save_montage(path: Path | str, images: Tensor, *, columns: int = 32) -> None:
     """Write many images, uint8 (N, 3, H, W), as one PNG, pixel for pixel, `columns` in a row."""
     from torchvision.transforms.functional import to_pil_image
     from torchvision.utils import make_grid
@@ -170,28 +201,60 @@ def save_montage(path, images, *, columns=32):
 
 
 @styled
-def show_predictions(images, labels, logits, *, classes=CLASSES, columns=8, title=None):
-    """A grid of images with the predicted class: ✓ and green where right, ✗ and red where wrong."""
+def show_predictions(
+    images: Tensor,
+    labels: Tensor,
+    logits: Tensor,
+    *,
+    classes: Sequence[str] = CLASSES,
+    columns: int = 8,
+    title: str | None = None,
+) -> "Figure":
+    """A grid of images with the predicted class: ✓ and green if right, ✗ and red if wrong.
+
+    images: uint8 (N, 3, H, W). labels: int64 (N,). logits: float (N, C).
+    """
     confidences, predictions = logits.softmax(1).max(1)
     figure, axes = _grid(len(images), columns, (1.4, 1.65), title)
-    for ax, image, *what in zip(axes, images, labels, predictions, confidences, strict=True):
-        _labelled(ax, image, *what, classes)
+    for ax, image, label, prediction, confidence in zip(
+        axes, images, labels, predictions, confidences, strict=True
+    ):
+        _labelled(ax, image, label, prediction, confidence, classes)
     return figure
 
 
 @styled
-def show_mistakes(images, mistakes, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
+def show_mistakes(
+    images: Tensor,
+    mistakes: "Ranked",
+    heatmaps: Tensor | None = None,
+    *,
+    classes: Sequence[str] = CLASSES,
+    columns: int = 5,
+    title: str | None = None,
+) -> "Figure":
     """A gallery of wrongly classified images: "✗ true → predicted, confidence".
 
-    images: the split's, uint8 (N, 3, H, W); mistakes: a Ranked of them. heatmaps: (K, H, W) in
-    [0, 1], one for each of the ranked; each image is then shown beside its overlay.
+    images: the whole split's, uint8 (N, 3, H, W). mistakes: a Ranked of K of them. heatmaps:
+    (K, H, W) in [0, 1], one per mistake: each image is then shown beside its overlay.
     """
     return _gallery(images, mistakes, heatmaps, classes, columns, title)
 
 
 @styled
-def show_hits(images, hits, heatmaps=None, *, classes=CLASSES, columns=5, title=None):
-    """A gallery of rightly classified images: "✓ class, confidence"; as show_mistakes."""
+def show_hits(
+    images: Tensor,
+    hits: "Ranked",
+    heatmaps: Tensor | None = None,
+    *,
+    classes: Sequence[str] = CLASSES,
+    columns: int = 5,
+    title: str | None = None,
+) -> "Figure":
+    """A gallery of correctly classified images: "✓ class, confidence".
+
+    The arguments are those of show_mistakes.
+    """
     return _gallery(images, hits, heatmaps, classes, columns, title)
 
 
@@ -209,7 +272,7 @@ def _gallery(images, ranked, heatmaps, classes, columns, title):
 
 
 def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
-    """An image and what was said about it; a heatmap is laid over a second copy beside it."""
+    """An image and its prediction. A heatmap is laid over a second copy beside the first."""
     height, width = image.shape[1:]
     ax.imshow(_as_picture(image), interpolation="nearest", extent=(0, width, height, 0))
     if heatmap is not None:
@@ -233,11 +296,13 @@ def _lay_over(ax, heatmap, extent):
 
 
 @styled
-def plot_history(history, *, metric="accuracy", ax=None):
+def plot_history(
+    history: "History", *, metric: Metric = "accuracy", ax: "Axes | None" = None
+) -> "Axes":
     """Training and validation curves of a History over its epochs.
 
-    metric: "accuracy" or "loss", CifarError for others. Row 0, the untrained network, is drawn as
-    well.
+    Row 0, the untrained network, is drawn as well. metric: "accuracy" or "loss"; CifarError for
+    anything else.
     """
     _check_metric(metric)
     ax = _axes(ax)
@@ -252,20 +317,26 @@ def plot_history(history, *, metric="accuracy", ax=None):
     ax.set(title=history.title, xlabel="epoch", ylabel=metric)
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ticks: Any = ax.xaxis.get_major_locator()
+    ticks.set_params(integer=True)
     ax.grid()
     ax.legend()
     return ax
 
 
 @styled
-def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
-    """Several Histories in one panel: validation solid, training dashed, a colour and sign each.
+def compare_histories(
+    histories: "Mapping[str, History]",
+    *,
+    metric: Metric = "accuracy",
+    title: str | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Several Histories in one panel: validation solid, training dashed, each in its own colour.
 
-    histories: dict from name to History; a star marks the test figure of one that has it, to the
-    right of its end and beside the others' stars. metric: "accuracy" or "loss", CifarError for
-    others. The horizontal axis is the share of the training, so that runs of different lengths can
-    be compared.
+    The horizontal axis is the share of the training, so that runs of different lengths can be
+    compared. If a History has a test result, a star marks it, to the right of the curve's end and
+    beside the stars of the others. metric: "accuracy" or "loss"; CifarError for anything else.
     """
     _check_metric(metric)
     ax = _axes(ax, (8, 4))
@@ -275,13 +346,14 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
         histories.items(), COLORS * len(histories), SIGNS * len(histories), strict=False
     ):
         done = [row.epoch / history.recipe.epochs for row in history.epochs]
-        look = {"color": color, "markersize": 4, "markevery": max(1, len(done) // 12)}
+        look: dict[str, Any] = {"color": color, "label": name, "markersize": 4}
+        look["markevery"] = max(1, len(done) // 12)
         for part, style in (("val", "-"), ("train", "--")):
             values = [getattr(row, f"{part}_{metric}") for row in history.epochs]
             if None not in values:
-                ax.plot(done, values, style + sign, **look, label=name)
+                ax.plot(done, values, style + sign, **look)
                 drawn.add(part)
-                name = None  # a label for the first of its lines is enough
+                look["label"] = None  # a label for the first of its lines is enough
         if history.test:
             value, stars = history.test["top1" if metric == "accuracy" else "loss"], stars + 1
             look = {"color": color, "markersize": 14, "markeredgecolor": "white"}
@@ -293,9 +365,7 @@ def compare_histories(histories, *, metric="accuracy", title=None, ax=None):
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1])
     ax.xaxis.set_major_formatter("{x:.0%}")
     ax.grid()
-    ax.legend(
-        title=", ".join(meaning[part] for part in meaning if part in drawn),
-    )
+    ax.legend(title=", ".join(meaning[part] for part in meaning if part in drawn))
     return ax
 
 
@@ -305,25 +375,34 @@ def _check_metric(metric):
 
 
 @styled
-def show_history(history):
+def show_history(history: "History") -> "Figure":
     """Accuracy and loss of a History, side by side."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    for metric, ax in zip(("accuracy", "loss"), axes, strict=True):
+    for metric, ax in zip(get_args(Metric), axes, strict=True):
         plot_history(history, metric=metric, ax=ax)
     return figure
 
 
 @styled
-def plot_confusion_matrix(matrix, *, classes=CLASSES, title="Confusion matrix", ax=None):
-    """Counts, with colour by share of the true class (row); rows are true, columns predicted."""
+def plot_confusion_matrix(
+    matrix: np.ndarray | Sequence[Sequence[int]],
+    *,
+    classes: Sequence[str] = CLASSES,
+    title: str = "Confusion matrix",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Counts, int (C, C), with a row per true class and a column per predicted class.
+
+    The colour of a cell is its share of the true class.
+    """
     from matplotlib.colors import PowerNorm
 
     ax = _axes(ax, (7, 6.4))
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    # The square root of the share: else the diagonal is all that one sees.
+    # The square root of the share, because otherwise only the diagonal would be visible.
     drawn = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the true class", ticks=ticks)
@@ -338,8 +417,16 @@ def plot_confusion_matrix(matrix, *, classes=CLASSES, title="Confusion matrix", 
 
 
 @styled
-def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
-    """Bars of accuracy, one a class. per_class: dict from name to fraction (None: no images)."""
+def plot_per_class(
+    per_class: Mapping[str, float | None],
+    *,
+    title: str = "Accuracy per class",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """A bar of accuracy per class.
+
+    per_class: dict from name to accuracy, a fraction, or None for a class without images.
+    """
     ax = _axes(ax, (6, max(4, 0.3 * len(per_class))))
     values = [value or 0 for value in per_class.values()]
     bars = ax.barh(list(per_class), values, color=_class_colors(len(values)))
@@ -352,10 +439,12 @@ def plot_per_class(per_class, *, title="Accuracy per class", ax=None):
 
 
 @styled
-def plot_probabilities(probabilities, *, title=None, ax=None):
-    """Bars of class probabilities (dict from name to fraction), the likeliest in colour."""
+def plot_probabilities(
+    probabilities: Mapping[str, float], *, title: str | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """A bar per class probability (dict from name to fraction), the likeliest in colour."""
     ax = _axes(ax, (6, max(4, 0.3 * len(probabilities))))
-    best = max(probabilities, key=probabilities.get)
+    best = max(probabilities, key=probabilities.__getitem__)
     own = zip(probabilities, _class_colors(len(probabilities)), strict=True)
     colors = [color if name == best else FAINT for name, color in own]
     bars = ax.barh(list(probabilities), list(probabilities.values()), color=colors)
@@ -366,8 +455,14 @@ def plot_probabilities(probabilities, *, title=None, ax=None):
 
 
 @styled
-def show_explanation(image, heatmap, probabilities, *, title=None):
-    """What the network saw, where it looked, and what it made of it, side by side.
+def show_explanation(
+    image: Tensor,
+    heatmap: Tensor,
+    probabilities: Mapping[str, float],
+    *,
+    title: str | None = None,
+) -> "Figure":
+    """What the network saw, where it looked and what it predicted, side by side.
 
     image: uint8 (3, H, W); heatmap: (H, W) in [0, 1]; probabilities: dict from name to fraction.
     """
@@ -381,21 +476,22 @@ def show_explanation(image, heatmap, probabilities, *, title=None):
     axes[0].set_title("as the network sees it", fontsize=9)
     axes[1].set_title("Grad-CAM", fontsize=9)
     plot_probabilities(probabilities, ax=axes[2])
-    figure.suptitle(title)
+    figure.suptitle(title or "")
     return figure
 
 
 @styled
-def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
-    """Smoothed loss against the rising learning rate, with the suggestion marked."""
+def plot_lr_range(
+    result: Any, *, title: str = "Learning-rate range test", ax: "Axes | None" = None
+) -> "Axes":
+    """Smoothed loss against the rising learning rate, with the suggestion marked.
+
+    result: the LearningRateRange that train.lr_range_test returns.
+    """
     ax = _axes(ax)
     ax.semilogx(result.rates, result.losses, color=BLUE)
-    ax.axvline(
-        result.suggestion,
-        color=ORANGE,
-        linestyle="--",
-        label=f"steepest at {result.suggestion:.2g}",
-    )
+    steepest = f"steepest at {result.suggestion:.2g}"
+    ax.axvline(result.suggestion, color=ORANGE, linestyle="--", label=steepest)
     ax.set(title=title, xlabel="learning rate", ylabel="training loss (smoothed)")
     ax.grid()
     ax.legend()
@@ -403,8 +499,10 @@ def plot_lr_range(result, *, title="Learning-rate range test", ax=None):
 
 
 @styled
-def plot_stages(shapes, *, title=None, ax=None):
-    """A network as boxes, input first: as high as its maps are, the wider the more channels.
+def plot_stages(
+    shapes: Sequence[tuple[int, ...]], *, title: str | None = None, ax: "Axes | None" = None
+) -> "Axes":
+    """A network as boxes, input first. A box is as high as the maps, and wider for more channels.
 
     shapes: (channels, height, width) of the input and of the maps after each stage.
     """
@@ -427,8 +525,13 @@ def plot_stages(shapes, *, title=None, ax=None):
 
 
 @styled
-def plot_calibration(calibration, *, title="Calibration", ax=None):
-    """Accuracy against confidence, by bins; on the diagonal confidence can be believed.
+def plot_calibration(
+    calibration: tuple[float, np.ndarray, np.ndarray, np.ndarray],
+    *,
+    title: str = "Calibration",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Accuracy against confidence, one point per bin. On the diagonal confidence can be believed.
 
     calibration: what evaluate.calibration returns.
     """
@@ -437,20 +540,20 @@ def plot_calibration(calibration, *, title="Calibration", ax=None):
     ax.plot([0, 1], [0, 1], color=INK, linestyle=":")
     sizes = 10 + 200 * counts / max(counts.max(), 1)
     ax.scatter(confidences, accuracies, s=sizes, color=BLUE, clip_on=False, zorder=3)
-    ax.set(
-        title=f"{title}, error {error:.3f}",
-        xlabel="confidence",
-        ylabel="accuracy",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
+    ax.set(title=f"{title}, error {error:.3f}", xlim=(0, 1), ylim=(0, 1))
+    ax.set(xlabel="confidence", ylabel="accuracy")
     ax.grid()
     return ax
 
 
 @styled
-def plot_cost(points, *, title="Accuracy against cost", ax=None):
-    """Test accuracy against mult-adds: an arrow from the published figure to ours, a network each.
+def plot_cost(
+    points: Mapping[str, tuple[float, float, float]],
+    *,
+    title: str = "Accuracy against cost",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Test accuracy against mult-adds, with an arrow per network from published to ours.
 
     points: dict from name to (mult-adds, published accuracy, our accuracy).
     """
@@ -458,11 +561,11 @@ def plot_cost(points, *, title="Accuracy against cost", ax=None):
 
     ax = _axes(ax, (7, 4.4))
     arrow = {"arrowstyle": "-|>", "color": INK, "shrinkA": 5, "shrinkB": 5}
-    for name, (cost, published, ours) in points.items():
-        ax.annotate("", (cost, ours), (cost, published), arrowprops=arrow)
-        beside = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
-        ax.annotate(f"{ours:.1%}", (cost, ours), (0, 7), **beside)
-        ax.annotate(name, (cost, published), (0, -15), **beside)
+    beside: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+    for name, (cost, before, after) in points.items():
+        ax.annotate("", (cost, after), (cost, before), arrowprops=arrow)
+        ax.annotate(f"{after:.1%}", (cost, after), (0, 7), **beside)
+        ax.annotate(name, (cost, before), (0, -15), **beside)
     costs, published, ours = zip(*points.values(), strict=True)
     ax.plot(costs, published, "o", color=ORANGE, markerfacecolor="white", label="published")
     ax.plot(costs, ours, "o", color=BLUE, markersize=8, label="this course")

@@ -1,4 +1,4 @@
-"""What a network costs and sees: parameters, multiply-adds, shapes, receptive field."""
+"""What a network costs and what it sees: parameters, multiply-adds, shapes, receptive field."""
 
 import contextlib
 import copy
@@ -7,26 +7,26 @@ import io
 import torch
 from torch import nn
 
-from cifar_utils.models import Residual
+from cifar_utils.models import ConvNet, Residual
 
 
-def parameter_count(model):
-    """How many numbers training may change."""
+def parameter_count(model: nn.Module) -> int:
+    """How many numbers training may change. Used in notebook 03."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def receptive_field(model):
-    """How many pixels of the input, along one axis, one unit of the last feature map can see.
+def receptive_field(model: nn.Module) -> int:
+    """How many pixels of the input one unit of the last feature map can see, along one axis.
 
-    Counted from the layers of `model.features`, along the longest path; the classifier's global
-    pooling is left out. Used in notebook 03.
+    It is computed from the layers of `model.features`, along the longest path. The classifier's
+    global pooling does not count. Used in notebook 03.
     """
     field, _ = _grow(getattr(model, "features", model), field=1, jump=1)
     return field
 
 
 def _grow(module, field, jump):
-    """Field and jump after `module`; the jump is the pixels between neighbouring units."""
+    """Field and jump after `module`. The jump is the distance of neighbouring units in pixels."""
     if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
         size, stride, dilation = (
             value[0] if isinstance(value, tuple) else value
@@ -40,7 +40,7 @@ def _grow(module, field, jump):
     return field, jump
 
 
-def stage_shapes(model):
+def stage_shapes(model: ConvNet) -> list[tuple[int, ...]]:
     """(channels, height, width) of the maps after each stage of model.features, for 32×32 images.
 
     Used in notebook 03.
@@ -54,9 +54,9 @@ def stage_shapes(model):
     return shapes
 
 
-def takes(model, size):
+def takes(model: nn.Module, size: int) -> bool:
     """Whether the network works on images of `size` × `size` pixels."""
-    twin = _safe_copy(model)  # on the CPU, where nothing but the size lets one image fail
+    twin = _safe_copy(model)  # on the CPU, where one image can fail only because of its size
     try:
         with torch.no_grad():
             twin(torch.zeros(1, 3, size, size))
@@ -65,23 +65,26 @@ def takes(model, size):
     return True
 
 
-def mult_adds(model):
-    """Multiply-add operations of convolutions and linear layers for one 32×32 image."""
+def mult_adds(model: nn.Module) -> int:
+    """Multiply-add operations of convolutions and linear layers per 32×32 image.
+
+    Used in notebook 03.
+    """
     return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))
 
 
-def summary(model):
-    """Print each layer's output shape, parameters and mult-adds, and the network's cost in all.
+def summary(model: nn.Module) -> None:
+    """Print each layer's output shape, parameters and mult-adds, and then the totals.
 
-    The table is torchsummary's, with a column for multiply-adds of one image. `model` is left as it
-    was: torchsummary works on a copy in evaluation mode. Used in notebook 03.
+    The table is torchsummary's, with one more column for the multiply-adds per image. `model` stays
+    as it was, because torchsummary works on a copy in evaluation mode. Used in notebook 03.
     """
     import torchsummary
 
     twin = _safe_copy(model)
     costs = iter(_layer_mult_adds(twin))
     table = io.StringIO()
-    # torchsummary draws a random batch: not from the reader's generator.
+    # torchsummary draws a random batch. It must not take it from the reader's generator.
     with contextlib.redirect_stdout(table), torch.random.fork_rng(devices=[]):
         torchsummary.summary(twin, (3, 32, 32), device="cpu")
     total = 0
@@ -90,11 +93,11 @@ def summary(model):
             line = line[:1] * 81
         elif "Param #" in line:
             line += f"{'Mult-adds':>16}"
-        elif "[-1, " in line:  # a row of the table: the layers come in the order they run
+        elif "[-1, " in line:  # a row of the table; the layers come in the order they run
             _, cost = next(costs)
             total += cost
             line += f"{cost:>16,}"
-        elif line.startswith("Trainable"):  # torchsummary calls layers trained as a whole, or not
+        elif line.startswith("Trainable"):  # torchsummary judges whole layers
             line = f"Trainable params: {parameter_count(model):,}"
         elif line.startswith("Non-trainable"):
             everything = sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,3 @@
-import copy
 import math
 
 import numpy as np
@@ -6,105 +5,28 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from cifar_utils import models, profile
+from cifar_utils import models
 from cifar_utils.models import MODELS, Dropout, create_model
-
-PARAMETERS = {
-    "vgg": 34_749_002,
-    "conv5": 2_791_434,
-    "compact": 399_274,
-    "separable": 199_810,
-    "resnet18": 11_173_962,
-    "resnet34": 21_282_122,
-    "resnet50": 23_520_842,
-    "resnet101": 42_512_970,
-    "resnet152": 58_156_618,
-    "fastnet": 1_971_352,
-    "fastnet-half": 497_240,
-    "fastnet-quick": 756_056,
-}
-FROZEN = {
-    "fastnet": 24 * 12 + 2 * (64 + 256 + 256),
-    "fastnet-half": 24 * 12 + 2 * (32 + 128 + 128),
-    "fastnet-quick": 24 * 12 + 2 * (32 + 128 + 192),
-}
-FIELDS = {"vgg": 36, "conv5": 24, "compact": 48, "separable": 95, "resnet18": 109, "fastnet": 51}
-
-
-def test_every_model_is_pinned():
-    assert set(PARAMETERS) == set(MODELS)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_parameter_counts_are_exact(name):
-    with torch.device("meta"):
-        model = MODELS[name]()
-    everything = sum(p.numel() for p in model.parameters())
-    assert everything == PARAMETERS[name] + FROZEN.get(name, 0)
-    assert profile.parameter_count(model) == PARAMETERS[name]
+def test_a_network_is_features_then_classifier_with_as_many_logits_as_classes(name):
+    with torch.device("meta"):  # shapes without numbers
+        model = MODELS[name](7).eval()
+        maps = model.features(torch.zeros(2, 3, 32, 32))
+        assert maps.ndim == 4 and model.classifier(maps).shape == (2, 7)
+    assert not [m for m in model.modules() if getattr(m, "inplace", False)], "Grad-CAM keeps maps"
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_receptive_fields_are_exact(name):
-    assert profile.receptive_field(create_model(name)) == FIELDS[name]
-
-
-@pytest.mark.parametrize("name", FIELDS)
-def test_receptive_field_is_what_gradients_reach(name):
-    """An oracle without arithmetic: which input pixels change one unit of the last map?"""
-    features = copy.deepcopy(create_model(name).features).eval()
-    for parameter in features.parameters():  # positive weights: nothing cancels, no ReLU closes
-        nn.init.constant_(parameter, 1 / parameter[0].numel())
-    for parent in list(features.modules()):
-        for child_name, child in parent.named_children():
-            if isinstance(
-                child, nn.MaxPool2d
-            ):  # passes one gradient of four; an average passes all
-                setattr(parent, child_name, nn.AvgPool2d(2))
-    images = torch.ones(1, 3, 160, 160, requires_grad=True)
-    maps = features(images)
-    maps[0, 0, maps.shape[2] // 2, maps.shape[3] // 2].backward()
-    reached = images.grad[0, 0].abs().amax(1).nonzero()
-    assert int(reached.max() - reached.min()) + 1 == profile.receptive_field(create_model(name))
-
-
-@pytest.mark.parametrize("name", [*FIELDS, "resnet50"])
-def test_mult_adds_equal_torchs_own_count(name):
-    model = create_model(name).eval()
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model(torch.zeros(1, 3, 32, 32))
-    assert profile.mult_adds(model) == counter.get_total_flops() / 2
-
-
-@pytest.mark.parametrize(
-    "name", ["vgg", "conv5", "compact", "separable", "resnet18", "resnet50", "fastnet"]
-)
-def test_forward_is_features_then_classifier(name):
-    model = create_model(name, 7).eval()
-    images = torch.randn(2, 3, 32, 32)
+@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable", "resnet18", "fastnet"])
+def test_an_untrained_network_guesses_without_preference(name):
+    model, images = create_model(name, seed=0).eval(), torch.randn(8, 3, 32, 32)
     with torch.no_grad():
         logits = model(images)
         assert torch.equal(model.classifier(model.features(images)), logits)
-    assert logits.shape == (2, 7)
-
-
-@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable", "resnet18"])
-def test_an_untrained_network_guesses_without_preference(name):
-    model = create_model(name, seed=0).eval()
-    with torch.no_grad():
-        loss = F.cross_entropy(model(torch.randn(32, 3, 32, 32)), torch.arange(32) % 10)
-    assert abs(loss.item() - math.log(10)) < 0.1
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_no_activation_works_in_place(name):
-    with torch.device("meta"):
-        model = MODELS[name]()
-    assert not [m for m in model.modules() if getattr(m, "inplace", False)]
+    assert abs(F.cross_entropy(logits, torch.arange(8)).item() - math.log(10)) < 0.1
 
 
 def unlike_fresh(block):
@@ -163,15 +85,6 @@ def test_a_fastnets_head_is_the_largest_of_each_map_times_weights_over_9():
         np.testing.assert_allclose(head(maps).numpy(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_resnet_dropout_is_used():
-    """One of the older systems takes the argument and forgets it."""
-    for rate in (0.1, 0.7):
-        found = {
-            m.p for m in MODELS["resnet18"](dropout=rate).modules() if isinstance(m, nn.Dropout)
-        }
-        assert found == {rate}
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.5, 1.0])
 @pytest.mark.parametrize("shape", [(7, 33), (3, 5, 7, 9), (64, 32, 16, 16)])
 def test_dropout_drops_the_share_it_says_and_scales_the_rest(rate, shape):
@@ -211,7 +124,15 @@ def test_dropout_keeps_the_layout_and_the_type():
     assert torch.equal(dropped[dropped != 0], 2 * sliced[dropped != 0])
 
 
-@pytest.mark.parametrize("name", ["vgg", "conv5", "separable", "resnet18"])
+def test_resnet_dropout_is_used():
+    """One of the older systems takes the argument and forgets it."""
+    for rate in (0.1, 0.7):
+        with torch.device("meta"):
+            model = MODELS["resnet18"](dropout=rate)
+        assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {rate}
+
+
+@pytest.mark.parametrize("name", ["compact", "conv5", "separable"])  # each has its own kind
 def test_a_factor_on_dropout_reaches_every_layer(name):
     kinds = (nn.Dropout, nn.Dropout2d)
     own, none, part = (
@@ -243,13 +164,15 @@ def test_a_seed_gives_the_same_weights_and_spares_the_global_generator(monkeypat
 
 def test_kaiming_initialization_keeps_the_signals_size():
     """Behind each kernel the mean square stays near the input's; torch's default shrinks it."""
-    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     sizes = {}
     for kind in ("kaiming", "default"):
-        model = create_model("vgg", seed=0, initialization=kind).eval()
+        model = create_model("conv5", seed=0, initialization=kind).eval()
         with torch.no_grad():
-            sizes[kind] = model.features(images).square().mean().item()
-            assert abs(F.cross_entropy(model(images), torch.arange(64) % 10) - math.log(10)) < 0.01
+            maps = model.features(images)
+            sizes[kind] = maps.square().mean().item()
+            loss = F.cross_entropy(model.classifier(maps), torch.arange(10))
+        assert abs(loss - math.log(10)) < 0.01
     assert sizes["kaiming"] > 0.3 > 0.03 > sizes["default"]
 
 
@@ -282,8 +205,8 @@ def whitened_moments(model, inputs):
 
 def test_whitening_makes_patches_uncorrelated_and_of_size_1():
     draws = torch.Generator().manual_seed(0)
-    smooth = F.avg_pool2d(torch.randn(600, 3, 34, 34, generator=draws), 3, stride=1)
-    inputs = 2 * smooth + 0.3 * torch.randn(600, 1, 32, 32, generator=draws)  # channels correlate
+    smooth = F.avg_pool2d(torch.randn(600, 3, 14, 14, generator=draws), 3, stride=1)
+    inputs = 2 * smooth + 0.3 * torch.randn(600, 1, 12, 12, generator=draws)  # channels correlate
     model = create_model("fastnet-half", seed=0)
     models.whiten(model, inputs)
     before, after = whitened_moments(model, inputs)
@@ -335,60 +258,8 @@ def test_batch_norm_keeps_single_precision_under_autocast():
         torch.testing.assert_close(layer.running_var.double(), 0.6 + 0.4 * variance, **close)
 
 
-@pytest.mark.parametrize(("name", "smallest"), [("fastnet-half", 9), ("compact", 32)])
-def test_networks_take_images_from_some_size_on(name, smallest):
-    model = create_model(name).train()
-    assert profile.takes(model, smallest) and not profile.takes(model, smallest - 1)
-    assert model.training
-
-
 def test_unknown_names_list_the_valid_ones():
     with pytest.raises(ValueError, match=r"unknown model 'vgg16'.*resnet152"):
         create_model("vgg16")
     with pytest.raises(ValueError, match="choose one of default, kaiming, dirac"):
         create_model("vgg", initialization="xavier")
-
-
-@pytest.mark.parametrize("name", ["compact", "separable", "resnet18", "fastnet"])
-def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
-    model = create_model(name, seed=0).train()
-    before = copy.deepcopy(model.state_dict())
-    random_state = torch.get_rng_state()
-    profile.summary(model)
-    printed = capsys.readouterr().out
-    frozen = FROZEN.get(name, 0)
-    assert f"Total params: {PARAMETERS[name] + frozen:,}" in printed
-    assert f"\nTrainable params: {PARAMETERS[name]:,}\n" in printed
-    assert f"\nNon-trainable params: {frozen:,}\n" in printed
-    assert f"Mult-adds for one image: {profile.mult_adds(model):,}" in printed
-    assert f"Receptive field: {FIELDS[name]} pixels" in printed
-    assert "Estimated Total Size (MB)" in printed and "Output Shape" in printed
-    rows = [line.split() for line in printed.splitlines() if "[-1, " in line]
-    assert sum(int(row[-1].replace(",", "")) for row in rows) == profile.mult_adds(model)
-    assert sum(int(row[-2].replace(",", "")) for row in rows) == PARAMETERS[name] + frozen
-    assert model.training and torch.equal(torch.get_rng_state(), random_state)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_summary_rows_carry_their_own_layers_cost(capsys):
-    profile.summary(create_model("compact"))
-    rows = [line for line in capsys.readouterr().out.splitlines() if "[-1, " in line]
-    assert rows[0].split()[0] == "Conv2d-1" and rows[0].endswith(f"{3 * 9 * 32 * 32 * 32:,}")
-    assert rows[-1].split()[0] == "Linear-26" and rows[-1].endswith(" 640")
-
-
-@pytest.mark.parametrize(
-    ("name", "shapes"),
-    [
-        ("vgg", [(64, 16), (128, 8), (256, 4)]),
-        ("conv5", [(32, 16), (128, 8), (256, 6)]),
-        ("compact", [(32, 16), (64, 8), (128, 4), (128, 2)]),
-        ("separable", [(32, 13), (32, 7), (64, 4), (52, 4)]),
-        ("resnet18", [(64, 32), (64, 32), (128, 16), (256, 8), (512, 4)]),
-        ("fastnet", [(24, 31), (64, 15), (256, 7), (256, 3)]),
-    ],
-)
-def test_stage_shapes(name, shapes):
-    expected = [(channels, size, size) for channels, size in shapes]
-    assert profile.stage_shapes(create_model(name)) == expected
