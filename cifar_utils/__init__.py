@@ -4,4 +4,4 @@ Import the module that you need (``from cifar_utils import data, models``). This
 imports, so that ``import cifar_utils`` costs nothing.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

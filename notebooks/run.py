@@ -47,6 +47,8 @@ class Run:
 def main(arguments=None, folder=Path(__file__).parent):
     """Run the notebooks in `folder`. Exit status 1: one failed; 2: a user's mistake."""
     options = make_parser().parse_args(arguments)
+    if options.address is not None:
+        return write_address(options.address, folder.resolve().parent)
     if options.in_place and not options.full:
         return mistake("--in-place keeps outputs, and those of a quick run mean little; add --full")
     if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
@@ -72,7 +74,21 @@ def make_parser():
     add("--full", action="store_true", help="run at full length (CIFAR_UTILS_QUICK=0)")
     add("--in-place", action="store_true", help="with --full: keep outputs in the notebooks")
     add("--out", type=Path, help="folder for the pages (build/course; none with --in-place)")
+    add("--address", metavar="OWNER/NAME", help="write this GitHub address into every file that "
+        "names the course's repository, and run nothing")  # fmt: skip
     return parser
+
+
+def write_address(owner_and_name, root):
+    import address  # beside this file
+
+    try:
+        changed = address.write_address(owner_and_name, root)
+    except (OSError, ValueError) as error:
+        return mistake(str(error))
+    where = f"written into {len(changed)} files" if changed else "in every file already"
+    print(f"https://github.com/{owner_and_name}: {where}")
+    return 0
 
 
 def mistake(line):
