@@ -55,4 +55,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

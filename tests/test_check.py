@@ -77,7 +77,7 @@ PLANTS = [
     ("metadata", "cell 3: its metadata hold widgets", "data", {"metadata": {"widgets": {}}}),
     ("metadata", "kernel is m", "notebook", {"metadata": METADATA | {"kernelspec": OTHER}}),
     ("metadata", "language", "notebook", {"metadata": METADATA | {"language_info": {"name": "R"}}}),
-    ("alt_texts", "cell 9: image/png", "html", [shown("image/png", "A", alt="cat"), printed("a b")]),
+    ("alt_texts", "cell 9: image/png", "html", [shown("image/png", "A", alt="cat"), printed("a")]),
     ("alt_texts", "cell 9: <img>", "html", [shown("text/html", "<img alt='' src='x'>")]),
     ("alt_texts", "cell 9: <svg>", "html", [shown("text/html", "<svg role='img'></svg>")]),
     ("alt_texts", "cell 9: <svg>", "html", [shown("text/html", "<svg aria-label='A'></svg>")]),
