@@ -74,9 +74,10 @@ def check(paths: Sequence[Path], whole_course: bool) -> Iterator[str]:
 
 def read(path: Path) -> NotebookNode:
     """A notebook as it lies on disk, or an empty node if it is not readable."""
-    try:  # not with nbformat.read, which would mend repeated ids
-        return nbformat.v4.reads(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, AttributeError):
+    content = path.read_bytes()
+    try:  # not nbformat.read, which would mend repeated ids
+        return nbformat.v4.reads(content.decode())
+    except Exception:  # nbformat's are of many kinds
         return NotebookNode()
 
 
@@ -86,7 +87,7 @@ def read(path: Path) -> NotebookNode:
 def valid(notebook: NotebookNode, path: Path) -> Iterator[str]:
     if not notebook.get("cells"):
         yield "not a readable notebook with cells"
-    elif (notebook.nbformat, notebook.nbformat_minor) < (4, 5):
+    elif (notebook.get("nbformat", 0), notebook.get("nbformat_minor", 0)) < (4, 5):
         yield "older than nbformat 4.5"
     else:
         for error in iter_validate(notebook):
