@@ -2,7 +2,9 @@
 #                 MODE=full runs them at full length
 # make lab        set up, then open the notebooks in JupyterLab
 # make notebooks  set up, then run the notebooks at full length and keep their outputs in them
-# make test       set up, then ruff, the notebooks as tests, and the unit tests
+# make check      set up, then lint and the fast unit tests: a minute, for while you work
+# make lint       set up, then ruff, mypy and the rules for notebooks
+# make test       set up, then lint, the notebooks as tests, and all unit tests
 # make clean      remove what these have made, but neither the data nor runs/
 #
 # PYTHON=python3.12 make course  takes another interpreter (after make clean, where one is set up).
@@ -20,7 +22,7 @@ ifeq (,$(filter $(MODE),quick full))
 $(error MODE is $(MODE); choose quick or full)
 endif
 
-.PHONY: course lab notebooks test clean
+.PHONY: course lab notebooks check lint test clean
 
 course: $(VENV)/installed
 	$(BIN)/python notebooks/run.py --out build/course $(if $(filter full,$(MODE)),--full)
@@ -31,10 +33,16 @@ lab: $(VENV)/installed
 notebooks: $(VENV)/installed
 	$(BIN)/python notebooks/run.py --full --in-place
 
-test: $(VENV)/installed
+check: lint
+	$(PYTEST) -m "not slow"
+
+lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python notebooks/check.py
+
+test: lint
 	$(PYTEST) --nbval-lax notebooks
 	$(PYTEST)
 
@@ -47,4 +55,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,8 +1,8 @@
 """Run the course's notebooks: python notebooks/run.py --help.
 
-Each notebook is run top to bottom in a kernel of its own. What comes out is a folder of pages that
-open from disk, without a network and without Jupyter; the notebooks stay as they are, unless
---in-place asks for their outputs, those of a --full run, to be written into them.
+Each notebook runs from top to bottom in its own kernel. The result is a folder of pages that open
+from disk, without a network and without Jupyter. The notebooks themselves do not change, unless
+--in-place asks for the outputs of a --full run to be kept in them.
 """
 
 import argparse
@@ -27,7 +27,7 @@ METADATA = {
 
 @dataclass(frozen=True)
 class Run:
-    """How a notebook's run went. error: one line, empty where all went well."""
+    """How a notebook's run went. error: one line, or empty if all went well."""
 
     quick: bool
     seconds: float
@@ -50,9 +50,9 @@ def main(arguments=None, folder=Path(__file__).parent):
     if options.address is not None:
         return write_address(options.address, folder.resolve().parent)
     if options.in_place and not options.full:
-        return mistake("--in-place keeps outputs, and those of a quick run mean little; add --full")
+        return mistake("the outputs of a quick run are not worth keeping; add --full to --in-place")
     if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
-        return mistake(f"{', '.join(missing)} missing; install with: pip install -e '.[course]'")
+        return mistake(f"not installed: {', '.join(missing)}; run: pip install -e '.[course]'")
     folder = folder.resolve()
     out = options.out or (None if options.in_place else Path("build/course"))
     try:
@@ -60,15 +60,26 @@ def main(arguments=None, folder=Path(__file__).parent):
         runs = run_all(chosen, folder, out and out.resolve(), not options.full, options.in_place)
     except KeyboardInterrupt:
         return 130
-    except (OSError, ValueError) as error:
+    except (OSError, Mistake) as error:
         return mistake(str(error))
     if out:
         print(f"wrote {out / 'index.html'}")
     return int(any(run.error for run in runs.values()))
 
 
+class Mistake(ValueError):
+    """A user's, in one line. Not CifarError, for the package itself may be what is missing."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake ends in one line, without the usage above it."""
+
+    def error(self, message):
+        self.exit(mistake(f"{message}; see run.py --help"))
+
+
 def make_parser():
-    parser = argparse.ArgumentParser(prog="run.py", description="Run the course's notebooks.")
+    parser = Parser(prog="run.py", description="Run the course's notebooks.")
     add = parser.add_argument
     add("notebooks", nargs="*", metavar="NOTEBOOK", help="run only these (01_name, or a path)")
     add("--full", action="store_true", help="run at full length (CIFAR_UTILS_QUICK=0)")
@@ -103,17 +114,17 @@ def course(folder):
 
 
 def choose(wanted, folder):
-    """The notebooks that `wanted` names, all where it is empty. Raises ValueError."""
+    """The notebooks that `wanted` names, or all if it is empty."""
     notebooks = course(folder)
     if not notebooks:
-        raise ValueError("there are no notebooks to run")
+        raise Mistake(f"there is no notebook in {folder}")
     names = {path: name_of(path, folder) for path in notebooks}
     chosen = set()
     for word in wanted:
         name = word.removesuffix(".ipynb")
         found = [path for path in notebooks if name == names[path] or Path(word).resolve() == path]
         if not found:
-            raise ValueError(f"there is no notebook {word}; there are {', '.join(names.values())}")
+            raise Mistake(f"there is no notebook {word}; choose from {', '.join(names.values())}")
         chosen.update(found)
     return [path for path in notebooks if path in chosen or not wanted]
 
@@ -123,7 +134,7 @@ def name_of(path, folder):
 
 
 def run_all(chosen, folder, out, quick, in_place):
-    """Run the chosen notebooks, write what is to be written, and say how it goes: {path: Run}."""
+    """Run the chosen notebooks, write their pages, and print how each went. Returns {path: Run}."""
     pages = pages_of(chosen, folder, out) if out else {}
     width = max(len(name_of(path, folder)) for path in chosen)
     runs = {}
@@ -146,7 +157,7 @@ def run_all(chosen, folder, out, quick, in_place):
 
 
 def pages_of(chosen, folder, out):
-    """{notebook: its page} for those that run now and those with a page from an earlier run."""
+    """{notebook: its page}, of those that run now and those with a page from an earlier run."""
     pages = {path: out / f"{name_of(path, folder)}.html" for path in course(folder)}
     return {path: page for path, page in pages.items() if path in chosen or page.exists()}
 
@@ -161,13 +172,14 @@ def write(path, text):
 
 
 def read(path):
-    """A notebook without outputs and with no metadata but what ours always have."""
+    """A notebook without its outputs, and with only the metadata that ours always have."""
     import nbformat
 
+    content = path.read_bytes()
     try:
-        notebook = nbformat.read(path, as_version=4)
-    except ValueError:
-        raise ValueError(f"{path.name} is no notebook") from None
+        notebook = nbformat.reads(content.decode(), as_version=4)
+    except Exception:  # nbformat's are of many kinds
+        raise Mistake(f"{path.name} is not a readable notebook") from None
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict(
@@ -185,7 +197,7 @@ def as_text(notebook):
 
 
 def execute(notebook, folder, quick):
-    """Run all cells, until one fails; return where and how, as one line, or an empty string."""
+    """Run the cells until one fails. Returns which and how, as one line, or an empty string."""
     import nbformat
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
@@ -193,7 +205,7 @@ def execute(notebook, folder, quick):
     from nbclient.exceptions import CellExecutionError
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    # Without folders to search, "python3" is the kernel of this very interpreter.
+    # Without folders to search, "python3" is the kernel of the interpreter that runs us.
     ours = KernelSpecManager(kernel_dirs=[])
     kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=ours)
     client = NotebookClient(
@@ -202,10 +214,10 @@ def execute(notebook, folder, quick):
         timeout=None,
         iopub_timeout=60,
         record_timing=False,
-        extra_arguments=["--log-level=CRITICAL"],  # its warnings are not for students
+        extra_arguments=["--log-level=CRITICAL"],  # students need not see its warnings
     )
     env = os.environ | {"CIFAR_UTILS_QUICK": str(int(quick))}
-    env.pop("MPLBACKEND", None)  # pictures belong into the notebook
+    env.pop("MPLBACKEND", None)  # pictures belong in the notebook
     error, index = "", 0
     try:
         # cell by cell, because client.execute() would swallow Ctrl-C
@@ -236,10 +248,10 @@ def page(notebook, path, pages, run, out):
     soup = BeautifulSoup(html, "html.parser")
     for script in soup.select("script[src]"):
         if "mathjax" in script["src"].lower():
-            script["async"] = ""  # the page reads well before formulas are set, or without them
+            script["async"] = ""  # the page can be read before formulas are set
         else:
-            script.decompose()  # require.js, which only widgets need
-    # nbconvert leaves out the alternative texts of output pictures; both come in one order.
+            script.decompose()  # require.js: only widgets need it
+    # nbconvert leaves out the alternative texts of output pictures; both are in the same order.
     drawn = soup.select(".jp-RenderedImage img")
     for picture, alt in zip(drawn, alternative_texts(notebook), strict=True):
         picture["alt"] = alt or picture["alt"]
@@ -255,7 +267,7 @@ def page(notebook, path, pages, run, out):
 
 
 def alternative_texts(notebook):
-    """The alternative text, or an empty string, of every picture among the outputs."""
+    """The alternative text of every picture among the outputs, or an empty string."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             for kind in ("image/png", "image/jpeg"):
@@ -264,7 +276,7 @@ def alternative_texts(notebook):
 
 
 def title_and_goal(notebook, path):
-    """The notebook's H1 and the first paragraph with text below it, both as plain text."""
+    """The notebook's H1 and the first paragraph of text below it, both as plain text."""
     from bs4 import BeautifulSoup
     from nbconvert.filters import markdown2html
 
@@ -279,7 +291,7 @@ def title_and_goal(notebook, path):
 
 
 def local(url, folder):
-    """The file that `url`, on a page of a notebook in `folder`, means; None where it is no file."""
+    """The file that `url` in a notebook in `folder` leads to, or None if it leads elsewhere."""
     parts = urlsplit(url)
     if parts.scheme or parts.netloc or not parts.path:
         return None
@@ -287,7 +299,7 @@ def local(url, folder):
 
 
 def embedded(url, folder):
-    """A picture's URL: the picture itself where `url` means a file."""
+    """A picture's URL, which holds the picture itself if `url` leads to a file."""
     file = local(url, folder)
     if file is None or not file.is_file():
         return url
@@ -296,7 +308,7 @@ def embedded(url, folder):
 
 
 def relinked(url, folder, pages, start):
-    """A link's URL on a page in `start`: to a notebook's page, or to the file where it lies."""
+    """A link's URL on a page in `start`: to the notebook's page, or to the file itself."""
     file = local(url, folder)
     if file is None:
         return url
@@ -309,7 +321,7 @@ def relative(file, start):
 
 
 def navigation(path, pages, run, out):
-    """The bar above and below a page: previous, index, next, and how the notebook was run."""
+    """The bar above and below a page: previous, index, next, and how the notebook ran."""
     start = pages[path].parent
     shelf = [other for other in pages if other.parent == path.parent]
     place = shelf.index(path)
@@ -347,7 +359,7 @@ def row(path, pages, runs, out):
             f'<b class="failed">✗ failed</b> in {escape(error)}' if error else "<b>✓ passed</b>"
         )
         state = f"{passed} · {runs[path].what}"
-    for other in pages:  # the solutions to 03_name.ipynb are solutions/03_….ipynb
+    for other in pages:  # those of 03_name.ipynb are in solutions/03_….ipynb
         if other.parent == path.parent / "solutions" and other.name[:3] == path.name[:3]:
             state += f' · <a href="{relative(pages[other], out)}">solutions</a>'
     return f'<li><h3>{title}</h3>\n<p>{goal}</p>\n<p class="run">{state}</p></li>\n'

@@ -111,6 +111,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert not heavy & loaded_by("from cifar_utils.cli.main import make_parser; make_parser()")
 
 
+@pytest.mark.slow  # it imports torch anew
 def test_rare_libraries_are_imported_where_they_are_used():
     rare = {"albumentations", "pytorch_grad_cam", "torchsummary", "matplotlib", "cv2", "sklearn"}
     everything = ", ".join(f"cifar_utils.{module}" for module in MODULES if module != "__main__")

@@ -1,12 +1,10 @@
 """The course's runner, on a course of tiny notebooks."""
 
 import base64
-import importlib.util
 import io
 import os
 import re
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
@@ -16,13 +14,8 @@ from PIL import Image
 
 pytest.importorskip("nbconvert")
 pytest.importorskip("nbclient")
+import run
 from bs4 import BeautifulSoup  # nbconvert brings it
-
-SPEC = importlib.util.spec_from_file_location(
-    "run", Path(__file__).parent.parent / "notebooks" / "run.py"
-)
-run = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(run)
 
 LOOKING = """# Looking & `<learning>`
 
@@ -72,7 +65,7 @@ def save(path, *cells):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """One quick run of four notebooks, of which one fails: paths, what was printed, the status."""
+    """One full run of four notebooks, of which one fails: paths, what was printed, the status."""
     root = tmp_path_factory.mktemp("a course").resolve()
     folder, out = root / "notebooks", root / "pages" / "here"
     (root / "images").mkdir()
@@ -98,7 +91,7 @@ def ran(tmp_path_factory):
     for stray in ("notes", ".ipynb_checkpoints/01_l", "solutions/.ipynb_checkpoints/01_l"):
         save(folder / f"{stray}.ipynb", code("1 / 0"))
     before = {path: path.read_bytes() for path in root.rglob("*.ipynb")}
-    status, printed, errors = call(folder, "--out", str(out))
+    status, printed, errors = call(folder, "--full", "--in-place", "--out", str(out))
     soups = {
         path.relative_to(out).as_posix(): BeautifulSoup(path.read_text("utf-8"), "html.parser")
         for path in out.rglob("*.html")
@@ -110,7 +103,10 @@ def call(folder, *arguments):
     """main()'s status and what it wrote to stdout and stderr."""
     printed, errors = io.StringIO(), io.StringIO()
     with redirect_stdout(printed), redirect_stderr(errors):
-        status = run.main(list(arguments), folder)
+        try:
+            status = run.main(list(arguments), folder)
+        except SystemExit as end:  # argparse's
+            status = end.code
     return status, printed.getvalue(), errors.getvalue()
 
 
@@ -118,7 +114,8 @@ def links(soup):
     return {a.get_text(): a["href"] for a in soup.select("a[href]") if a.get_text() != "¶"}
 
 
-def test_all_run_in_order_and_one_line_says_how(ran):
+@pytest.mark.slow
+def test_each_notebook_runs_and_one_line_says_how(ran):
     lines = [re.sub(r"\d+ s", "N s", line) for line in ran.printed.splitlines()]
     assert lines == [
         "01_looking                      N s  ok",
@@ -127,31 +124,42 @@ def test_all_run_in_order_and_one_line_says_how(ran):
         "solutions/01_looking_solutions  N s  ok",
         f"wrote {ran.out / 'index.html'}",
     ]
-
-
-def test_a_failure_is_named_shown_and_stops_nothing(ran):
     assert ran.status == 1
     assert ran.errors == "02_training: cell In [2]: ValueError: no luck\n"
-    text = ran.soups["02_training.html"].get_text()
-    assert "Traceback (most recent call last)" in text and "at all" in text
-    assert "✗ failed" in ran.soups["02_training.html"].nav.get_text()
-    assert "\nnot reached" not in text and "from an older run" not in text
-
-
-def test_the_pages_are_there_and_the_notebooks_as_they_were(ran):
     solutions = "solutions/01_looking_solutions.html"
     pages = {"index.html", "01_looking.html", "02_training.html", "10_speed.html", solutions}
     assert set(ran.soups) == pages
-    assert {path: path.read_bytes() for path in ran.root.rglob("*.ipynb")} == ran.before
 
-
-def test_notebooks_see_their_mode_this_python_and_their_own_folder(ran):
+    text = ran.soups["02_training.html"].get_text()
+    assert "Traceback (most recent call last)" in text and "at all" in text
+    assert "\nnot reached" not in text and "from an older run" not in text
     text = ran.soups["01_looking.html"].get_text()
-    assert f"quick 1 {run.sys.executable} {ran.folder}" in text
+    assert f"quick 0 {run.sys.executable} {ran.folder}" in text and "one\ntwo\n" in text
     assert "draws" in text and "draws Agg" not in text  # what the tests' own environment says
-    assert "one\ntwo\n" in text
 
 
+@pytest.mark.slow
+def test_in_place_keeps_clean_outputs_but_none_of_a_failed_notebook(ran):
+    after = {path: path.read_bytes() for path in ran.root.rglob("*.ipynb")}
+    changed = {path.stem for path, content in after.items() if content != ran.before[path]}
+    assert after.keys() == ran.before.keys()
+    assert changed == {"01_looking", "10_speed", "01_looking_solutions"}
+
+    path = ran.folder / "01_looking.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata == run.METADATA
+    assert [cell.metadata for cell in notebook.cells] == [{}, {}, {"tags": ["a"]}]
+    before = nbformat.reads(ran.before[path], as_version=4)
+    assert [cell.id for cell in notebook.cells] == [cell.id for cell in before.cells]
+    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
+    assert notebook.cells[1].outputs[0].text.startswith("quick 0 ")
+    stream, _, picture = notebook.cells[2].outputs
+    assert stream.text == "one\ntwo\n" and "image/png" in picture.data
+    assert path.read_text("utf-8").endswith("}\n") and path.stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.slow
 def test_links_lead_to_pages_and_files(ran):
     found = links(ran.soups["01_looking.html"])
     assert found["train"] == "02_training.html#Why-so-deep"
@@ -166,18 +174,35 @@ def test_links_lead_to_pages_and_files(ran):
             assert url.scheme == "https" or (here / unquote(url.path)).exists(), link
 
 
-def test_the_bars_lead_through_the_course(ran):
+@pytest.mark.slow
+def test_bars_and_an_index_lead_through_the_course(ran):
     first, last = ran.soups["01_looking.html"].select("nav")
-    assert str(first) == str(last) and re.search(r"quick run, \d+ s$", first.get_text())
+    assert str(first) == str(last) and re.search(r"full run, \d+ s$", first.get_text())
     assert links(first) == {"index": "index.html", "next →": "02_training.html"}
-    assert links(ran.soups["02_training.html"].nav) == {
+    second = ran.soups["02_training.html"].nav
+    assert "✗ failed" in second.get_text()
+    assert links(second) == {
         "← previous": "01_looking.html",
         "index": "index.html",
         "next →": "10_speed.html",
     }
     assert links(ran.soups["solutions/01_looking_solutions.html"].nav) == {"index": "../index.html"}
 
+    soup = ran.soups["index.html"]
+    rows = [re.sub(r"\d+ s", "N s", " ".join(li.get_text(" ").split())) for li in soup.select("li")]
+    assert rows == [
+        "Looking & <learning> We look at pictures before we train. "
+        "✓ passed · full run, N s · solutions",
+        "Training It fails. ✗ failed in cell In [2]: ValueError: no luck · full run, N s",
+        "10_speed ✓ passed · full run, N s",
+        "Solutions To these and it. ✓ passed · full run, N s",
+    ]
+    assert links(soup)["solutions"] == "solutions/01_looking_solutions.html"
+    assert soup.title.get_text() == soup.h1.get_text() == run.COURSE
+    assert ran.soups["01_looking.html"].title.get_text().startswith("Looking & <learning> · ")
 
+
+@pytest.mark.slow
 def test_pages_need_no_network(ran):
     page = ran.soups["01_looking.html"]
     dot = base64.b64encode((ran.root / "images" / "dot.png").read_bytes()).decode()
@@ -193,56 +218,12 @@ def test_pages_need_no_network(ran):
         assert all(source.startswith("data:image/") for source in pictures)
 
 
-def test_the_index_has_a_row_a_notebook(ran):
-    soup = ran.soups["index.html"]
-    rows = [re.sub(r"\d+ s", "N s", " ".join(li.get_text(" ").split())) for li in soup.select("li")]
-    assert rows == [
-        "Looking & <learning> We look at pictures before we train. "
-        "✓ passed · quick run, N s · solutions",
-        "Training It fails. ✗ failed in cell In [2]: ValueError: no luck · quick run, N s",
-        "10_speed ✓ passed · quick run, N s",
-        "Solutions To these and it. ✓ passed · quick run, N s",
-    ]
-    assert links(soup)["solutions"] == "solutions/01_looking_solutions.html"
-    assert soup.title.get_text() == soup.h1.get_text() == run.COURSE
-    assert ran.soups["01_looking.html"].title.get_text().startswith("Looking & <learning> · ")
-
-
-def test_in_place_writes_clean_notebooks_but_no_failed_one(ran, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "notebooks"
-    for path, content in ran.before.items():
-        copy = folder / path.relative_to(ran.folder)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(content)
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (2, 2), "red").save(tmp_path / "images" / "dot.png")
-    status, printed, _ = call(
-        folder, "--in-place", "--full", "01_looking", str(folder / "02_training.ipynb")
-    )
-    assert status == 1 and printed.count("\n") == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "notebooks"]
-
-    failed, copy = folder / "02_training.ipynb", folder / "01_looking.ipynb"
-    assert failed.read_bytes() == ran.before[ran.folder / "02_training.ipynb"]
-    notebook = nbformat.read(copy, as_version=4)
-    nbformat.validate(notebook)
-    assert notebook.metadata == run.METADATA
-    assert [cell.metadata for cell in notebook.cells] == [{}, {}, {"tags": ["a"]}]
-    before = nbformat.reads(ran.before[ran.folder / "01_looking.ipynb"], as_version=4)
-    assert [cell.id for cell in notebook.cells] == [cell.id for cell in before.cells]
-    assert [cell.execution_count for cell in notebook.cells[1:]] == [1, 2]
-    assert notebook.cells[1].outputs[0].text.startswith("quick 0 ")
-    stream, _, picture = notebook.cells[2].outputs
-    assert stream.text == "one\ntwo\n" and "image/png" in picture.data
-    assert copy.read_text("utf-8").endswith("}\n") and copy.stat().st_mode & 0o444 == 0o444
-
-
+@pytest.mark.slow
 def test_a_kernel_that_dies_is_a_failure(tmp_path):
-    notebook = nbformat.v4.new_notebook(
-        cells=[code("1"), code("import os; os._exit(3)"), code("2")]
-    )
+    cells = [code("import os; os.environ['CIFAR_UTILS_QUICK']"), code("os._exit(3)"), code("2")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
     assert run.execute(notebook, tmp_path, quick=True) == "cell In [2]: Kernel died"
+    assert notebook.cells[0].outputs[-1].data == {"text/plain": "'1'"}
     assert notebook.cells[2].source == "**Kernel died here.**"
 
 
@@ -251,66 +232,72 @@ def test_a_kernel_that_dies_is_a_failure(tmp_path):
 
 @pytest.fixture
 def pretend(monkeypatch):
-    """Nothing is executed; the list of what would have been."""
-    names = []
+    """Nothing is executed; a list of what would have been, and whether in quick mode."""
+    executed = []
 
     def execute(notebook, folder, quick):
-        names.append(notebook.cells[0].source)
+        executed.append((notebook.cells[0].source, quick))
         return ""
 
     monkeypatch.setattr(run, "execute", execute)
-    return names
+    return executed
 
 
 def test_one_notebook_alone_keeps_the_others_pages_and_rows(pretend, tmp_path):
     for name in ("01_a", "02_b", "03_c"):
-        save(tmp_path / f"{name}.ipynb", markdown(f"# {name}\n\n[c](03_c.ipynb)"))
+        save(tmp_path / f"{name}.ipynb", markdown(f"# {name}\n\n[c](03_c.ipynb)"), code("1"))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.ipynb")}
     out = tmp_path / "out"
-    assert call(tmp_path, "02_b.ipynb", "--out", str(out))[0] == 0
+    assert call(tmp_path, str(tmp_path / "02_b.ipynb"), "--out", str(out))[0] == 0
     soup = BeautifulSoup((out / "02_b.html").read_text("utf-8"), "html.parser")
     assert links(soup.nav) == {"index": "index.html"} and links(soup)["c"] == "../03_c.ipynb"
     assert call(tmp_path, "01_a", "--out", str(out))[0] == 0
-    assert pretend == ["# 02_b\n\n[c](03_c.ipynb)", "# 01_a\n\n[c](03_c.ipynb)"]
+    assert pretend == [("# 02_b\n\n[c](03_c.ipynb)", True), ("# 01_a\n\n[c](03_c.ipynb)", True)]
     soup = BeautifulSoup((out / "index.html").read_text("utf-8"), "html.parser")
     assert links(soup) == {"01_a": "01_a.html", "02_b": "02_b.html"}
     states = [paragraph.get_text() for paragraph in soup.select(".run")]
     assert states == ["✓ passed · quick run, 0 s", "not run this time", "not run this time"]
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.ipynb")} == before
 
 
-def test_the_default_is_build_course(pretend, tmp_path, monkeypatch):
+def test_pages_go_to_build_course_but_in_place_makes_none(pretend, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "01_a.ipynb", markdown("# A"))
+    assert call(tmp_path, "--in-place", "--full")[1].count("\n") == 1
+    assert not (tmp_path / "build").exists() and pretend == [("# A", False)]
     assert call(tmp_path)[1].endswith("wrote build/course/index.html\n")
     assert (tmp_path / "build" / "course" / "01_a.html").is_file()
-    assert call(tmp_path, "--in-place", "--full", "--out", "more")[1].endswith(
-        "wrote more/index.html\n"
-    )
 
 
 def test_mistakes_are_one_line(pretend, tmp_path, monkeypatch):
-    assert call(tmp_path) == (2, "", "run.py: error: there are no notebooks to run\n")
+    def said(*arguments):
+        status, printed, errors = call(tmp_path, *arguments)
+        assert (status, printed, errors.count("\n"), pretend) == (2, "", 1, [])
+        return errors.removeprefix("run.py: error: ").strip()
+
+    assert said() == f"there is no notebook in {tmp_path}"
     save(tmp_path / "01_a.ipynb", markdown("# A"))
     save(tmp_path / "solutions" / "01_a.ipynb", markdown("# A"))
-    status, _, errors = call(tmp_path, "01_a", "03_c.ipynb")
-    assert status == 2 and pretend == []
-    assert errors == (
-        "run.py: error: there is no notebook 03_c.ipynb; there are 01_a, solutions/01_a\n"
+    assert said("01_a", "03_c.ipynb") == (
+        "there is no notebook 03_c.ipynb; choose from 01_a, solutions/01_a"
     )
-    (tmp_path / "02_b.ipynb").write_text("<html>")
-    status, _, errors = call(tmp_path, "01_a", "--in-place")
-    assert status == 2 and pretend == [] and errors.endswith("mean little; add --full\n")
-    status, _, errors = call(tmp_path, "02_b", "--in-place", "--full")
-    assert (status, errors) == (2, "run.py: error: 02_b.ipynb is no notebook\n")
+    assert said("01_a", "--in-place").endswith("add --full to --in-place")
+    assert said("--ful", "--no") == "unrecognized arguments: --no; see run.py --help"
+    for text in ("<html>", "[]", '{"cells": [1], "nbformat": 4}'):
+        (tmp_path / "02_b.ipynb").write_text(text)
+        assert said("02_b") == "02_b.ipynb is not a readable notebook"
     monkeypatch.setattr(run, "TOOLS", ("os", "no_such_tool"))
-    status, _, errors = call(tmp_path)
-    assert status == 2 and "no_such_tool missing" in errors and errors.count("\n") == 1
-    assert "pip install -e '.[course]'" in errors
+    assert said() == "not installed: no_such_tool; run: pip install -e '.[course]'"
 
 
-def test_ctrl_c_ends_quietly(tmp_path, monkeypatch):
+def test_a_bug_is_no_mistake_and_ctrl_c_ends_quietly(tmp_path, monkeypatch):
     def execute(notebook, folder, quick):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(run, "execute", execute)
     save(tmp_path / "01_a.ipynb", markdown("# A"))
+    error = KeyboardInterrupt()
     assert call(tmp_path, "--out", os.devnull) == (130, "", "")
+    error = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        call(tmp_path, "--out", os.devnull)
