@@ -6,15 +6,18 @@ read with weights_only=True.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError, choose
-from cifar_utils.models import build
+from cifar_utils.models import ConvNet, build
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
 
@@ -31,8 +34,8 @@ class WeightsInfo:
     epoch: int = 0
 
 
-def save_weights(path, model, info):
-    """Write the plain state dict as safetensors, with `info`, a WeightsInfo, in its metadata.
+def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
+    """Write the plain state dict as safetensors, with `info` in its metadata.
 
     Equal weights and info give equal bytes.
     """
@@ -49,11 +52,11 @@ def save_weights(path, model, info):
         write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-def load_weights(path):
+def load_weights(path: str | Path) -> tuple[ConvNet, WeightsInfo]:
     """(model, info) of a weights file, the model on the CPU in evaluation mode.
 
-    path: a .safetensors file, or a run's folder that holds weights.safetensors.
-    Raises CifarError where there is no such file or it is not one that save_weights wrote.
+    path: a .safetensors file, or a run's folder that holds weights.safetensors. Raises CifarError
+    if there is no such file or `save_weights` did not write it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -66,7 +69,7 @@ def load_weights(path):
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise CifarError(f"{path} is no safetensors file ({error})") from None
+        raise CifarError(f"{path} is not a safetensors file ({error})") from None
     try:
         about = json.loads(about["cifar_utils"])
         recipe, classes = Recipe.from_dict(about["recipe"]), tuple(about["classes"])
@@ -88,32 +91,32 @@ def load_weights(path):
     return model.eval(), info
 
 
-def pretrained_names():
+def pretrained_names() -> list[str]:
     """The names of the networks that ship with the package."""
     return sorted(path.stem for path in PRETRAINED.glob("*.safetensors"))
 
 
-def load_pretrained(name):
+def load_pretrained(name: str) -> tuple[ConvNet, WeightsInfo]:
     """(model, info) of a network that ships with the package.
 
-    Raises CifarError for an unknown name, and where the file's SHA-256 is not the recorded one.
+    Raises CifarError for an unknown name, and if the file's SHA-256 is not the recorded one.
     """
     choose(name, pretrained_names(), "network")
     path = PRETRAINED / f"{name}.safetensors"
-    recorded = json.loads(path.with_suffix(".json").read_text())["sha256"]
+    recorded = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
     if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
         raise CifarError(f"{path} is damaged: its SHA-256 is not the recorded one; reinstall")
     return load_weights(path)
 
 
-def find_weights(where):
-    """(model, info) of the name of a shipped network, or of a path: a file or a run's folder.
+def find_weights(where: str | Path) -> tuple[ConvNet, WeightsInfo]:
+    """(model, info) of a shipped network by its name, or of a path: a file or a run's folder.
 
-    A folder that is called like a shipped network is meant by ./NAME. Raises CifarError for what is
-    neither, and as `load_pretrained` and `load_weights` do.
+    Write ./NAME for a folder that is called like a shipped network. Raises CifarError for anything
+    else, and as `load_pretrained` and `load_weights` do.
     """
     if where in pretrained_names():
-        return load_pretrained(where)
+        return load_pretrained(str(where))
     path = Path(where).expanduser()
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path)
@@ -123,14 +126,14 @@ def find_weights(where):
     )
 
 
-def save_checkpoint(path, state):
-    """Write the state() of a Run in one piece."""
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write the state() of a Run, whole or not at all."""
     with _failed_writes_named(path, RuntimeError):
         write_whole(path, lambda temporary: torch.save(state, temporary))
 
 
 @contextmanager
-def _failed_writes_named(path, kind):
+def _failed_writes_named(path: Path, kind: type[Exception]) -> Iterator[None]:
     """A full disk as an OSError in one line: the libraries raise a `kind` of their own."""
     try:
         yield
@@ -138,14 +141,14 @@ def _failed_writes_named(path, kind):
         raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state of a Run that save_checkpoint wrote, on the CPU; CifarError for anything else."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CifarError(f"there is no checkpoint at {path}") from None
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
-        raise CifarError(f"{path} is damaged, or no checkpoint; start anew without it") from None
+        raise CifarError(f"{path} is damaged, or not a checkpoint; start anew without it") from None
     if not isinstance(state, dict) or not {"model", "optimizer", "history"} <= state.keys():
-        raise CifarError(f"{path} is no checkpoint of a run; start anew without it")
+        raise CifarError(f"{path} is not the checkpoint of a run; start anew without it")
     return state

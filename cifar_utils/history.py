@@ -1,8 +1,9 @@
-"""What happened in a training run: one row an epoch, saved as JSON."""
+"""What happened in a training run: one row per epoch, saved as JSON."""
 
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 from cifar_utils.data import source_title
 from cifar_utils.errors import CifarError
@@ -14,11 +15,11 @@ from cifar_utils.sources.files import write_whole
 class Epoch:
     """One epoch. Row 0 is the untrained network.
 
-    lr: the recipe's learning rate at the epoch's first step; under muon the larger of lr and
-    muon_lr. Losses are mean cross-entropies in nats without label smoothing, accuracies fractions;
-    those of the training set are taken while it is trained on (augmented, with dropout), in row 0
-    on up to 5,000 plain training images. Without a validation split val_loss and val_accuracy are
-    None. seconds: training alone, without evaluation.
+    lr is the recipe's learning rate at the epoch's first step, under Muon the larger of lr and
+    muon_lr. Losses are mean cross-entropies in nats, without label smoothing. Accuracies are
+    fractions. Those of the training set are measured while it is trained on, augmented and with
+    dropout; in row 0 on up to 5,000 plain training images. val_loss and val_accuracy are None if
+    there is no validation split. seconds counts training alone, without evaluation.
     """
 
     epoch: int
@@ -30,7 +31,7 @@ class Epoch:
     seconds: float
     images_per_second: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         val = ""
         if self.val_loss is not None:
             val = f"  val loss {self.val_loss:.4f} acc {self.val_accuracy:7.2%}"
@@ -45,7 +46,7 @@ class Epoch:
 class History:
     """A run: its recipe, the data's source, where it ran, its epochs, its test figures.
 
-    sha256: of the weights file that belongs to it, for a run that ships with the package.
+    sha256 is that of the weights file, if the run ships with the package.
     """
 
     recipe: Recipe
@@ -59,47 +60,48 @@ class History:
     test: dict | None = None
     sha256: str = ""
 
-    def with_epoch(self, epoch):
+    def with_epoch(self, epoch: Epoch) -> Self:
         return replace(self, epochs=(*self.epochs, epoch))
 
-    def with_test(self, metrics):
+    def with_test(self, metrics: dict[str, Any]) -> Self:
         return replace(self, test=metrics)
 
     @property
-    def title(self):
+    def title(self) -> str:
         """What a plot of this run is headed with: recipe and source."""
         return f"{self.recipe.name} on {source_title(self.source)}"
 
     @property
-    def best(self):
+    def best(self) -> Epoch | None:
         """The trained epoch with the highest validation accuracy (the first of equals), or None."""
         trained = [row for row in self.epochs if row.epoch and row.val_accuracy is not None]
-        return max(trained, key=lambda row: row.val_accuracy, default=None)
+        return max(trained, key=lambda row: row.val_accuracy or 0.0, default=None)
 
-    def to_json(self):
+    def to_json(self) -> str:
         """One JSON object; `from_json` gives back an equal History."""
         return json.dumps(asdict(self), indent=1, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text):
-        """Raises CifarError for text that is no history."""
+    def from_json(cls, text: str) -> Self:
+        """The History that `to_json` wrote. Raises CifarError for any other text."""
         try:
             known = json.loads(text)
             known["recipe"] = Recipe.from_dict(known["recipe"])
             known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
             return cls(**known)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise CifarError(f"this is no training history ({error})") from None
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise CifarError(f"this is not a training history ({error})") from None
 
-    def save(self, path):
-        write_whole(path, lambda temporary: temporary.write_text(self.to_json()))
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_whole(path, lambda temporary: temporary.write_text(self.to_json(), encoding="utf-8"))
 
     @classmethod
-    def load(cls, path):
-        """Raises CifarError where the file is missing or no history."""
+    def load(cls, path: str | Path) -> Self:
+        """The History in a file. Raises CifarError if it is missing or is not a history."""
         if not Path(path).is_file():
             raise CifarError(f"there is no history at {path}")
         try:
-            return cls.from_json(Path(path).read_text())
-        except CifarError as error:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (CifarError, UnicodeDecodeError) as error:
             raise CifarError(f"{path}: {error}") from None

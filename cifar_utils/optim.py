@@ -1,47 +1,52 @@
 """Optimizers and learning-rate schedules: what torch lacks, and how a recipe chooses among them."""
 
 import math
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from cifar_utils.recipes import Recipe
 from cifar_utils.speed.distributed import all_reduce, rank, world_size
 
 # --- schedules: progress in [0, 1] to a factor on the learning rate -------------------------------
 
 
-def constant(progress):
+def constant(progress: float) -> float:
     """1 all the way."""
     return 1.0
 
 
-def linear(progress):
+def linear(progress: float) -> float:
     """From 1 down to 0 in a straight line."""
     return 1 - progress
 
 
-def cosine(progress):
+def cosine(progress: float) -> float:
     """From 1 down to 0 along half a cosine wave (arXiv 1608.03983, without restarts)."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def step(progress, *, every, factor):
+def step(progress: float, *, every: float, factor: float) -> float:
     """Times `factor` after each `every`, a fraction of the training."""
     return factor ** steps_taken(progress, every=every)
 
 
-def steps_taken(progress, *, every):
+def steps_taken(progress: float, *, every: float) -> int:
     """How many whole `every` fit into `progress`."""
     return math.floor(progress / every + 1e-9)  # 0.3 / 0.1 is a little less than 3
 
 
-def one_cycle(progress, *, peak, start=0.04):
+def one_cycle(progress: float, *, peak: float, start: float = 0.04) -> float:
     """Straight from `start` up to 1 at progress `peak`, then down to 0 (arXiv 1708.07120)."""
     if progress < peak:
         return start + (1 - start) * progress / peak
     return (1 - progress) / (1 - peak)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "constant": lambda recipe, progress: constant(progress),
     "linear": lambda recipe, progress: linear(progress),
     "cosine": lambda recipe, progress: cosine(progress),
@@ -52,17 +57,17 @@ SCHEDULES = {
 }
 
 
-def rate_factor(recipe, progress):
+def rate_factor(recipe: Recipe, progress: float) -> float:
     """The factor on the recipe's learning rates at `progress` in [0, 1]."""
     return SCHEDULES[recipe.schedule](recipe, progress)
 
 
-def set_rates(optimizer, recipe, progress):
-    """Give every parameter group the learning rate and weight decay that hold at `progress`.
+def set_rates(optimizer: Optimizer, recipe: Recipe, progress: float) -> None:
+    """Give every parameter group its learning rate and weight decay at `progress` in [0, 1].
 
     A group with "until", a fraction of the training, goes through its whole schedule by then and
-    rests after it. Resting parameters require no gradient, for working one out would cost as much
-    as before: `unfreeze` ends that.
+    rests after it. Resting parameters are frozen: they require no gradient, because computing one
+    would cost as much as before. `unfreeze` ends that.
     """
     decay = 1.0
     if recipe.schedule == "step":
@@ -78,7 +83,7 @@ def set_rates(optimizer, recipe, progress):
                 parameter.requires_grad_(not rests)
 
 
-def unfreeze(optimizer):
+def unfreeze(optimizer: Optimizer) -> None:
     """Let every parameter of the optimizer require a gradient again, as when it was made."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -88,11 +93,11 @@ def unfreeze(optimizer):
 # --- Muon -----------------------------------------------------------------------------------------
 
 
-def orthogonalize(matrix, *, steps=5):
-    """The nearest half-orthogonal matrix, roughly: all singular values are moved close to 1.
+def orthogonalize(matrix: Tensor, *, steps: int = 5) -> Tensor:
+    """The nearest half-orthogonal matrix, roughly: all singular values move close to 1.
 
-    matrix: (rows, columns). A quintic Newton-Schulz iteration: five steps bring singular values
-    into about [0.7, 1.2], which is near enough, and matrix products are all it needs. They have to
+    matrix: (rows, columns). A quintic Newton-Schulz iteration, which needs matrix products only.
+    Five steps bring singular values into about [0.7, 1.2], which is near enough. The products must
     be in full fp32, torch's default: do not allow TF32, whose rounding grows too much. After more
     than six steps fp32 is not exact enough either. Coefficients from Keller Jordan,
     https://kellerjordan.github.io/posts/muon/.
@@ -114,7 +119,7 @@ def orthogonalize(matrix, *, steps=5):
     return x.T if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """SGD with Nesterov momentum whose steps, for convolution kernels, are orthogonalised first.
 
     Every direction in a kernel's matrix (outputs × inputs·height·width) then moves equally far,
@@ -126,13 +131,16 @@ class Muon(torch.optim.Optimizer):
     for the norm, airbench94_muon.py in https://github.com/KellerJordan/cifar10-airbench.
     """
 
-    def __init__(self, groups, lr, *, momentum=0.9, weight_decay=0.0, renormalize=False, steps=5):
+    def __init__(
+        self, groups: Iterable, lr: float, *, momentum: float = 0.9, weight_decay: float = 0.0,
+        renormalize: bool = False, steps: int = 5,
+    ) -> None:  # fmt: skip
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(groups, defaults | {"orthogonal": True, "renormalize": renormalize})
         self.steps = steps  # of the iteration in orthogonalize
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient; returns closure()'s loss, if given."""
         loss = None
         if closure is not None:
@@ -140,7 +148,7 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             moving = [parameter for parameter in group["params"] if parameter.grad is not None]
-            updates = (self._with_momentum(parameter, group["momentum"]) for parameter in moving)
+            updates = [self._with_momentum(parameter, group["momentum"]) for parameter in moving]
             if group["orthogonal"]:
                 updates = orthogonal_updates(updates, steps=self.steps)
             for parameter, update in zip(moving, updates, strict=True):
@@ -151,16 +159,17 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(update, alpha=-group["lr"])
         return loss
 
-    def _with_momentum(self, parameter, momentum):
+    def _with_momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         gradient, state = parameter.grad, self.state[parameter]
+        assert gradient is not None
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
         state["momentum"].mul_(momentum).add_(gradient)
         return torch.add(gradient, state["momentum"], alpha=momentum)
 
 
-def orthogonal_updates(updates, *, steps=5):
-    """The kernels' updates, orthogonalised; of several processes each does its part of them."""
+def orthogonal_updates(updates: Iterable[Tensor], *, steps: int = 5) -> list[Tensor]:
+    """The kernels' updates, orthogonalised. Of several processes each does its part of them."""
     done = []
     for number, update in enumerate(updates):
         if number % world_size() == rank():
@@ -176,7 +185,7 @@ def orthogonal_updates(updates, *, steps=5):
 # --- from recipe to optimizer ---------------------------------------------------------------------
 
 
-def make_optimizer(model, recipe):
+def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters, in up to four groups.
 
     Convolution kernels, other weights, and biases, batch norm's vectors among them. Muon
@@ -190,15 +199,15 @@ def make_optimizer(model, recipe):
     kernels = [p for p in parameters if p.ndim == 4]
     weights = [p for p in parameters if p.ndim in (2, 3)]
     early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
-    vectors = [p for p in parameters if p.ndim < 2 and id(p) not in early]
+    biases = [p for p in parameters if p.ndim < 2 and id(p) not in early]
     # bias_lr_factor leaves the decay a step, lr · weight_decay, as it is: so does airbench.
     decay = recipe.weight_decay / recipe.bias_lr_factor if recipe.decay_biases else 0.0
-    for_vectors = {"lr": recipe.lr * recipe.bias_lr_factor, "weight_decay": decay}
-    groups = [
+    for_biases = {"lr": recipe.lr * recipe.bias_lr_factor, "weight_decay": decay}
+    groups: list[dict[str, Any]] = [
         {"params": kernels, "lr": recipe.muon_lr if muon else recipe.lr},
         {"params": weights},
-        {"params": vectors, **for_vectors},
-        {"params": [p for p in parameters if id(p) in early], **for_vectors},
+        {"params": biases, **for_biases},
+        {"params": [p for p in parameters if id(p) in early], **for_biases},
     ]
     groups[3]["until"] = recipe.whitening
     if muon:
@@ -206,8 +215,9 @@ def make_optimizer(model, recipe):
             group["orthogonal"] = group["params"] is kernels
         groups[0]["momentum"] = recipe.muon_momentum or recipe.momentum
     groups = [group for group in groups if group["params"]]
-    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    shared: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     betas = (recipe.momentum, recipe.beta2)
+    optimizer: Optimizer
     if recipe.optimizer == "sgd":
         nesterov = recipe.nesterov and recipe.momentum > 0
         optimizer = torch.optim.SGD(groups, **shared, momentum=recipe.momentum, nesterov=nesterov)
@@ -225,9 +235,9 @@ def make_optimizer(model, recipe):
     return optimizer
 
 
-def frozen_biases(model):
+def frozen_biases(model: nn.Module) -> list[Tensor]:
     """The trained biases of convolutions whose kernels are frozen, as a whitening layer's are."""
-    convolutions = [layer for layer in model.modules() if isinstance(layer, torch.nn.Conv2d)]
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     return [
         layer.bias
         for layer in convolutions

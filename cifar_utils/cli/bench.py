@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
         results |= _throughput(options, device, precision)
     if options.json:
         text = json.dumps(results, indent=1)
-        write_whole(options.json, lambda temporary: temporary.write_text(text))
+        write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         print(f"written: {options.json}")
 
 

@@ -155,6 +155,7 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     """
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
+    from cifar_utils.data import CLASSES
     from cifar_utils.machine import pick_device, pick_precision
     from cifar_utils.models import MODELS, build
     from cifar_utils.speed.compile import check_compiler
@@ -171,7 +172,7 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     if recipe.teacher:
         find_weights(recipe.teacher)
     if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
-        check_model(build(recipe, range(10)), recipe)
+        check_model(build(recipe, CLASSES), recipe)
     return recipe
 
 

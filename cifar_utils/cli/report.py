@@ -27,7 +27,7 @@ def run(options: Namespace) -> None:
     if not options.write:
         print("\n\n".join(tables.values()))
         return
-    page = replaced = options.write.read_text()
+    page = replaced = options.write.read_text(encoding="utf-8")
     for name, table in tables.items():
         start, end = report.marks(name)
         before, _, rest = replaced.partition(start)
@@ -35,5 +35,5 @@ def run(options: Namespace) -> None:
         if not found:
             raise CifarError(f"{options.write} lacks the lines {start} and {end}")
         replaced = f"{before}{start}\n{table}\n{end}{after}"
-    write_whole(options.write, lambda temporary: temporary.write_text(replaced))
+    write_whole(options.write, lambda temporary: temporary.write_text(replaced, encoding="utf-8"))
     print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")

@@ -122,7 +122,8 @@ def _curves(history: History) -> Figure:
     from cifar_utils import plots
 
     figure = Figure(figsize=(10, 3), layout="constrained")  # not pyplot's: it would be shown twice
-    for metric, ax in zip(("loss", "accuracy"), figure.subplots(1, 2), strict=True):
+    metrics: tuple[plots.Metric, ...] = ("loss", "accuracy")
+    for metric, ax in zip(metrics, figure.subplots(1, 2), strict=True):
         plots.plot_history(history, metric=metric, ax=ax)
         ax.set(title=metric, ylabel=None)
         ax.set_xlim(0, history.recipe.epochs)

@@ -50,7 +50,7 @@ def machine(device: torch.device, precision: Precision) -> dict[str, str]:
 def processor() -> str:
     """The CPU's name, or if the system does not tell it, its kind, such as "arm64"."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()  # Linux
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
@@ -17,7 +17,7 @@ from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES, Cifar
 from cifar_utils.explain import grad_cam, save_cam_gif
 from cifar_utils.machine import generator
-from cifar_utils.models import create_model
+from cifar_utils.models import ConvNet, create_model
 from cifar_utils.profile import mult_adds
 from cifar_utils.results.report import PUBLISHED, shipped_results
 
@@ -37,7 +37,7 @@ def draw(names: Iterable[str], folder: Path, cifar: Cifar) -> Iterator[Path]:
 
 
 @functools.cache
-def _answers(cifar: Cifar) -> tuple[nn.Module, Tensor]:
+def _answers(cifar: Cifar) -> tuple[ConvNet, Tensor]:
     """NETWORK as it ships, and its logits for all test images, (N, 10)."""
     model, _ = load_pretrained(NETWORK)
     return model, evaluate.predict(model, cifar.test.images)

@@ -196,7 +196,7 @@ class _Part:
 
 
 def _parts(path: Path) -> Iterator[_Part]:
-    race = json.loads(path.read_text())
+    race = json.loads(path.read_text(encoding="utf-8"))
     wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
     if race["images"] != wanted:
         raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")

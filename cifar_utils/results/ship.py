@@ -82,8 +82,8 @@ def ship(run: Path, history: History, folder: Path, train: Split) -> str:
     heatmaps = folder / f"{name}-cam.npz"
     if has_heatmaps(run / "cam"):
         _, maps, indices = read_heatmaps(run / "cam", history.recipe.epochs)
-        maps = (255 * maps).round().byte().numpy()  # (epochs + 1, images, 32, 32)
-        save_arrays(heatmaps, heatmaps=maps, indices=indices)
+        grey = (255 * maps).round().byte().numpy()  # (epochs + 1, images, 32, 32)
+        save_arrays(heatmaps, heatmaps=grey, indices=indices)
         done.append("heatmaps")
     else:
         heatmaps.unlink(missing_ok=True)
