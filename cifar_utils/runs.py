@@ -138,8 +138,8 @@ class RunFolder:
             raise CifarError(
                 f"the run was started on {was.source} with {was.train_images:,} training and "
                 f"{was.val_images:,} validation images, not on {train.source} with "
-                f"{len(train):,} and {len(val):,}; give the same --data, --source, --limit "
-                "and --validation"
+                f"{len(train):,} and {len(val):,}; give the same images and the same split "
+                "(--data, --source, --limit, --validation)"
             )
 
     def save(self, run: Run, *, recorder: Callable[[Run], object] | None = None) -> None:
@@ -178,8 +178,8 @@ class RunFolder:
         held = held or has_heatmaps(self.path / "cam")
         if held and not self.resume and not self.overwrite:
             raise CifarError(
-                f"{self.path} holds a run already; add --resume to go on with it, --overwrite to "
-                "replace it, or choose another --out"
+                f"{self.path} holds a run already; go on with it (--resume), replace it "
+                "(--overwrite), or choose another folder (--out)"
             )
         if not self.resume:
             return None
@@ -187,8 +187,8 @@ class RunFolder:
             return load_checkpoint(checkpoint)
         if held and not self.overwrite:
             raise CifarError(
-                f"{self.path} holds a run without checkpoint.pt, which --resume needs; add "
-                "--overwrite to replace it, or choose another --out"
+                f"{self.path} holds a run without checkpoint.pt, so it cannot be resumed; replace "
+                "it (--overwrite), or choose another folder (--out)"
             )
         return None
 
@@ -202,7 +202,7 @@ class RunFolder:
         except Timeout:
             raise CifarError(
                 f"another training writes to {self.path} right now (if not, delete "
-                f"{self._lock.lock_file}); choose another --out"
+                f"{self._lock.lock_file}); choose another folder (--out)"
             ) from None
         except (NotImplementedError, OSError):
             pass  # some network drives know no locks

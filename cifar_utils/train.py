@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from cifar_utils.augment import augment, operations
+from cifar_utils.augment import operations
+from cifar_utils.batches import AugmentedBatches
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
-from cifar_utils.machine import Machine, Precision, generator, seed_from, wait
+from cifar_utils.machine import Machine, Precision, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, unfreeze
 from cifar_utils.profile import takes
@@ -331,33 +332,3 @@ def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[flo
         rests = 0 < recipe.whitening < done
         kinds.setdefault((count, done < recipe.small_until, rests), (done, count))
     return list(kinds.values())
-
-
-class AugmentedBatches(Dataset):
-    """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
-
-    The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
-    its number. So the batches are the same whoever computes them, in one process or in many. (On
-    devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
-    """
-
-    def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
-        self.split, self.recipe, self.epoch = split, recipe, epoch
-        order = torch.randperm(len(split), generator=generator(recipe.seed, epoch))
-        # To the images' device as a whole: every copy waits until a GPU has done its work.
-        self.chosen = order.to(split.labels.device).split(recipe.batch_size)
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        batch = self.split[self.chosen[number]]
-        draws = generator(self.recipe.seed, self.epoch, number)
-        images = augment(
-            batch.images,
-            self.recipe.augmentation,
-            generator=draws,
-            epoch=self.epoch,
-            indices=batch.indices,
-        )
-        return images, batch.labels

@@ -70,8 +70,8 @@ def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
     wrong = WeightsInfo(RECIPES["vgg"], "cifar10")
     checkpoints.save_weights(tmp_path / "wrong.safetensors", create_model("compact"), wrong)
-    for name, message in {"noise": "no safetensors file", "empty": "no safetensors file",
-                          "other": "does not name its network", "cut": "no safetensors file",
+    for name, message in {"noise": "not a safetensors file", "empty": "not a safetensors file",
+                          "other": "does not name its network", "cut": "not a safetensors file",
                           "wrong": "does not fit its own recipe",
                           "missing": "there are no weights"}.items():  # fmt: skip
         with pytest.raises(ValueError, match=message) as caught:
@@ -101,10 +101,10 @@ class Bomb:
 
 def test_a_checkpoint_runs_no_code(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(pickle.dumps({"model": Bomb(tmp_path / "boom")}, 2))
-    with pytest.raises(ValueError, match="damaged, or no checkpoint"):
+    with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
         checkpoints.load_checkpoint(tmp_path / "checkpoint.pt")
     torch.save({"model": Bomb(tmp_path / "boom")}, tmp_path / "checkpoint.pt")
-    with pytest.raises(ValueError, match="damaged, or no checkpoint"):
+    with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
         checkpoints.load_checkpoint(tmp_path / "checkpoint.pt")
     assert not (tmp_path / "boom").exists()
 

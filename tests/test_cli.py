@@ -12,7 +12,7 @@ import pytest
 from cli_helpers import refused
 from PIL import Image
 
-from cifar_utils import data, evaluate, train
+from cifar_utils import data, evaluate, range_test, train
 from cifar_utils.cli import summary
 from cifar_utils.cli.main import COMMANDS, main, make_parser
 from cifar_utils.errors import CifarError
@@ -69,7 +69,7 @@ def test_data_that_is_only_drawn_is_no_success(capsys, monkeypatch, painted_spli
             {"views": 2, "share": 0.5, "batch_size": 7},
         ),
         (
-            train,
+            range_test,
             "lr_range_test",
             ["lr-find", "--lowest", "0.2", "--highest", "3", "--steps", "11"],
             {"lowest": 0.2, "highest": 3.0, "steps": 11},

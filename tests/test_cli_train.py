@@ -296,4 +296,4 @@ def test_a_damaged_checkpoint_is_refused(capsys, arrays):
     assert "damaged" in line
     torch.save(create_model("compact").state_dict(), "run/checkpoint.pt")
     line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
-    assert "run/checkpoint.pt is no checkpoint of a run" in line
+    assert "run/checkpoint.pt is not the checkpoint of a run" in line

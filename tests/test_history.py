@@ -69,5 +69,5 @@ def test_text_that_is_no_history_is_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no history at"):
         History.load(tmp_path / "history.json")
     (tmp_path / "history.json").write_text('{"recipe": ')  # cut short
-    with pytest.raises(ValueError, match=r"history.json: this is no training history"):
+    with pytest.raises(ValueError, match=r"history.json: this is not a training history"):
         History.load(tmp_path / "history.json")

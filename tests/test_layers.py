@@ -18,7 +18,7 @@ LEVELS = [
     {"data"},
     {"machine"},
     {"augment", "models", "optim", "history"},
-    {"profile", "evaluate", "checkpoints"},
+    {"batches", "profile", "evaluate", "checkpoints"},
     {"explain", "plots"},
     {"runs"},
     {"train"},

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from cifar_utils import checkpoints, course, machine, train
 from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
+from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import CLASSES, Split, normalize
 from cifar_utils.history import History
 from cifar_utils.machine import Machine, generator, seed_from
@@ -257,7 +258,7 @@ def test_without_validation_there_are_no_validation_figures(painted_split):
 def test_batches_hold_every_image_once_in_a_fresh_order_each_epoch(random_split):
     split = random_split(37)
     seen = [[tuple(image.flatten()[:9].tolist()) for batch in
-             list(train.AugmentedBatches(split, RECIPE.changed(augmentation="none"), epoch))
+             list(AugmentedBatches(split, RECIPE.changed(augmentation="none"), epoch))
              for image in batch[0]] for epoch in (1, 2)]  # fmt: skip
     all_of_them = sorted(tuple(image.flatten()[:9].tolist()) for image in split.images)
     assert sorted(seen[0]) == sorted(seen[1]) == all_of_them and seen[0] != seen[1]
@@ -272,9 +273,7 @@ def test_batches_mirror_every_image_in_exactly_one_of_two_epochs(monkeypatch):
     split = Split(images, torch.arange(40) % 10, CLASSES, torch.arange(40))
     mirrored = []
     for epoch in (1, 2, 3):
-        batches = list(
-            train.AugmentedBatches(split, RECIPE.changed(augmentation="alternating"), epoch)
-        )
+        batches = list(AugmentedBatches(split, RECIPE.changed(augmentation="alternating"), epoch))
         seen = torch.cat([changed for changed, _ in batches])
         mirrored.append(dict(zip(seen[:, 0, 0, 0].tolist(), seen[:, 1, 0, 31] > 0, strict=True)))
     for one, other in pairwise(mirrored):
@@ -308,7 +307,7 @@ def test_low_precision_learns_as_well(painted_split):
 def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_split):
     """The GPU's fp16 path, driven on the CPU."""
     split = painted_split(64)
-    batches = train.AugmentedBatches(split, RECIPE, epoch=1)
+    batches = AugmentedBatches(split, RECIPE, epoch=1)
     for scale, moves in ((1024.0, True), (1e30, False)):
         model = create_model("compact", seed=0).to(memory_format=torch.channels_last)
         before = model.classifier[-1].weight.clone()
@@ -322,7 +321,7 @@ def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_s
 
 def test_a_scaled_gradient_is_clipped_at_its_true_length(painted_split):
     """With fp16's scaler or without one, and measured over all parameters together."""
-    batches = train.AugmentedBatches(painted_split(32), ONE_STEP, epoch=1)
+    batches = AugmentedBatches(painted_split(32), ONE_STEP, epoch=1)
     for clip_norm, wanted in ((1e-3, 1e-3), (1e3, None)):
         recipe, moved = ONE_STEP.changed(clip_norm=clip_norm), []
         for where in (None, scaled(1024.0)):
@@ -422,7 +421,7 @@ def test_a_step_with_a_teacher_takes_the_temperature_and_smooths_the_labels(pain
     (0.6 * by_labels + 0.4 * by_teacher).backward()
     recipe = replace(ONE_STEP, teacher_share=0.4, temperature=3.0, label_smoothing=0.2)
     loss, _ = train.train_one_epoch(
-        model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
+        model, AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
         teacher=teacher,
     )  # fmt: skip
     for end, begin in zip(model.parameters(), twin.parameters(), strict=True):
@@ -439,7 +438,7 @@ def test_a_teacher_sees_whole_images_and_stays_as_it_is(painted_split):
     recipe = replace(RECIPE, small_size=16, small_until=1.0, teacher_share=1.0)
     model = tiny_network(0)
     train.train_one_epoch(
-        model, train.AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
+        model, AugmentedBatches(split, recipe, 1), make_optimizer(model, recipe), recipe,
         teacher=teacher,
     )  # fmt: skip
     assert seen == [(16, 3, 32, 32)] * 2

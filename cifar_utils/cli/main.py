@@ -6,32 +6,23 @@ CIFAR_UTILS_TRACEBACK=1 to see where a user's mistake was noticed.
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import os
+import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cifar_utils import __version__
-from cifar_utils.cli import (
-    bench,
-    data,
-    figures,
-    lr_find,
-    predict,
-    recipes,
-    report,
-    ship,
-    summary,
-    test,
-    train,
-)
+from cifar_utils import __version__, cli
 from cifar_utils.errors import CifarError
 
-# A new command is a new file and its name here, in the order of --help.
-COMMANDS = (
-    train, test, predict, data, summary, recipes, lr_find, bench, report, figures, ship,
-)  # fmt: skip
+# Every other file of this folder is a command, so a new command is a new file.
+COMMANDS = [
+    importlib.import_module(f"{cli.__name__}.{file.name}")
+    for file in pkgutil.iter_modules(cli.__path__)
+    if file.name not in ("main", "options")
+]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

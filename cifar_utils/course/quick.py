@@ -198,10 +198,11 @@ def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
     They are steps of the training's end, when images have their full size. Used in notebooks 02
     and 04.
     """
+    from cifar_utils.batches import AugmentedBatches
     from cifar_utils.machine import Machine
     from cifar_utils.models import build
     from cifar_utils.optim import make_optimizer
-    from cifar_utils.train import AugmentedBatches, find_teacher, train_one_epoch
+    from cifar_utils.train import find_teacher, train_one_epoch
 
     machine = Machine.pick(winograd=recipe.winograd)
     model = machine.place(build(recipe, train.classes))

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 
 from cifar_utils import __version__
 from cifar_utils.augment import augment
+from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.machine import Machine, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import AugmentedBatches, Run, fit, prepare, train_one_epoch
+from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Row = dict[str, Any]  # plain values and spreads, ready for JSON

@@ -1,0 +1,39 @@
+"""One epoch of a split as shuffled and augmented batches."""
+
+from torch import Tensor, randperm
+from torch.utils.data import Dataset
+
+from cifar_utils.augment import augment
+from cifar_utils.data import Split
+from cifar_utils.machine import generator
+from cifar_utils.recipes import Recipe
+
+
+class AugmentedBatches(Dataset):
+    """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
+
+    The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
+    its number. So the batches are the same whoever computes them, in one process or in many. (On
+    devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
+    """
+
+    def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
+        self.split, self.recipe, self.epoch = split, recipe, epoch
+        order = randperm(len(split), generator=generator(recipe.seed, epoch))
+        # To the images' device as a whole: every copy waits until a GPU has done its work.
+        self.chosen = order.to(split.labels.device).split(recipe.batch_size)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        batch = self.split[self.chosen[number]]
+        draws = generator(self.recipe.seed, self.epoch, number)
+        images = augment(
+            batch.images,
+            self.recipe.augmentation,
+            generator=draws,
+            epoch=self.epoch,
+            indices=batch.indices,
+        )
+        return images, batch.labels

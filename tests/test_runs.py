@@ -1,0 +1,69 @@
+"""A run's folder, as a notebook uses it; tests/test_cli_train.py uses it by the command line."""
+
+import pytest
+import torch
+
+from cifar_utils.errors import CifarError
+from cifar_utils.models import build
+from cifar_utils.recipes import Recipe
+from cifar_utils.runs import RunFolder
+from cifar_utils.train import fit
+
+RECIPE = Recipe("tiny", model="conv5", epochs=3, batch_size=16, lr=0.05, seed=5)
+
+
+def train(path, split, recipe=RECIPE, stop_after=None, **options):
+    """The lines of a notebook's cell. The kernel is interrupted after the epoch `stop_after`."""
+    model = build(recipe, split.classes)
+
+    def log(run):
+        folder.save(run)
+        if run.history.epochs[-1].epoch == stop_after:
+            raise KeyboardInterrupt
+
+    with RunFolder(path, **options) as folder:
+        state = folder.state(recipe)
+        if state:
+            folder.check_data(state, split, split[:0])
+        fit(model, split, None, recipe, log=log, resume=state, device="cpu", precision="fp32")
+    return model
+
+
+def test_the_same_lines_again_go_on_to_the_same_bytes(tmp_path, painted_split):
+    split = painted_split(48)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", split, stop_after=1)
+    assert RunFolder(tmp_path / "run").recipe() == RECIPE
+    resumed, whole = train(tmp_path / "run", split), train(tmp_path / "whole", split)
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+    weights = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("run", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_a_run_is_neither_mixed_nor_lost(tmp_path, painted_split):
+    path, split = tmp_path / "run", painted_split(32)
+    train(path, split)
+    before = (path / "weights.safetensors").read_bytes()
+    for other, options, complaint in (
+        (split, {"recipe": RECIPE.changed(lr=0.1)}, "started with lr 0.05, not 0.1"),
+        (split, {"resume": False}, "holds a run already"),
+        (split[:16], {}, "with 32 training and 0 validation images, not on memory with 16 and 0"),
+    ):
+        with pytest.raises(CifarError, match=complaint):
+            train(path, other, **options)
+    with RunFolder(path), pytest.raises(CifarError, match="another training writes to"):
+        train(path, split)
+    assert (path / "weights.safetensors").read_bytes() == before
+    train(path, split, RECIPE.changed(seed=6), resume=False, overwrite=True)
+    assert (path / "weights.safetensors").read_bytes() != before
+
+
+def test_a_folder_without_its_checkpoint_is_not_taken_for_a_new_one(tmp_path, painted_split):
+    train(tmp_path, painted_split(32))
+    (tmp_path / "checkpoint.pt").unlink()
+    with pytest.raises(CifarError, match=r"holds a run without checkpoint\.pt"):
+        train(tmp_path, painted_split(32))
+    (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
+    with pytest.raises(CifarError, match="damaged, or not a checkpoint"):
+        train(tmp_path, painted_split(32))
