@@ -12,7 +12,7 @@ import pytest
 from cli_helpers import refused
 from PIL import Image
 
-from cifar_utils import data, evaluate, range_test, train
+from cifar_utils import data, evaluate, lr_range, train
 from cifar_utils.cli import summary
 from cifar_utils.cli.main import COMMANDS, main, make_parser
 from cifar_utils.errors import CifarError
@@ -33,8 +33,8 @@ def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command():
     os.close(write)
     assert command.communicate()[1] == b"" and command.returncode == 141
     late = "print('told'); import os; os._exit(0)"  # ends without emptying any buffer
-    code = f"import sys\nfrom cifar_utils.cli import main as m\n\ndef run(_):\n    {late}\n"
-    code += "m.recipes.run = run\nm.main(['recipes'])"
+    code = f"from cifar_utils.cli import main, recipes\n\ndef run(_):\n    {late}\n"
+    code += "recipes.run = run\nmain.main(['recipes'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout == b"told\n"
 
@@ -69,7 +69,7 @@ def test_data_that_is_only_drawn_is_no_success(capsys, monkeypatch, painted_spli
             {"views": 2, "share": 0.5, "batch_size": 7},
         ),
         (
-            range_test,
+            lr_range,
             "lr_range_test",
             ["lr-find", "--lowest", "0.2", "--highest", "3", "--steps", "11"],
             {"lowest": 0.2, "highest": 3.0, "steps": 11},

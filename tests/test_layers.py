@@ -22,7 +22,7 @@ LEVELS = [
     {"explain", "plots"},
     {"runs"},
     {"train"},
-    {"range_test"},
+    {"lr_range"},
     {"results"},
     {"course"},
     {"cli"},

@@ -12,7 +12,7 @@ from PIL import Image
 from cifar_utils import evaluate, plots
 from cifar_utils.data import CLASSES
 from cifar_utils.history import Epoch, History
-from cifar_utils.range_test import LearningRateRange
+from cifar_utils.lr_range import LearningRateRange
 from cifar_utils.recipes import Recipe
 
 

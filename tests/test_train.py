@@ -24,11 +24,11 @@ from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import CLASSES, Split, normalize
 from cifar_utils.history import History
+from cifar_utils.lr_range import lr_range_test
 from cifar_utils.machine import Machine, generator, seed_from
 from cifar_utils.models import ConvNet, average_head, build, create_model, pool, stage, whiten
 from cifar_utils.optim import make_optimizer
 from cifar_utils.profile import parameter_count
-from cifar_utils.range_test import lr_range_test
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import fit, start
 

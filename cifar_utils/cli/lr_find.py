@@ -53,8 +53,8 @@ def run(options: Namespace) -> None:
 
     from cifar_utils import plots
     from cifar_utils.data import source_title
+    from cifar_utils.lr_range import lr_range_test
     from cifar_utils.models import build
-    from cifar_utils.range_test import lr_range_test
 
     recipe = checked_recipe(options, options.recipe)
     writable(options.out)
