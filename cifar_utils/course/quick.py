@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the first cell may have to install what these modules need
 
 Choice = TypeVar("Choice")
 
-QUICK_IMAGES = 1000  # of each split
+QUICK_IMAGES = 500  # of each split
 QUICK_EPOCHS = 2
 LONG = 300  # if a training takes more seconds, `estimate` says how to shorten it
 
