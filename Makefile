@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Several files at once, on a thread each: on two cores in about two thirds of the time. Four at
 # most, for each holds torch and the data.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope
 
 ifeq (,$(filter $(MODE),quick full))
 $(error MODE is $(MODE); choose quick or full)
