@@ -147,6 +147,7 @@ def folder(tmp_path):
     return tmp_path / "course"
 
 
+@pytest.mark.slow
 def test_the_course_has_no_fault(capsys):
     assert check.main([]) == 0, capsys.readouterr().out
 

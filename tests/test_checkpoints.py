@@ -148,6 +148,7 @@ def test_shipped_weights_load_and_say_what_they_are(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["compact", "separable"])  # all of them would take minutes
 def test_shipped_weights_reach_the_accuracy_that_their_history_tells(name):
     root = os.environ.get("CIFAR10_ROOT")

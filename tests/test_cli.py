@@ -22,6 +22,7 @@ from cifar_utils.results import bench, report
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 
+@pytest.mark.slow
 def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command():
     """A pipe that nobody reads to its end, with Python's own buffering."""
     code = "import sys; from cifar_utils.cli.main import main; main(sys.argv[1:])"
@@ -195,6 +196,7 @@ def test_summary_and_recipes(capsys):
         assert lines[place + 1].strip() == f"reached {result}"
 
 
+@pytest.mark.slow
 def test_lr_find_draws_and_suggests(arrays, capsys):
     main(["lr-find", *arrays, "--precision", "fp32", "--steps", "30", "--batch-size", "20"])
     assert "falls fastest at lr" in capsys.readouterr().out
@@ -353,6 +355,7 @@ def test_what_writes_nothing_works_in_a_folder_that_cannot_be_written_to(
         assert "cannot be written" in refused(capsys, *command, "--weights", trained)
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_a_program_and_needs_no_whole_output():
     command = [sys.executable, "-m", "cifar_utils"]
     result = subprocess.run([*command, "recipes"], capture_output=True, text=True)

@@ -18,6 +18,7 @@ from cifar_utils.results import report, ship
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 
+@pytest.mark.slow
 def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     arrays, capsys, monkeypatch, tmp_path
 ):
@@ -45,6 +46,7 @@ def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     main([*ship, "--overwrite"])
 
 
+@pytest.mark.slow
 def test_ship_takes_runs_that_held_images_out_under_their_own_name_and_their_heatmaps(arrays):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam", "--no-test"])
     main(["ship", "run", "--out", "shipped", *arrays[:4]])
@@ -58,6 +60,7 @@ def test_ship_takes_runs_that_held_images_out_under_their_own_name_and_their_hea
         assert np.array_equal(shipped["indices"], kept["indices"])
 
 
+@pytest.mark.slow
 def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, capsys):
     """All rows of the last layer moved by 100: half precision cannot tell them apart any more."""
     main(["train", "--recipe", "compact", *FINAL, "--epochs", "6", *arrays, "--out", "run", "-q"])
@@ -71,6 +74,7 @@ def test_ship_keeps_single_precision_where_half_changes_the_answers(arrays, caps
     assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}
 
 
+@pytest.mark.slow
 def test_ship_leaves_weights_out_that_do_not_fit(arrays, capsys, monkeypatch):
     monkeypatch.setattr(ship, "LIMIT", 1e5)
     main(["train", "--recipe", "compact", *FINAL, *arrays, "--out", "run", "-q"])
@@ -80,6 +84,7 @@ def test_ship_leaves_weights_out_that_do_not_fit(arrays, capsys, monkeypatch):
     assert not History.load("shipped/compact.json").sha256
 
 
+@pytest.mark.slow
 def test_ship_refuses_before_it_writes_anything(arrays, capsys):
     main(["train", "--recipe", "compact", *FINAL, *arrays, "--out", "good", "-q"])
     good = History.load("good/history.json")
@@ -107,6 +112,7 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
     )
 
 
+@pytest.mark.slow
 def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):
     main(["report"])
     results, races = (

@@ -21,6 +21,7 @@ from cifar_utils.recipes import RECIPES
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
 
+@pytest.mark.slow
 def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"])
     printed = capsys.readouterr().out
@@ -37,6 +38,7 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
         assert picture.width > 800
 
 
+@pytest.mark.slow
 def test_the_time_to_compile_is_told_once_and_before_the_epochs(arrays, capsys, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
     monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
@@ -45,6 +47,7 @@ def test_the_time_to_compile_is_told_once_and_before_the_epochs(arrays, capsys, 
     assert [line.split()[0] for line in lines[1:5]] == ["compiled", "epoch", "epoch", "epoch"]
 
 
+@pytest.mark.slow
 def test_every_recipe_field_is_a_flag(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--lr", "0.01",
           "--optimizer", "adamw", "--no-decay-biases", "--label-smoothing", "0.1", "--seed", "7",
@@ -58,6 +61,7 @@ def test_every_recipe_field_is_a_flag(arrays, capsys):
     assert printed.startswith("test: ") and printed.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_can_teach_another_but_not_itself(arrays, capsys, monkeypatch):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--teacher", "teacher"]
     main([*run[:-2], "--out", "teacher"])
@@ -72,6 +76,7 @@ def test_a_run_can_teach_another_but_not_itself(arrays, capsys, monkeypatch):
     assert (Path("teacher") / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_in_a_folder_called_as_a_shipped_teacher_is_resumed(arrays):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "-q", "--out", "separable"]
     run += ["--teacher", "separable", "--dropout-factor", "0"]
@@ -79,6 +84,7 @@ def test_a_run_in_a_folder_called_as_a_shipped_teacher_is_resumed(arrays):
     main([*run, "--resume"])
 
 
+@pytest.mark.slow
 def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, monkeypatch):
     asked, predict = [], evaluate.predict
 
@@ -95,6 +101,7 @@ def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, mon
     assert json.loads(capsys.readouterr().out)["top1"] == test["top1_views"]
 
 
+@pytest.mark.slow
 def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
     main(run)
@@ -114,6 +121,7 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     assert "without checkpoint.pt" in refused(capsys, "train", "--resume", "--out", "run")
 
 
+@pytest.mark.slow
 def test_two_trainings_never_write_into_one_folder(arrays, capsys, monkeypatch):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
     main(run)
@@ -133,6 +141,7 @@ def test_two_trainings_never_write_into_one_folder(arrays, capsys, monkeypatch):
         main([*run, "--overwrite"])
 
 
+@pytest.mark.slow
 def test_what_ctrl_c_says_is_so(arrays, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -151,6 +160,7 @@ def test_what_ctrl_c_says_is_so(arrays, capsys, monkeypatch):
     assert len(History.load("run/history.json").epochs) == 3
 
 
+@pytest.mark.slow
 def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
     """For whom it is told to may have gone, as head goes when it has seen enough."""
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"]
@@ -165,6 +175,7 @@ def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
     assert told == [True] * 3
 
 
+@pytest.mark.slow
 def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch):
     def refuse(*_):
         raise CifarError("no such thing")
@@ -187,6 +198,7 @@ def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch
     assert not Path("shipped/compact-val-cam.npz").exists()
 
 
+@pytest.mark.slow
 def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
     main(["train", "--resume", "--out", "run", "--validation", "60", *arrays, "-q"])
@@ -205,6 +217,7 @@ def test_what_an_older_run_left_is_not_replaced_unasked(arrays, capsys, kept):
     assert file.read_bytes() == b"mine"
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_those_of_the_best_epoch(arrays, monkeypatch):
     validation = iter([(2.0, 0.1), (2.0, 0.5), (2.0, 0.3)])
 
@@ -274,6 +287,7 @@ def test_limit_makes_every_split_small(arrays):
     assert (history.train_images, history.val_images, history.test["n"]) == (30, 30, 30)
 
 
+@pytest.mark.slow
 def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, capsys, monkeypatch):
     monkeypatch.setattr(evaluate, "metrics", None)
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--no-test"])
@@ -281,6 +295,7 @@ def test_a_run_that_only_helps_to_choose_leaves_the_test_images_alone(arrays, ca
     assert History.load("run/history.json").test is None and Path("run/curves.png").exists()
 
 
+@pytest.mark.slow
 def test_cam_makes_a_gif_a_class(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"])
     gifs = sorted(Path("run/cam").glob("*.gif"))

@@ -37,6 +37,7 @@ def test_test_json_is_one_object(arrays, trained, capsys):
     assert matrix.trace() / matrix.sum() == figures["top1"]
 
 
+@pytest.mark.slow
 def test_test_prints_and_draws(arrays, trained, capsys):
     main(["test", "--weights", trained, *arrays, "--confusion", "--grid", "--out", "pictures"])
     printed = capsys.readouterr().out

@@ -353,6 +353,7 @@ def real():
         return data.load(folder.parent, source="cifar10", validation=0), folder.parent
 
 
+@pytest.mark.slow
 def test_real_files_equal_what_torchvision_reads(real):
     from torchvision.datasets import CIFAR10
 

@@ -123,6 +123,7 @@ def torchrun(*arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
 def test_two_processes_come_to_the_result_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
@@ -147,6 +148,7 @@ def test_two_processes_come_to_the_result_of_one(tmp_path):
         assert [report["calls"] for report in reports] == [alls * 8, firsts * 8, seconds * 8]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
 def test_the_first_process_alone_prints_and_writes(arrays):
     printed = torchrun("-m", "cifar_utils", *command(arrays, arrays / "run", "--verbose"))
@@ -156,6 +158,7 @@ def test_the_first_process_alone_prints_and_writes(arrays):
     assert (arrays / "run" / "weights.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
 def test_two_processes_resume_to_the_same_bytes_from_what_the_first_alone_has(arrays):
     torchrun(__file__, "resume", arrays)

@@ -143,6 +143,7 @@ def test_every_line_is_one_that_a_shell_can_read_and_names_what_is_there(languag
             assert re.search(rf"^{re.escape(target)}:", MAKEFILE, re.M), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installer", [[sys.executable, "-m", "pip"], ["uv", "pip"]], ids=" ".join)
 def test_the_lines_that_install_find_all_they_need(installer, tmp_path):
     """Dry runs without a network: everything is installed already, or it would not be found."""
@@ -184,6 +185,7 @@ def test_every_command_is_understood(line):
         assert {given} <= set(known) if isinstance(given, str) else set(given) <= set(known)
 
 
+@pytest.mark.slow
 def test_the_python_example_runs_and_leaves_its_picture(painted_split, tmp_path, monkeypatch):
     (example,) = (block for language, block in BLOCKS if language == "python")
     splits = (painted_split(300), painted_split(20, seed=1), painted_split(40, seed=2))

@@ -243,6 +243,7 @@ def test_the_weights_stay_within_the_limit():
     assert sum(path.stat().st_size for path in PRETRAINED.glob("*.safetensors")) <= ship.LIMIT
 
 
+@pytest.mark.slow
 def test_the_readme_holds_exactly_the_report():
     for name, table in report.TABLES.items():
         start, end = report.marks(name)

@@ -29,6 +29,7 @@ def train(path, split, recipe=RECIPE, stop_after=None, **options):
     return model
 
 
+@pytest.mark.slow
 def test_the_same_lines_again_go_on_to_the_same_bytes(tmp_path, painted_split):
     split = painted_split(48)
     with pytest.raises(KeyboardInterrupt):

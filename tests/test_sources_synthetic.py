@@ -45,6 +45,7 @@ def test_polygons_cover_the_same_pixels_whichever_way_round_their_corners_stand(
     assert torch.equal(one, synthetic.polygon(across, down, *reverse) < 0)
 
 
+@pytest.mark.slow
 def test_a_linear_model_stays_below_60_percent():
     """Ridge regression onto one-hot labels, in closed form."""
     images, labels = synthetic.draw(10_000)

@@ -85,6 +85,7 @@ def unclocked(history):
     return [(*row.__dict__.values(),)[:6] for row in history.epochs]
 
 
+@pytest.mark.slow
 def test_same_seed_same_history_and_weights(painted_split):
     one, other = (run(painted_split(64), painted_split(20, seed=1)) for _ in range(2))
     assert unclocked(one[1]) == unclocked(other[1])
@@ -130,6 +131,7 @@ def test_fit_agrees_with_a_loop_written_by_hand(painted_split):
     torch.testing.assert_close(weights(fitted), weights(model), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_in_the_same_bits(painted_split, two_threads):
     split, val = painted_split(64), painted_split(20, seed=1)
     whitening = {"model": "fastnet-half", "whitening": 0.4}  # its bias rests from epoch 2 on
@@ -201,6 +203,7 @@ def test_only_fp32_on_a_cpu_is_routed_to_winograd(painted_split, monkeypatch):
     assert wanted.count(True) == 1  # the one step in fp32; evaluation has direct convolutions
 
 
+@pytest.mark.slow
 def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
     """A GPU's fp16 for example, which a CPU does not have."""
     split, states = painted_split(64), []
@@ -224,6 +227,7 @@ def test_workers_change_nothing(painted_split):
         assert torch.equal(weights(alone[0]), weights(several[0]))
 
 
+@pytest.mark.slow
 def test_a_small_network_memorises_256_random_images(random_split):
     split = random_split(256)
     split.labels[:] = torch.randint(0, 10, (256,), generator=torch.Generator().manual_seed(1))
@@ -304,6 +308,7 @@ def test_low_precision_learns_as_well(painted_split):
     assert history.epochs[-1].train_loss < 0.8 * history.epochs[0].train_loss
 
 
+@pytest.mark.slow
 def test_fp16_gradients_are_scaled_and_steps_that_overflow_are_skipped(painted_split):
     """The GPU's fp16 path, driven on the CPU."""
     split = painted_split(64)
@@ -538,6 +543,7 @@ def test_the_history_holds_the_recipes_rate_and_not_that_of_its_vectors(painted_
         assert rates == pytest.approx([0, wanted, wanted / 2])
 
 
+@pytest.mark.slow
 def test_compiling_takes_a_step_of_each_kind_and_leaves_no_trace(painted_split, monkeypatch):
     """torch.compile is replaced by nothing here: what is left is what goes on around it."""
     recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.3, small_size=20,
@@ -582,6 +588,7 @@ def test_compiling_that_is_stopped_leaves_no_trace_either(painted_split, monkeyp
     assert all(p.requires_grad and p.grad is None for p in learning)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="tried on Linux")
 def test_a_compiled_network_learns_what_a_plain_one_does(painted_split):
@@ -602,6 +609,7 @@ def test_a_compiled_network_learns_what_a_plain_one_does(painted_split):
     assert seen[-1].compile_seconds > 0
 
 
+@pytest.mark.slow
 def test_a_diverging_run_stops_with_a_reason(painted_split):
     for val in (None, painted_split(20, seed=1)):
         with pytest.raises(ArithmeticError, match=r"diverged in epoch 1.*lower lr"):
@@ -628,6 +636,7 @@ def test_mistakes_are_found_before_any_work(painted_split):
         run(painted_split(32), precision="int8")
 
 
+@pytest.mark.slow
 def test_lr_range_test_suggests_a_rate_between_too_small_and_too_large(painted_split):
     result = lr_range_test(create_model("compact", seed=0), painted_split(400), RECIPE,
                                  lowest=1e-4, highest=100, steps=60, **PLAIN)  # fmt: skip
@@ -652,6 +661,7 @@ def train_process(root, out, *more):
             "--device", "cpu", "--precision", "fp32", "--out", str(out), *more]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split, two_threads):
     """SIGKILL in epoch 2 of 3: no handler runs, nothing is tidied up."""
     root = tmp_path / "data"

@@ -197,6 +197,7 @@ def another_system(monkeypatch):
     monkeypatch.setattr(subprocess, "run", None)  # is not even tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "spoil", [no_compiler, a_compiler_that_fails, nothing_may_be_loaded, another_system]
 )
