@@ -117,7 +117,7 @@ def test_on_a_cpu_setup_says_how_to_get_a_gpu(quick_mode, monkeypatch, capsys):
     course.setup()
     lines = capsys.readouterr().out.splitlines()
     assert any("No GPU here" in line and "in Colab: Runtime" in line for line in lines)
-    assert any(line.startswith("Quick mode: 1,000 images, 2 epochs") for line in lines)
+    assert any(line.startswith("Quick mode: 500 images, 2 epochs") for line in lines)
 
 
 class Packages:

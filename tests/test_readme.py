@@ -55,7 +55,7 @@ def parts(language, line):
 
 def plain(words):
     """A command without the ways to start it: `.venv/bin/ruff` and `python -m ruff` are `ruff`."""
-    words = [word for word in words if not word.startswith("OMP_NUM_THREADS")]
+    words = [word for word in words if not word.startswith("OMP_")]
     words = [words[0].rpartition("/")[2], *words[1:]]
     return words[2:] if words[:2] == ["python", "-m"] else words
 
@@ -107,7 +107,7 @@ def made(target):
     return [
         plain([word for word in shlex.split(line) if word not in how])
         for line in lines
-        if line.startswith((".venv/", "OMP_NUM_THREADS"))
+        if line.startswith((".venv/", "OMP_"))
     ]
 
 
