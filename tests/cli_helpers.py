@@ -4,8 +4,8 @@ import pytest
 
 from cifar_utils.cli.main import main
 
-FAST = ["--epochs", "2", "--batch-size", "50", "--precision", "fp32", "--validation", "60"]
-FINAL = [word if word != "60" else "0" for word in FAST]
+FAST = ["--epochs", "2", "--batch-size", "50", "--precision", "fp32", "--validation", "30"]
+FINAL = [word if word != "30" else "0" for word in FAST]
 
 
 def refused(capsys, *arguments):

@@ -48,10 +48,10 @@ def nothing_from_outside(monkeypatch, tmp_path):
 
 @pytest.fixture
 def arrays(tmp_path, painted_split):
-    """A small data set of source "npy": 300 training and 40 test images."""
+    """A small data set of source "npy": 150 training and 40 test images."""
     root = tmp_path / "arrays"
     root.mkdir()
-    for part, count, seed in (("train", 300, 0), ("test", 40, 1)):
+    for part, count, seed in (("train", 150, 0), ("test", 40, 1)):
         split = painted_split(count, seed)
         np.save(root / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
         np.save(root / f"{part}_labels.npy", split.labels.numpy())

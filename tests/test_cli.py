@@ -160,12 +160,12 @@ def test_what_a_user_can_mend_is_one_line_unless_its_traceback_is_asked_for(
 def test_data_describes_what_it_finds(arrays, capsys):
     main(["data", "--root", arrays[1], "--source", "npy", "--montage", "m.png"])
     printed = capsys.readouterr().out
-    assert "npy" in printed and "300" in printed and "40" in printed and "airplane 30/4" in printed
+    assert "npy" in printed and "150" in printed and "40" in printed and "airplane 15/4" in printed
     pixels = np.load(Path(arrays[1]) / "train_data.npy") / 255
     for name, values in (("mean", pixels.mean((0, 1, 2))), ("std", pixels.std((0, 1, 2)))):
         assert f"{name:<12}" + " ".join(f"{value:.4f}" for value in values) in printed
     with Image.open("m.png") as sheet:
-        assert sheet.size == (1024, 320)
+        assert sheet.size == (1024, 160)
     for kind in ("data", "labels"):  # test images alone
         (Path(arrays[1]) / f"test_{kind}.npy").rename(f"fog_{kind}.npy")
     line = refused(

@@ -91,7 +91,7 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
     bad = {
         "not finished": replace(good, epochs=good.epochs[:-1]),
         "was not tested": replace(good, test=None),
-        "held images out and was tested": replace(good, train_images=240, val_images=60),
+        "held images out and was tested": replace(good, train_images=120, val_images=30),
         "without --limit": replace(good, train_images=30),
         "is on synthetic, the data is npy": replace(good, source="synthetic"),
     }

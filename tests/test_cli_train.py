@@ -28,7 +28,7 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
     assert printed.count("\nepoch ") == 3 and printed.count("\ntest: ") == 1
     history = History.load("run/history.json")
     assert [row.epoch for row in history.epochs] == [0, 1, 2] and history.source == "npy"
-    assert history.train_images == 240 and history.val_images == 60 and history.test["n"] == 40
+    assert history.train_images == 120 and history.val_images == 30 and history.test["n"] == 40
     model, info = checkpoints.load_weights("run")
     assert info.recipe == history.recipe and info.source == "npy" and info.epoch == 2
     state = checkpoints.load_checkpoint("run/checkpoint.pt")
@@ -111,7 +111,7 @@ def test_a_finished_or_present_run_is_never_lost(arrays, capsys):
     main([*run, "--resume"])  # nothing is left to do: the same weights, the test figures again
     assert (Path("run") / "weights.safetensors").read_bytes() == before
     assert "lr 0.1, not 0.3" in refused(capsys, *run, "--resume", "--lr", "0.3")
-    less = [word if word != "60" else "50" for word in run]
+    less = [word if word != "30" else "25" for word in run]
     assert "--validation" in refused(capsys, *less, "--resume")
     main([*run, "--overwrite", "--lr", "0.02"])
     assert History.load("run/history.json").recipe.lr == 0.02
@@ -201,7 +201,7 @@ def test_a_new_run_leaves_no_heatmaps_of_the_old_one(arrays, capsys, monkeypatch
 @pytest.mark.slow
 def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
     main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"])
-    main(["train", "--resume", "--out", "run", "--validation", "60", *arrays, "-q"])
+    main(["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q"])
     assert History.load("run/history.json").recipe.batch_size == 50
     assert "no checkpoint in other" in refused(capsys, "train", "--resume", "--out", "other")
 
@@ -222,7 +222,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(arrays, monkeypatch):
     validation = iter([(2.0, 0.1), (2.0, 0.5), (2.0, 0.3)])
 
     def told(model, split, precision):
-        return (2.3, 0.1) if len(split) == 240 else next(validation)
+        return (2.3, 0.1) if len(split) == 120 else next(validation)
 
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
     with monkeypatch.context() as patched:
@@ -232,7 +232,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(arrays, monkeypatch):
     last, _ = checkpoints.load_weights("run")
     assert info.epoch == 1
     assert not torch.equal(best.features[0][0][0].weight, last.features[0][0][0].weight)
-    without = [word if word != "60" else "0" for word in run]
+    without = [word if word != "30" else "0" for word in run]
     main([*without, "--overwrite"])
     assert not Path("run/best.safetensors").exists()  # it was another run's
 
@@ -282,9 +282,9 @@ def test_a_full_disk_is_one_line(arrays, capsys, monkeypatch):
 
 
 def test_limit_makes_every_split_small(arrays):
-    main(["train", "--recipe", "conv5", *FAST, *arrays, "--limit", "30", "--out", "run", "-q"])
+    main(["train", "--recipe", "conv5", *FAST, *arrays, "--limit", "20", "--out", "run", "-q"])
     history = History.load("run/history.json")
-    assert (history.train_images, history.val_images, history.test["n"]) == (30, 30, 30)
+    assert (history.train_images, history.val_images, history.test["n"]) == (20, 20, 20)
 
 
 @pytest.mark.slow
