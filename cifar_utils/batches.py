@@ -1,5 +1,8 @@
 """One epoch of a split as shuffled and augmented batches."""
 
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
 from torch import Tensor, randperm
 from torch.utils.data import Dataset
 
@@ -7,6 +10,15 @@ from cifar_utils.augment import augment
 from cifar_utils.data import Split
 from cifar_utils.machine import generator
 from cifar_utils.recipes import Recipe
+
+Progress = Callable[[Iterable], Iterable]  # wraps an iterable, as tqdm does
+
+
+class Batches(Protocol):
+    """(uint8 images, labels), batch by batch, and how many batches there are."""
+
+    def __iter__(self): ...
+    def __len__(self) -> int: ...
 
 
 class AugmentedBatches(Dataset):

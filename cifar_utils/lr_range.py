@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from cifar_utils.batches import AugmentedBatches
+from cifar_utils.batches import AugmentedBatches, Progress
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
 from cifar_utils.machine import Machine, seed_from
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import Progress, find_teacher, start, train_one_epoch
+from cifar_utils.train import find_teacher, start, train_one_epoch
 
 
 @dataclass(frozen=True)

@@ -98,6 +98,7 @@ class RunFolder:
         self._asked = False
 
     def __enter__(self) -> Self:
+        self._asked = False  # what it holds may have changed since it was last used
         if rank() == 0 and self.path.is_dir():
             self._take()
         return self

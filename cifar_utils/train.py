@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from cifar_utils.augment import operations
-from cifar_utils.batches import AugmentedBatches
+from cifar_utils.batches import AugmentedBatches, Batches, Progress
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
@@ -26,15 +26,6 @@ from cifar_utils.recipes import Recipe
 from cifar_utils.runs import Run
 from cifar_utils.speed.compile import TORCH, compiled
 from cifar_utils.speed.distributed import all_reduce, broadcast, rank
-
-Progress = Callable[[Iterable], Iterable]
-
-
-class Batches(Protocol):
-    """(uint8 images, labels), batch by batch, and how many batches there are."""
-
-    def __iter__(self): ...
-    def __len__(self) -> int: ...
 
 
 def train_one_epoch(
