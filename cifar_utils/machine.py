@@ -43,9 +43,9 @@ class Machine:
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @classmethod
-    def of(cls, model: nn.Module, precision: Precision = "fp32") -> Self:
+    def of(cls, model: nn.Module, precision: Precision = "fp32", *, winograd: bool = False) -> Self:
         """The machine that `model` is on already."""
-        return cls(next(model.parameters()).device, precision)
+        return cls(next(model.parameters()).device, precision, winograd=winograd)
 
     @classmethod
     def pick(

@@ -46,7 +46,7 @@ def train_one_epoch(
             size follow.
         progress: wraps the batches, as tqdm does.
     """
-    machine = machine or Machine.of(model)
+    machine = machine or Machine.of(model, winograd=recipe.winograd)
     totals = Totals(machine.device)
     model.train()
     for number, (images, labels) in enumerate(progress(batches)):
