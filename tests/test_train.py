@@ -2,9 +2,7 @@
 
 import copy
 import math
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -689,7 +687,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split, two_thr
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
     time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert len(History.load(history).epochs) == 2, "it should have died in epoch 2"
 
