@@ -7,7 +7,7 @@
 # make test       set up, then lint, the notebooks as tests, and all unit tests
 # make clean      remove what these have made, but neither the data nor runs/
 #
-# PYTHON=python3.12 make course  takes another interpreter (after make clean, where one is set up).
+# PYTHON=python3.12 make course  takes another interpreter (after make clean, if one is set up already).
 # CIFAR10_ROOT says where the data is.
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ MODE ?= quick
 VENV := .venv
 BIN := $(VENV)/bin
 # Several files at once, on a thread each: on two cores in about two thirds of the time. Four at
-# most, for each holds torch and the data.
+# most, because each holds torch and the data.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadscope
 
 ifeq (,$(filter $(MODE),quick full))

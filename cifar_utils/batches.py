@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from torch import Tensor, randperm
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from cifar_utils.augment import augment
 from cifar_utils.data import Split
-from cifar_utils.machine import generator
+from cifar_utils.machine import Machine, generator
 from cifar_utils.recipes import Recipe
 
 Progress = Callable[[Iterable], Iterable]  # wraps an iterable, as tqdm does
@@ -19,6 +19,17 @@ class Batches(Protocol):
 
     def __iter__(self): ...
     def __len__(self) -> int: ...
+
+
+def load_batches(
+    split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine
+) -> DataLoader:
+    """The epoch's batches, one after the other. `workers` processes prepare them ahead, if any."""
+    on_gpu = machine.device.type == "cuda"
+    return DataLoader(
+        AugmentedBatches(split, recipe, epoch), None, num_workers=workers,
+        pin_memory=workers > 0 and on_gpu,  # so that they are copied without waiting
+    )  # fmt: skip
 
 
 class AugmentedBatches(Dataset):

@@ -21,6 +21,7 @@ from cifar_utils.models import ConvNet, build
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
 
+_KEYS = {"model", "optimizer", "scaler", "history", "precision"}  # of a checkpoint
 PRETRAINED = Path(__file__).parent / "results" / "pretrained"
 
 
@@ -46,7 +47,7 @@ def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in model.state_dict().items()
     }
-    # One entry: safetensors writes several in an order that changes from run to run.
+    # A single entry, because safetensors writes several in an order that changes between runs.
     metadata = {"cifar_utils": json.dumps(asdict(info))}
     with _failed_writes_named(path, SafetensorError):
         write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
@@ -74,6 +75,11 @@ def load_weights(path: str | Path) -> tuple[ConvNet, WeightsInfo]:
         about = json.loads(about["cifar_utils"])
         recipe, classes = Recipe.from_dict(about["recipe"]), tuple(about["classes"])
         info = WeightsInfo(recipe, about["source"], classes, about["epoch"])
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        raise CifarError(
+            f"{path} does not name its network; files that cifar train writes do"
+        ) from None
+    try:
         model = build(recipe, classes)
         model.load_state_dict(
             {
@@ -81,11 +87,7 @@ def load_weights(path: str | Path) -> tuple[ConvNet, WeightsInfo]:
                 for name, value in tensors.items()
             }
         )
-    except KeyError:
-        raise CifarError(
-            f"{path} does not name its network; files that cifar train writes do"
-        ) from None
-    except (TypeError, RuntimeError) as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CifarError(f"{path} does not fit its own recipe: {reason}") from None
     return model.eval(), info
@@ -149,6 +151,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CifarError(f"there is no checkpoint at {path}") from None
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
         raise CifarError(f"{path} is damaged, or not a checkpoint; start anew without it") from None
-    if not isinstance(state, dict) or not {"model", "optimizer", "history"} <= state.keys():
+    if not isinstance(state, dict) or not state.keys() >= _KEYS:
         raise CifarError(f"{path} is not the checkpoint of a run; start anew without it")
     return state

@@ -1,4 +1,4 @@
-"""Whose mistake it was: what a user can mend is a CifarError, all else is a bug of ours."""
+"""Errors: a CifarError is the user's to mend, and anything else is our bug."""
 
 from collections.abc import Collection
 

@@ -7,6 +7,7 @@ evaluation mode and leaves gradients and hooks behind.
 import contextlib
 import copy
 import io
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -197,9 +198,12 @@ def read_heatmaps(folder: Path | str, epochs: int) -> tuple[list[int], Tensor, n
         raise CifarError(f"there are no heatmaps in {folder}")
     heatmaps = []
     for epoch in known:  # one open file at a time, because systems limit their number
-        with np.load(_kept(folder, epoch)) as file:
-            heatmaps.append(file["heatmaps"])
-            indices = file["indices"]
+        try:
+            with np.load(_kept(folder, epoch)) as file:
+                heatmaps.append(file["heatmaps"])
+                indices = file["indices"]
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            raise CifarError(f"{_kept(folder, epoch)} is damaged; train with --cam again") from None
     return known, torch.from_numpy(np.stack(heatmaps)), indices
 
 

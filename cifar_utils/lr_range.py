@@ -1,4 +1,4 @@
-"""The learning-rate range test: which rates a recipe bears, found by a few steps."""
+"""The learning-rate range test: which learning rates a recipe tolerates, found in a few steps."""
 
 from dataclasses import dataclass
 
@@ -46,6 +46,7 @@ def lr_range_test(
     recipe = recipe.changed(schedule="constant", small_until=0.0)
     machine = Machine.pick(device, precision, winograd=recipe.winograd)
     optimizer = start(model, train, None, recipe, machine).optimizer
+    network = machine.share(model, some_rest=recipe.whitening > 0)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
     batches = AugmentedBatches(train.to(machine.device), recipe, epoch=1)
     teacher = find_teacher(recipe, train.classes, machine)
@@ -58,7 +59,9 @@ def lr_range_test(
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["initial_lr"] = rate * ratio
         batch = [batches[step % len(batches)]]
-        loss, _ = train_one_epoch(model, batch, optimizer, recipe, machine=machine, teacher=teacher)
+        loss, _ = train_one_epoch(
+            network, batch, optimizer, recipe, machine=machine, teacher=teacher
+        )
         mean = 0.9 * mean + 0.1 * loss
         smooth = mean / (1 - 0.9 ** (step + 1))
         if not smooth < 4 * min([*losses, smooth]):  # also true of NaN

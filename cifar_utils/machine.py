@@ -1,6 +1,6 @@
 """Where and how a network is computed: device, precision, processes, and the seeds of chance.
 
-A Machine is all that a training loop need not know. The rest of this file is how one is chosen.
+A Machine hides from the training loop what it need not know. The rest of this file chooses one.
 """
 
 import time
@@ -28,7 +28,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 class Machine:
-    """What a step runs on. Each method is one plain line of torch if one process trains in fp32.
+    """What a step runs on. If one process trains in fp32, each method is one plain line of torch.
 
     device, precision: as in `pick_device` and `pick_precision`, but chosen. winograd: compute wide
     3×3 convolutions by Winograd's algorithm, which this machine does on a CPU in fp32 only.
@@ -69,7 +69,9 @@ class Machine:
         if compile:
             check_compiler(chosen)
             if distributed.world_size() > 1:
-                raise CifarError("torch.compile is for one process alone; leave it or torchrun out")
+                raise CifarError(
+                    "torch.compile works with one process only; drop --compile or torchrun"
+                )
         if before and precision == "auto":
             precision = keep_precision(before, chosen)
         agreed = distributed.broadcast(pick_precision(precision, chosen))
@@ -87,28 +89,28 @@ class Machine:
         return f"{several} × {describe(self.device)}" if several > 1 else describe(self.device)
 
     def place(self, model: Network) -> Network:
-        """model.to(device), its kernels laid out as the device likes them."""
+        """model.to(device), in the memory layout that is fastest there."""
         return model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
 
     def share(self, model: nn.Module, *, some_rest: bool = False) -> nn.Module:
         """The network to call in training: `model`, or one that adds gradients up over processes.
 
-        some_rest: some of its weights stop learning before the training ends.
+        some_rest: some of its weights are frozen before the training ends.
         """
         return distributed.share(model, some_rest=some_rest)
 
     def take(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
-        """normalize(images), labels. Of several processes each takes its part of the batch.
+        """normalize(images), labels. With several processes, each takes its share of the rows.
 
-        The number that comes with them is what this part's mean loss counts: 1 for a whole batch.
+        Also returns the weight of this share's mean loss: 1 for a whole batch.
         """
         whole = len(labels)
         images, labels = (
-            distributed.share_of(part).to(self.device, non_blocking=self.device.type == "cuda")
-            for part in (images, labels)
+            distributed.share_of(rows).to(self.device, non_blocking=self.device.type == "cuda")
+            for rows in (images, labels)
         )
-        part = len(labels) / whole * distributed.world_size()  # of which torch takes the mean
-        return normalize(images), labels, part
+        weight = len(labels) / whole * distributed.world_size()  # torch averages over processes
+        return normalize(images), labels, weight
 
     def logits(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """model(inputs), in the machine's precision; the logits themselves are float32."""
@@ -131,7 +133,7 @@ class Machine:
         self.scaler.update()
 
 
-# --- which device, and how it likes its numbers ---------------------------------------------------
+# --- device, memory layout and precision ---------------------------------------------------
 
 
 def pick_device(name: str | torch.device = "auto") -> torch.device:
@@ -163,7 +165,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
         )
         if asked != "auto":
             raise CifarError(f"{too_old}; or choose cpu")
-        warnings.warn(f"{too_old}. Going on with the CPU.", stacklevel=2)
+        warnings.warn(f"{too_old}. Using the CPU instead.", stacklevel=2)
         device = torch.device("cpu")
     if distributed.world_size() > 1 and (kind == "mps" or device.index is not None):
         raise CifarError(
@@ -175,8 +177,8 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 def _has_kernels(device: torch.device) -> bool:
     """Whether this torch was built for the GPU.
 
-    The newest are no longer built for the oldest GPUs, such as the P100: the driver is fine, but
-    the first operation fails.
+    The newest releases are no longer built for the oldest GPUs, such as the P100: the driver is
+    fine, but the first operation fails.
     """
     try:
         torch.ones(1, device=device)  # zeros would take no kernel, only a memset
@@ -207,7 +209,7 @@ def layout(device: torch.device) -> torch.memory_format:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given: it works behind the clock's back."""
+    """Wait until a GPU has done all that it was given, or a clock would stop too early."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     if device.type == "mps":

@@ -35,7 +35,7 @@ def step(progress: float, *, every: float, factor: float) -> float:
 
 
 def steps_taken(progress: float, *, every: float) -> int:
-    """How many whole `every` fit into `progress`."""
+    """How many times `every` fits into `progress`."""
     return math.floor(progress / every + 1e-9)  # 0.3 / 0.1 is a little less than 3
 
 
@@ -123,12 +123,13 @@ class Muon(Optimizer):
     """SGD with Nesterov momentum whose steps, for convolution kernels, are orthogonalised first.
 
     Every direction in a kernel's matrix (outputs × inputs·height·width) then moves equally far,
-    where plain SGD moves few directions a lot. Groups with orthogonal=False take plain SGD steps.
-    Weight decay is decoupled: it shrinks the weights by lr · weight_decay. With renormalize=True
-    each kernel is instead brought to the norm √outputs, which is also the update's, before each
-    step: lr is then the step in proportion to the kernel, whose size batch norm makes meaningless.
-    torch.optim.Muon knows 2-D parameters only. Sources: https://kellerjordan.github.io/posts/muon/;
-    for the norm, airbench94_muon.py in https://github.com/KellerJordan/cifar10-airbench.
+    whereas plain SGD moves a few directions far and the rest hardly at all. Groups with
+    orthogonal=False take plain SGD steps. Weight decay is decoupled: it shrinks the weights by
+    lr · weight_decay. With renormalize=True each kernel is instead brought to the norm √outputs,
+    which is also the update's, before each step. lr is then the step in proportion to the kernel,
+    whose size batch norm makes meaningless. torch.optim.Muon takes 2-D parameters only. Sources:
+    https://kellerjordan.github.io/posts/muon/; for the norm, airbench94_muon.py in
+    https://github.com/KellerJordan/cifar10-airbench.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ def orthogonal_updates(updates: Iterable[Tensor], *, steps: int = 5) -> list[Ten
             wider = max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
             done.append(orthogonalize(matrix, steps=steps).mul_(wider).view(update.shape))
         else:
-            done.append(torch.zeros_like(update))  # another's part: the sum brings it
+            done.append(torch.zeros_like(update))  # another process computes it
     all_reduce(*done)
     return done
 
@@ -200,7 +201,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     weights = [p for p in parameters if p.ndim in (2, 3)]
     early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
     biases = [p for p in parameters if p.ndim < 2 and id(p) not in early]
-    # bias_lr_factor leaves the decay a step, lr · weight_decay, as it is: so does airbench.
+    # bias_lr_factor leaves the decay per step, lr · weight_decay, as it is: so does airbench.
     decay = recipe.weight_decay / recipe.bias_lr_factor if recipe.decay_biases else 0.0
     for_biases = {"lr": recipe.lr * recipe.bias_lr_factor, "weight_decay": decay}
     groups: list[dict[str, Any]] = [

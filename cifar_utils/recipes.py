@@ -33,7 +33,7 @@ class Recipe:
 
     # fmt: off
     name: str = option("custom", "what to call it")
-    model: str = option("compact", "network to train")
+    model: str = option("compact", "network to train; a wrong name lists all")
     epochs: int = option(30, "passes over the training images", within="[1, inf)")
     batch_size: int = option(128, "images per step", within="[1, inf)")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option("sgd", "optimizer")
@@ -68,12 +68,12 @@ class Recipe:
                                     within="[0, 1)")
     clip_norm: float = option(0.0, "clip the gradient norm to at most this; 0: no limit",
                               within="[0, inf)")
-    augmentation: str = option("crop-flip", "augmentation policy")
+    augmentation: str = option("crop-flip", "augmentation policy; a wrong name lists all")
     small_size: int = option(32, "side of the smaller images, in pixels",
                              within="[8, 32]", only_with=("small_until",))
-    small_until: float = option(0.0, "fraction of the training on images of small_size",
+    small_until: float = option(0.0, "fraction of the training on the smaller images",
                                 within="[0, 1]")
-    whitening: float = option(0.0, "whiten the first layer and train its bias for this fraction",
+    whitening: float = option(0.0, "whiten the first layer; its bias learns for this fraction",
                               within="[0, 1]")
     winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (fp32, CPU)")
     initialization: Literal["default", "kaiming", "dirac"] = option("default", "first weights")
@@ -82,7 +82,7 @@ class Recipe:
     teacher: str = option("", "trained network to learn from as well: a name, weights file or run")
     teacher_share: float = option(0.5, "share of the loss that comes from the teacher",
                                   within="[0, 1]", only_with=("teacher",))
-    temperature: float = option(1.0, "divides both logits, so that small probabilities count",
+    temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
     seed: int = option(0, "seed of weights, order, augmentation and dropout",
@@ -107,8 +107,8 @@ class Recipe:
     def changed(self, **changes: Any) -> Self:
         """The same recipe with some fields changed.
 
-        Raises CifarError for a name that is not a field, for a field that the changed recipe would
-        never read, and for a value as Recipe does.
+        Raises CifarError for a name that is not a field, for another value in a field that the
+        changed recipe would never read, and for a value as Recipe does.
         """
         known = {field.name: field for field in fields(self)}
         for name in changes:
@@ -116,7 +116,8 @@ class Recipe:
                 raise CifarError(f"a recipe has no field {name!r}; it has {', '.join(known)}")
         changed = replace(self, **changes)
         for name in changes:
-            if needed := known[name].metadata["only_with"]:
+            needed = known[name].metadata["only_with"]
+            if needed and getattr(changed, name) != getattr(self, name):
                 wanted = needed[1] if len(needed) > 1 else ()
                 value = getattr(changed, needed[0])
                 if not (value in wanted if wanted else value):
@@ -201,17 +202,17 @@ _OWN = (
            winograd=True, dropout_factor=0.0),
     # airbench94 below, with the figures of Hiverge's tuning of it (github.com/hiverge/cifar10-
     # speedrun) put into our terms in the same way, but in batches of 500 instead of 1,536 (lr in
-    # proportion, for the mean loss has the same gradient in every batch, and muon_lr to its root),
-    # on small images first and, in fp32 on a CPU, with Winograd's convolutions: these two buy the
-    # time of 11 epochs in place of 7.6. Theirs also has, among others, SiLU in place of GELU,
-    # kernels that are renormalised more rarely, and more views for the least confident quarter only
-    # (predict's `share`).
+    # proportion, because the mean loss has the same gradient in every batch, and muon_lr to its
+    # root), on small images first and, in fp32 on a CPU, with Winograd's convolutions. These two
+    # buy the time of 11 epochs in place of 7.6. Theirs also has, among others, SiLU in place of
+    # GELU, kernels that are renormalised more rarely, and more views for the least confident
+    # quarter only (predict's `share`).
     Recipe("fast", model="fastnet", epochs=11, batch_size=500, optimizer="muon", lr=0.335,
            bias_lr_factor=85.6, muon_lr=0.117, renormalize=True, momentum=0.825,
            muon_momentum=0.655, weight_decay=0.0089, schedule="linear", label_smoothing=0.09,
            augmentation="translate-alternating-color", small_size=20, small_until=0.5,
            whitening=0.026, winograd=True, initialization="dirac", views=6),
-    # The same on a network of half the width, but for its last group.
+    # The same on a network of half the width, except for its last group.
     Recipe("quick", model="fastnet-quick", epochs=11, batch_size=500, optimizer="muon", lr=0.335,
            bias_lr_factor=85.6, muon_lr=0.117, renormalize=True, momentum=0.825,
            muon_momentum=0.655, weight_decay=0.0089, schedule="linear", label_smoothing=0.09,
@@ -236,7 +237,7 @@ _PUBLISHED = (
            lr=1e-3, weight_decay=0.0, schedule="one-cycle", peak=5 / 25,
            augmentation="resnet18-published"),
     # Keller Jordan's airbench94_muon.py (github.com/KellerJordan/cifar10-airbench, arXiv
-    # 2404.00498). It adds the loss up over the 2,000 images of a batch where we take the mean, so
+    # 2404.00498). It adds up the loss of the 2,000 images of a batch, but we take the mean. So
     # its rates for head (0.67) and biases (0.053) count 2,000 times here. Its head divides logits
     # by 256 and has weights of size 1; ours divides by 9 and has torch's, of size 9/256: so the
     # head's rate also shrinks by (9/256)². The weight decay of 0.004 a step goes through momentum
@@ -257,7 +258,7 @@ RECIPES |= {name: RECIPES["resnet18"].changed(name=name, model=name) for name in
 RECIPES |= {recipe.name: recipe for recipe in _PUBLISHED}
 
 
-def get_recipe(name):
-    """The recipe of that name; CifarError with the valid names for an unknown one."""
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises CifarError, with the valid names, for an unknown one."""
     choose(name, RECIPES, "recipe")
     return RECIPES[name]

@@ -81,8 +81,8 @@ class RunFolder:
 
     It holds history.json, weights.safetensors (last epoch), best.safetensors (best on validation)
     and checkpoint.pt, all written anew after each epoch, and cam/ with heatmaps, if any are kept.
-    Run the same lines again, and the training goes on where it stopped. Inside `with` no other
-    process can train into the folder. Of several processes the first alone touches it.
+    If you run the same lines again, training goes on where it stopped. Inside `with` no other
+    process can train into the folder. With several processes, only the first touches it.
 
     Args:
         resume: go on with the run that the folder holds, if any.
@@ -98,7 +98,7 @@ class RunFolder:
         self._asked = False
 
     def __enter__(self) -> Self:
-        self._asked = False  # what it holds may have changed since it was last used
+        self._kept, self._asked, self.saved = None, False, False  # it may have been used before
         if rank() == 0 and self.path.is_dir():
             self._take()
         return self
@@ -132,8 +132,11 @@ class RunFolder:
         self.saved = bool(state)
         return state
 
-    def check_data(self, state: dict[str, Any], train: Split, val: Split) -> None:
+    def check_data(self, train: Split, val: Split) -> None:
         """Raise CifarError, naming both, if the run was started on other data than these splits."""
+        state = self._checkpoint()
+        if state is None:
+            return
         was = History.from_json(state["history"])
         if (was.source, was.train_images, was.val_images) != (train.source, len(train), len(val)):
             raise CifarError(
@@ -146,11 +149,17 @@ class RunFolder:
     def save(self, run: Run, *, recorder: Callable[[Run], object] | None = None) -> None:
         """Write all files of a run after an epoch; `recorder`, a CamRecorder, writes its own.
 
-        The checkpoint comes last, because it vouches for the rest. At epoch 0 the run that this one
-        replaces loses its checkpoint and its heatmaps.
+        The checkpoint comes last, because it marks the other files as complete. At epoch 0 the run
+        that this one replaces loses its checkpoint and its heatmaps.
         """
         row = run.history.epochs[-1]
-        if row.epoch == 0:  # only now, because `fit` has refused nothing
+        if row.epoch == 0:  # only now, once `fit` has accepted its arguments
+            kept = self._kept if self._asked else self._read()
+            if kept and not self.overwrite:
+                raise CifarError(
+                    f"{self.path} holds a run; pass resume=folder.state(recipe) to fit, or "
+                    "overwrite=True to RunFolder"
+                )
             self._take()
             (self.path / "checkpoint.pt").unlink(missing_ok=True)
             forget_heatmaps(self.path / "cam")
@@ -179,8 +188,8 @@ class RunFolder:
         held = held or has_heatmaps(self.path / "cam")
         if held and not self.resume and not self.overwrite:
             raise CifarError(
-                f"{self.path} holds a run already; go on with it (--resume), replace it "
-                "(--overwrite), or choose another folder (--out)"
+                f"{self.path} holds a run already; go on with it (resume=True, --resume), "
+                "replace it (overwrite=True, --overwrite), or choose another folder"
             )
         if not self.resume:
             return None
@@ -189,7 +198,7 @@ class RunFolder:
         if held and not self.overwrite:
             raise CifarError(
                 f"{self.path} holds a run without checkpoint.pt, so it cannot be resumed; replace "
-                "it (--overwrite), or choose another folder (--out)"
+                "it (overwrite=True, --overwrite), or choose another folder"
             )
         return None
 
@@ -202,8 +211,8 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise CifarError(
-                f"another training writes to {self.path} right now (if not, delete "
-                f"{self._lock.lock_file}); choose another folder (--out)"
+                f"another training is writing to {self.path} now (if not, delete "
+                f"{self._lock.lock_file}); choose another folder"
             ) from None
         except (NotImplementedError, OSError):
-            pass  # some network drives know no locks
+            pass  # some network drives do not support locks

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
 
 from cifar_utils.augment import operations
-from cifar_utils.batches import AugmentedBatches, Batches, Progress
+from cifar_utils.batches import Batches, Progress, load_batches
 from cifar_utils.checkpoints import find_weights
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
@@ -25,7 +24,7 @@ from cifar_utils.profile import takes
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import Run
 from cifar_utils.speed.compile import TORCH, compiled
-from cifar_utils.speed.distributed import all_reduce, broadcast, rank
+from cifar_utils.speed.distributed import all_reduce, broadcast, rank, world_size
 
 
 def train_one_epoch(
@@ -38,10 +37,11 @@ def train_one_epoch(
     Notebook 04 builds it by hand.
 
     Args:
+        model: the network, or what `machine.share` returned if several processes train it.
         batches: pairs of uint8 images (N, 3, H, W) and labels (N,).
         machine: what it runs on; by default in fp32 on the device that the model is on.
-        teacher: a network in evaluation mode, see `find_teacher`. The model learns its answers to
-            the whole images beside the labels; the loss returned is that of the labels alone.
+        teacher: a network in evaluation mode, see `find_teacher`. The model also learns from its
+            logits for the full-size images; the loss returned is that of the labels alone.
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
         progress: wraps the batches, as tqdm does.
@@ -52,18 +52,18 @@ def train_one_epoch(
     for number, (images, labels) in enumerate(progress(batches)):
         done = span[0] + (span[1] - span[0]) * number / len(batches)
         set_rates(optimizer, recipe, done)
-        images, labels, part = machine.take(images, labels)
+        images, labels, weight = machine.take(images, labels)
 
         logits = machine.logits(model, resized(images, recipe, done))
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if teacher is not None:
             with torch.no_grad():
-                answers = machine.logits(teacher, images)
-            apart = distillation_loss(logits, answers, recipe.temperature)
-            loss = (1 - recipe.teacher_share) * loss + recipe.teacher_share * apart
+                wanted = machine.logits(teacher, images)
+            distance = distillation_loss(logits, wanted, recipe.temperature)
+            loss = (1 - recipe.teacher_share) * loss + recipe.teacher_share * distance
 
         optimizer.zero_grad()
-        machine.backward(part * loss)
+        machine.backward(weight * loss)
         machine.clip(model, optimizer, recipe.clip_norm)
         machine.step(optimizer)
 
@@ -96,7 +96,7 @@ class Totals:
 
 
 def distillation_loss(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """How far a network's logits (N, K) are from its teacher's answers, which are logits too.
+    """The distance between a network's logits and its teacher's `answers`, logits (N, K) too.
 
     The mean Kullback-Leibler divergence in nats, 0 or more, of the probabilities at that
     temperature. It is multiplied by temperature², so that its gradient does not fade as the
@@ -108,7 +108,7 @@ def distillation_loss(logits: Tensor, answers: Tensor, temperature: float) -> Te
 
 
 def resized(inputs: Tensor, recipe: Recipe, done: float) -> Tensor:
-    """The batch at the size that the recipe wants when the fraction `done` of it is done.
+    """The batch at the size that the recipe wants at `done`, a fraction of the training.
 
     Small images first, because their steps are cheap, and whole ones to end with: progressive
     resizing (Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
@@ -172,10 +172,7 @@ def fit(
             began = time.perf_counter()
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
-            batches = DataLoader(
-                AugmentedBatches(train, recipe, epoch), None, num_workers=workers,
-                pin_memory=workers > 0 and machine.device.type == "cuda",  # copied without waiting
-            )  # fmt: skip
+            batches = load_batches(train, recipe, epoch, workers, machine)
             span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
@@ -196,6 +193,12 @@ def start(
     operations(recipe.augmentation)  # an unknown name fails here, not later
     if not len(train):
         raise CifarError("there are no training images")
+    short = len(train) % recipe.batch_size
+    if machine.device.type == "cuda" and 0 < short < world_size():  # SyncBatchNorm needs an image
+        raise CifarError(
+            f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
+            "batch_size"
+        )
     images = fingerprint(train)
     other = torch.tensor(float(broadcast((images, recipe)) != (images, recipe)))
     all_reduce(other)
@@ -276,7 +279,7 @@ def prepare(model: nn.Module, train: Split, recipe: Recipe) -> None:
 
 
 def check_model(model: nn.Module, recipe: Recipe) -> None:
-    """Raise CifarError if the recipe wants of the network what it cannot do."""
+    """Raise CifarError if the recipe asks for something that the network cannot do."""
     if recipe.whitening:
         whitening_layer(model)
     if recipe.small_until and not takes(model, recipe.small_size):
@@ -311,9 +314,9 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
 
 
 def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int]]:
-    """(progress, number of images) of the first of all steps that run through the same code.
+    """(progress, number of images) of one step of each kind that needs compiled code of its own.
 
-    past: as many epochs are done already, and their steps are left out.
+    past: epochs that are done already, whose steps are left out.
     """
     sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
     steps = recipe.epochs * len(sizes)

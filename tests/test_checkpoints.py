@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from cifar_utils import checkpoints, data
 from cifar_utils.checkpoints import WeightsInfo
 from cifar_utils.data import CLASSES
+from cifar_utils.errors import CifarError
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.history import History
 from cifar_utils.models import MODELS, build, create_model
@@ -109,8 +110,15 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
+@pytest.mark.parametrize("about", ["not json", "[]", '{"recipe": "compact"}', '{"recipe": {}}'])
+def test_weights_that_say_nonsense_about_themselves_are_refused(tmp_path, about):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"cifar_utils": about})
+    with pytest.raises(CifarError, match="does not name its network"):
+        checkpoints.load_weights(tmp_path / "w.safetensors")
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
-    state = {"model": {}, "optimizer": {}, "history": "", "epoch": 1}
+    state = {"model": {}, "optimizer": {}, "scaler": {}, "history": "", "precision": "fp32"}
     checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", state)
     with pytest.raises((AttributeError, pickle.PicklingError)):
         checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": lambda: 2})

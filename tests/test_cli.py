@@ -237,11 +237,11 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "--recipe is missing; choose one of vgg"),
-        (["train", "--recipe", "lenet"], "choose one of vgg"),
+        (["train"], "--recipe is missing; choose one of "),
+        (["train", "--recipe", "no-such-net"], "choose one of "),
         (["train", "--recipe", "compact", "--epochs", "0"], "epochs is 0; it must be at least 1"),
         (["train", "--recipe", "compact", "--epochs", "x"], "invalid int value: 'x'"),
-        (["train", "--recipe", "compact", "--model", "x"], "choose one of vgg, conv5"),
+        (["train", "--recipe", "compact", "--model", "x"], "choose one of "),
         (["train", "--recipe", "compact", "--optimizer", "x"], "choose one of sgd, adam"),
         (["train", "--recipe", "compact", "--schedule", "x"], "choose one of constant"),
         (["train", "--recipe", "compact", "--augmentation", "x"], "choose one of none, flip"),
@@ -261,15 +261,15 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["train", "--recipe", "compact", "-q", "-v"], "not allowed with"),
         (["train", "--recipe", "compact", "--learning-rate", "1"], "unrecognized arguments"),
         (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
-        (["test", "--weights", "lenet"], "shipped networks"),
+        (["test", "--weights", "no-such-net"], "shipped networks"),
         (["test"], "required: --weights"),
         (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),
         (["predict", "nowhere.png"], "there is no file nowhere.png"),
         (["predict"], "required: IMAGE"),
         (["data", "--source", "x"], "choose one of auto"),
-        (["bench", "--recipe", "lenet"], "choose one of vgg"),
-        (["bench", "--recipe", "fast", "--against", "lenet"], "choose one of vgg"),
-        (["bench", "--models", "lenet"], "choose one of vgg"),
+        (["bench", "--recipe", "no-such-net"], "choose one of "),
+        (["bench", "--recipe", "fast", "--against", "no-such-net"], "choose one of "),
+        (["bench", "--models", "no-such-net"], "choose one of "),
         (["bench", "--augmentations", "flap"], "choose one of none, flip"),
         (["bench", "--against", "fast"], "--against needs --recipe"),
         (["bench", "--batch-size", "2"], "--batch-size needs --recipe"),
@@ -294,7 +294,7 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["test", "--weights", "compact", "--views", "6", "--share", "2"], "must be in [0, 1]"),
         (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
         (["bench", "--recipe", "fast", "--models"], "--models does not go with --recipe"),
-        (["summary", "lenet"], "choose one of vgg"),
+        (["summary", "no-such-net"], "choose one of "),
         (["dance"], "choose from"),
         ([], "required: COMMAND"),
     ],
@@ -324,7 +324,11 @@ def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, 
 
 def test_bench_measures_nothing_before_it_knows_the_recipes(capsys, monkeypatch):
     monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measured"))
-    for names in (["lenet"], ["fast", "--against", "lenet"], ["compact", "--whitening", "0.1"]):
+    for names in (
+        ["no-such-net"],
+        ["fast", "--against", "no-such-net"],
+        ["compact", "--whitening", "0.1"],
+    ):
         refused(capsys, "bench", "--recipe", *names)
 
 

@@ -128,7 +128,7 @@ def test_two_trainings_never_write_into_one_folder(arrays, capsys, monkeypatch):
     before = History.load("run/history.json")
     with FileLock("run/.lock"):
         for how in ("--resume", "--overwrite"):
-            assert "another training writes to run right now" in refused(capsys, *run, how)
+            assert "another training is writing to run now" in refused(capsys, *run, how)
     assert History.load("run/history.json") == before
     main([*run, "--overwrite"])  # nobody holds it any more
 
@@ -204,6 +204,15 @@ def test_resume_alone_takes_the_recipe_from_the_run(arrays, capsys):
     main(["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q"])
     assert History.load("run/history.json").recipe.batch_size == 50
     assert "no checkpoint in other" in refused(capsys, "train", "--resume", "--out", "other")
+
+
+@pytest.mark.slow
+def test_resume_alone_takes_flags_that_the_runs_own_recipe_reads(arrays, capsys):
+    adam = ["--optimizer", "adam", "--lr", "0.001"]
+    main(["train", "--recipe", "compact", *FAST, *adam, *arrays, "--out", "run", "-q"])
+    resume = ["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q"]
+    main([*resume, "--beta2", "0.999"])
+    assert "beta2 0.999, not 0.9" in refused(capsys, *resume, "--beta2", "0.9")
 
 
 @pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])

@@ -30,6 +30,10 @@ from cifar_utils.train import fit, start
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
+needs_torchrun = pytest.mark.skipif(
+    not torch.distributed.is_available() or sys.platform == "win32",
+    reason="several processes take a torch with distributed, and not Windows",
+)
 
 
 class Double(nn.Module):
@@ -124,7 +128,7 @@ def torchrun(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+@needs_torchrun
 def test_two_processes_come_to_the_result_of_one(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir(), two.mkdir()
@@ -149,7 +153,7 @@ def test_two_processes_come_to_the_result_of_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+@needs_torchrun
 def test_the_first_process_alone_prints_and_writes(arrays):
     printed = torchrun("-m", "cifar_utils", *command(arrays, arrays / "run", "--verbose"))
     lines = [line.split()[0] for line in printed.splitlines() if " = " not in line]
@@ -159,7 +163,7 @@ def test_the_first_process_alone_prints_and_writes(arrays):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
+@needs_torchrun
 def test_two_processes_resume_to_the_same_bytes_from_what_the_first_alone_has(arrays):
     torchrun(__file__, "resume", arrays)
     whole, resumed = (arrays / name / "weights.safetensors" for name in ("whole", "resumed-0"))

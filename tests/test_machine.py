@@ -69,7 +69,7 @@ def test_a_gpu_that_torch_was_not_built_for_is_named_and_left(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100-PCIE-16GB")
     monkeypatch.setattr(torch, "ones", ones)
-    with pytest.warns(UserWarning, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*with the CPU"):
+    with pytest.warns(UserWarning, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*Using the CPU"):
         assert pick_device("auto") == CPU
     for name in ("cuda", "cuda:0"):
         with pytest.raises(ValueError, match=r"on the Tesla P100-PCIE-16GB; .* T4 x2.*choose cpu"):

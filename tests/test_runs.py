@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from cifar_utils.errors import CifarError
+from cifar_utils.history import History
 from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import RunFolder
@@ -23,8 +24,7 @@ def train(path, split, recipe=RECIPE, stop_after=None, **options):
 
     with RunFolder(path, **options) as folder:
         state = folder.state(recipe)
-        if state:
-            folder.check_data(state, split, split[:0])
+        folder.check_data(split, split[:0])
         fit(model, split, None, recipe, log=log, resume=state, device="cpu", precision="fp32")
     return model
 
@@ -53,7 +53,7 @@ def test_a_run_is_neither_mixed_nor_lost(tmp_path, painted_split):
     ):
         with pytest.raises(CifarError, match=complaint):
             train(path, other, **options)
-    with RunFolder(path), pytest.raises(CifarError, match="another training writes to"):
+    with RunFolder(path), pytest.raises(CifarError, match="another training is writing to"):
         train(path, split)
     assert (path / "weights.safetensors").read_bytes() == before
     train(path, split, RECIPE.changed(seed=6), resume=False, overwrite=True)
@@ -68,3 +68,20 @@ def test_a_folder_without_its_checkpoint_is_not_taken_for_a_new_one(tmp_path, pa
     (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
     with pytest.raises(CifarError, match="damaged, or not a checkpoint"):
         train(tmp_path, painted_split(32))
+
+
+def test_a_folder_may_be_used_twice_and_fit_without_its_state_replaces_nothing(
+    tmp_path, painted_split
+):
+    folder, split = RunFolder(tmp_path / "run"), painted_split(32)
+    plain = {"device": "cpu", "precision": "fp32"}
+    for _ in range(2):
+        with folder:
+            state = folder.state(RECIPE)
+            fit(build(RECIPE, split.classes), split, None, RECIPE, log=folder.save, resume=state,
+                **plain)  # fmt: skip
+    assert state is not None and len(History.load(tmp_path / "run" / "history.json").epochs) == 4
+    for again in (RunFolder(folder.path), RunFolder(folder.path, resume=False)):
+        with again, pytest.raises(CifarError, match="holds a run"):
+            fit(build(RECIPE, split.classes), split, None, RECIPE, log=again.save, **plain)
+    assert len(History.load(tmp_path / "run" / "history.json").epochs) == 4

@@ -39,7 +39,7 @@ def add(subparsers: Subparsers) -> None:
     flag("--highest", type=float, default=10.0, metavar="X",
          help="learning rate of the last step (default: 10)")
     flag("--steps", type=positive, default=200, metavar="N",
-         help="training steps, each with one batch (default: 200)")
+         help="training steps, each with one batch; at least 10 (default: 200)")
     flag("--out", type=path, default=Path(), metavar="DIR",
          help="folder for lr-range.png (default: .)")
     # fmt: on

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
     if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
-        sys.stdout.reconfigure(line_buffering=True)
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
         options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
@@ -99,7 +99,3 @@ def _address() -> str:
         urls = []
     found = [url.partition(", ")[2] for url in urls if url.startswith("Issues")]
     return found[0] if found else "the repository that you cloned"
-
-
-if __name__ == "__main__":
-    main()

@@ -161,7 +161,8 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     from cifar_utils.speed.compile import check_compiler
     from cifar_utils.train import check_model
 
-    recipe = get_recipe(name).changed(**recipe_changes(options))
+    own = options.recipe or not getattr(options, "resume", False)  # else the run brings its recipe
+    recipe = get_recipe(name).changed(**recipe_changes(options) if own else {})
     device = pick_device(options.device)
     if options.precision != "auto":
         pick_precision(options.precision, device)
@@ -171,7 +172,7 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     choose(recipe.model, MODELS, "model")
     if recipe.teacher:
         find_weights(recipe.teacher)
-    if options.recipe or not getattr(options, "resume", False):  # which may bring another recipe
+    if own:
         check_model(build(recipe, CLASSES), recipe)
     return recipe
 

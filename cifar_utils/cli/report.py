@@ -27,7 +27,10 @@ def run(options: Namespace) -> None:
     if not options.write:
         print("\n\n".join(tables.values()))
         return
-    page = replaced = options.write.read_text(encoding="utf-8")
+    try:
+        page = replaced = options.write.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CifarError(f"{options.write} is not a text file in UTF-8") from None
     for name, table in tables.items():
         start, end = report.marks(name)
         before, _, rest = replaced.partition(start)

@@ -63,7 +63,7 @@ def run(options: Namespace) -> None:
     from cifar_utils.speed.distributed import rank, together
 
     with together(), ExitStack() as stack:
-        if rank():  # the first process says all that this one would, even about the data
+        if rank():  # the first process prints everything, notices about the data included
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
@@ -87,12 +87,13 @@ def train(options: Namespace) -> None:
 
     say = (lambda *_: None) if options.quiet else print
     recipe = checked_recipe(options, options.recipe or "compact")
-    out = writable(options.out or Path("runs") / recipe.name)
+    out = options.out or Path("runs") / recipe.name
+    if rank() == 0:
+        writable(out)
     with RunFolder(out, resume=options.resume, overwrite=options.overwrite) as folder:
         recipe, state = _begin(options, folder, recipe)
         cifar = load(options)
-        if state:
-            folder.check_data(state, cifar.train, cifar.val)
+        folder.check_data(cifar.train, cifar.val)
         model = build(recipe, cifar.classes)
         if options.verbose:
             for name, value in recipe.as_dict().items():

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,12 @@ from cifar_utils.augment import augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Machine, describe, generator, wait
+from cifar_utils.machine import Machine, Precision, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
 
 

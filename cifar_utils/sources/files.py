@@ -108,7 +108,8 @@ def _transfer(url: str, part: Path) -> None:
         reply.raise_for_status()
         if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
             have = 0
-        size = int(reply.headers.get("Content-Length", 0)) + have
+        length = reply.headers.get("Content-Length", "")
+        size = (int(length) if length.isdecimal() else 0) + have
         with (
             part.open("ab" if have else "wb") as file,
             tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,

@@ -115,9 +115,7 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
                 layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
     with warnings.catch_warnings():  # until the first weights rest, torch sees nothing unused
         warnings.filterwarnings("ignore", message="find_unused_parameters")
-        return DistributedDataParallel(
-            model, broadcast_buffers=False, find_unused_parameters=some_rest
-        )
+        return DistributedDataParallel(model, find_unused_parameters=some_rest)
 
 
 # --- batch norm on CPUs ---------------------------------------------------------------------------

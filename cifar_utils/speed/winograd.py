@@ -7,8 +7,8 @@ when both are transformed before and the result after:
     tile = Aᵀ [ (G kernel Gᵀ) ⊙ (Bᵀ patch B) ] A
 
 where ⊙ multiplies number by number. Summed over the input channels, for all patches at once, that
-is 36 matrix products. The transforms only add and multiply by small constants, so they pay where
-many channels share them. Up to rounding the result is that of a direct convolution. Lavin and Gray
+is 36 matrix products. The transforms only add and multiply by small constants, so they pay if many
+channels share them. Up to rounding the result is that of a direct convolution. Lavin and Gray
 give the algorithm and its matrices (arXiv 1509.09308). On GPUs cuDNN may choose it; on CPUs torch
 asks its library, oneDNN, for direct ones (github.com/uxlfoundation/oneDNN/pull/3139).
 
@@ -44,7 +44,7 @@ _G = torch.kron(_G, _G)
 
 @functools.cache
 def library():
-    """winograd.c as a ctypes library, or None where it cannot be compiled or opened."""
+    """winograd.c as a ctypes library, or None if it cannot be compiled or opened."""
     if sys.platform != "linux":
         return None
     compiler = shlex.split(os.environ.get("CC") or "cc")
@@ -64,9 +64,9 @@ def library():
 
 
 def convolutions(wanted):
-    """A context in which F.conv2d, so also nn.Conv2d, goes by Winograd's algorithm where it pays.
+    """A context in which F.conv2d, so also nn.Conv2d, goes by Winograd's algorithm when it pays.
 
-    wanted: False for a context that changes nothing, as it is also where `library` gives None.
+    wanted: False for a context that changes nothing, as it is also if `library` gives None.
     Elsewhere: 3×3 kernels with padding 1 and stride 1, of 64 channels or more on both sides
     (multiples of 16), in fp32 on a CPU, on maps that fill at least half of their tiles of 4×4. Used
     in notebook 07.
@@ -111,7 +111,7 @@ class Winograd(torch.autograd.Function):
 
     All in fp32 on a CPU, C and K multiples of 16: an error for others. The result is laid out
     channels last. For the way back the transformed patches are kept, in 2.25 times the memory of
-    the input maps or, where these do not fill their tiles, more.
+    the input maps, or more if these do not fill their tiles.
     """
 
     @staticmethod
