@@ -6,7 +6,7 @@ pass calls first. The readers of files and the downloads are in `sources`.
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -56,7 +56,7 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({len(self):,} images of {len(self.classes)} classes, {self.source})"
 
-    def __getitem__(self, chosen) -> "Split":
+    def __getitem__(self, chosen: int | slice | Sequence[int] | Tensor) -> "Split":
         """The chosen images: `chosen` is a number, a slice, a list, or a tensor or array of either
         positions or a Boolean per image.
         """

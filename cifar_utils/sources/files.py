@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
@@ -35,7 +36,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_arrays(path: str | Path, **arrays) -> None:
+def save_arrays(path: str | Path, **arrays: Any) -> None:
     """Write NumPy arrays as one compressed .npz, in one piece."""
     import numpy as np
 

@@ -307,16 +307,33 @@ def rgb(hue: Tensor, saturation: Tensor, brightness: Tensor) -> Tensor:
 # Shapes: how many pixels each point (x, y) is outside the shape, negative inside it.
 
 
-def ellipse(x, y, centre_x, centre_y, radius_x, radius_y) -> Tensor:
+def ellipse(
+    x: Tensor, y: Tensor, centre_x: Tensor, centre_y: Tensor, radius_x: Tensor, radius_y: Tensor
+) -> Tensor:
     ratio = torch.hypot((x - centre_x) / radius_x, (y - centre_y) / radius_y)  # 1 on the edge
     return (ratio - 1) * torch.minimum(radius_x, radius_y)
 
 
-def box(x, y, centre_x, centre_y, half_width, half_height) -> Tensor:
+def box(
+    x: Tensor,
+    y: Tensor,
+    centre_x: Tensor,
+    centre_y: Tensor,
+    half_width: Tensor,
+    half_height: Tensor,
+) -> Tensor:
     return torch.maximum((x - centre_x).abs() - half_width, (y - centre_y).abs() - half_height)
 
 
-def limb(x, y, start_x, start_y, end_x, end_y, radius) -> Tensor:
+def limb(
+    x: Tensor,
+    y: Tensor,
+    start_x: Tensor,
+    start_y: Tensor,
+    end_x: Tensor,
+    end_y: Tensor,
+    radius: Tensor,
+) -> Tensor:
     """A thick line with round ends."""
     x, y, along_x, along_y = x - start_x, y - start_y, end_x - start_x, end_y - start_y
     share = (x * along_x + y * along_y) / (along_x**2 + along_y**2)  # 0 at the start, 1 at the end
@@ -324,7 +341,7 @@ def limb(x, y, start_x, start_y, end_x, end_y, radius) -> Tensor:
     return torch.hypot(x - share * along_x, y - share * along_y) - radius
 
 
-def polygon(x, y, *corners) -> Tensor:
+def polygon(x: Tensor, y: Tensor, *corners: Tensor) -> Tensor:
     """Any convex polygon, with its corners in order, either way round."""
     sides, area = [], torch.zeros(())
     for i in range(0, len(corners), 2):

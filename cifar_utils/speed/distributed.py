@@ -8,7 +8,6 @@ process that is alone every function here leaves things as they are.
 """
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -103,7 +102,7 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
     """The network to call in training, so that all processes train `model` as one.
 
     All start from the first one's weights. Batch norm sees the whole batch, and each gradient is
-    the mean over all processes. some_rest: some weights stop learning before the training ends.
+    the mean over all processes. some_rest: some weights are frozen before the training ends.
     """
     if world_size() == 1:
         return model
@@ -113,9 +112,7 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
         for layer in model.modules():
             if type(layer) is nn.BatchNorm2d:
                 layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
-    with warnings.catch_warnings():  # until the first weights rest, torch sees nothing unused
-        warnings.filterwarnings("ignore", message="find_unused_parameters")
-        return DistributedDataParallel(model, find_unused_parameters=some_rest)
+    return DistributedDataParallel(model, find_unused_parameters=some_rest)
 
 
 # --- batch norm on CPUs ---------------------------------------------------------------------------

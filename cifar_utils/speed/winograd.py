@@ -24,7 +24,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -43,27 +43,28 @@ _G = torch.kron(_G, _G)
 
 
 @functools.cache
-def library():
+def library() -> ctypes.CDLL | None:
     """winograd.c as a ctypes library, or None if it cannot be compiled or opened."""
     if sys.platform != "linux":
         return None
     compiler = shlex.split(os.environ.get("CC") or "cc")
-    options = ["-O3", "-fopenmp", "-shared", "-fPIC", Path(__file__).with_name("winograd.c"), "-o"]
+    source = str(Path(__file__).with_name("winograd.c"))
+    options = ["-O3", "-fopenmp", "-shared", "-fPIC", source, "-o"]
     for native in (["-march=native"], ["-mcpu=native"], []):  # the first for x86, then for ARM
         # No compiler, or a folder for temporary files from which nothing may be run.
         with suppress(OSError), tempfile.TemporaryDirectory() as folder:
             target = Path(folder, "winograd.so")
-            command = [*compiler, *native, *options, target]
+            command = [*compiler, *native, *options, str(target)]
             if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 loaded = ctypes.CDLL(str(target))
                 pointers, numbers = [ctypes.c_void_p] * 2, [ctypes.c_longlong] * 6
-                loaded.maps_to_tiles.argtypes = pointers + numbers
-                loaded.tiles_to_maps.argtypes = pointers + numbers[1:]
+                loaded.maps_to_tiles.argtypes = [*pointers, *numbers]
+                loaded.tiles_to_maps.argtypes = [*pointers, *numbers[1:]]
                 return loaded
     return None
 
 
-def convolutions(wanted):
+def convolutions(wanted: bool) -> AbstractContextManager:
     """A context in which F.conv2d, so also nn.Conv2d, goes by Winograd's algorithm when it pays.
 
     wanted: False for a context that changes nothing, as it is also if `library` gives None.
@@ -100,7 +101,7 @@ def _conv2d(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)
     return maps if bias is None else maps + bias[:, None, None]
 
 
-def pays(outputs, inputs, height, width):
+def pays(outputs: int, inputs: int, height: int, width: int) -> bool:
     """Whether the transforms cost less than they save: see `convolutions`."""
     filled = height * width / (16 * -(-height // 4) * -(-width // 4))
     return min(inputs, outputs) >= 64 and inputs % 16 == outputs % 16 == 0 and filled >= 0.5
