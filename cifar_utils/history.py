@@ -15,11 +15,13 @@ from cifar_utils.sources.files import write_whole
 class Epoch:
     """One epoch. Row 0 is the untrained network.
 
-    lr is the recipe's learning rate at the epoch's first step, under Muon the larger of lr and
-    muon_lr. Losses are mean cross-entropies in nats, without label smoothing. Accuracies are
-    fractions. Those of the training set are measured while it is trained on, augmented and with
-    dropout; in row 0 on up to 5,000 plain training images. val_loss and val_accuracy are None if
-    there is no validation split. seconds counts training alone, without evaluation.
+    Attributes:
+        lr: the recipe's learning rate at the first step; under Muon the larger of lr and muon_lr.
+        train_loss, train_accuracy: mean cross-entropy in nats without label smoothing, and a
+            fraction, both measured while training, augmented and with dropout; in row 0 on up to
+            5,000 plain training images.
+        val_loss, val_accuracy: the same on the validation split; None if there is none.
+        seconds: training alone, without evaluation.
     """
 
     epoch: int

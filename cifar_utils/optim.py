@@ -120,16 +120,20 @@ def orthogonalize(matrix: Tensor, *, steps: int = 5) -> Tensor:
 
 
 class Muon(Optimizer):
-    """SGD with Nesterov momentum whose steps, for convolution kernels, are orthogonalised first.
+    """SGD with Nesterov momentum that orthogonalises the steps of convolution kernels.
 
     Every direction in a kernel's matrix (outputs × inputs·height·width) then moves equally far,
-    whereas plain SGD moves a few directions far and the rest hardly at all. Groups with
-    orthogonal=False take plain SGD steps. Weight decay is decoupled: it shrinks the weights by
-    lr · weight_decay. With renormalize=True each kernel is instead brought to the norm √outputs,
-    which is also the update's, before each step. lr is then the step in proportion to the kernel,
-    whose size batch norm makes meaningless. torch.optim.Muon takes 2-D parameters only. Sources:
-    https://kellerjordan.github.io/posts/muon/; for the norm, airbench94_muon.py in
-    https://github.com/KellerJordan/cifar10-airbench.
+    whereas plain SGD moves a few directions far and the rest hardly at all. Weight decay is
+    decoupled: it shrinks the weights by lr · weight_decay. torch.optim.Muon takes 2-D parameters
+    only. Source: https://kellerjordan.github.io/posts/muon/.
+
+    Args:
+        groups: parameter groups. Those with orthogonal=False take plain SGD steps.
+        renormalize: instead of weight decay, bring each kernel to the norm √outputs before each
+            step. That is also the update's norm, so lr is the step in proportion to the kernel,
+            whose size batch norm makes meaningless. Source: airbench94_muon.py in
+            https://github.com/KellerJordan/cifar10-airbench.
+        steps: iterations in `orthogonalize`.
     """
 
     def __init__(
@@ -189,11 +193,10 @@ def orthogonal_updates(updates: Iterable[Tensor], *, steps: int = 5) -> list[Ten
 def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     """The recipe's optimizer over the model's parameters, in up to four groups.
 
-    Convolution kernels, other weights, and biases, batch norm's vectors among them. Muon
-    treats the kernels in its own way, at `muon_lr`. Biases learn `bias_lr_factor` times as fast
-    (arXiv 2404.00498 speeds up those of batch norm, by 64), and without `decay_biases` they get no
-    weight decay. With `whitening` the bias of a frozen convolution makes a group of its own, which
-    is trained for that fraction only (three epochs in that paper). Used in notebook 07.
+    Convolution kernels, which Muon treats in its own way at `muon_lr`; other weights; biases, batch
+    norm's vectors among them, which learn `bias_lr_factor` times as fast and decay only with
+    `decay_biases` (arXiv 2404.00498); and with `whitening` the bias of a frozen convolution, which
+    is trained for that fraction only. Used in notebook 07.
     """
     muon = recipe.optimizer == "muon"
     parameters = [p for p in model.parameters() if p.requires_grad]
