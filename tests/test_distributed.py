@@ -237,6 +237,16 @@ def test_processes_that_hold_other_images_do_not_train_together(painted_split, m
             start(create_model("compact"), other, None, recipe, Machine(CPU))
 
 
+def test_a_batch_too_small_for_all_gpus_is_refused_before_the_first_step(
+    painted_split, monkeypatch
+):
+    """SyncBatchNorm in 16 bits has no use for a process without an image."""
+    monkeypatch.setattr(train_module, "world_size", lambda: 2)
+    gpu = Machine(torch.device("cuda"))
+    with pytest.raises(CifarError, match="last batch has 1 image"):
+        start(create_model("compact"), painted_split(33), None, Recipe(batch_size=16), gpu)
+
+
 def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
     done = []
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)

@@ -198,16 +198,17 @@ def test_a_history_names_every_device_that_the_run_was_trained_on(painted_split,
 
 
 def test_only_fp32_on_a_cpu_is_routed_to_winograd(painted_split, monkeypatch):
-    wanted = []
+    recipe = RECIPE.changed(epochs=1, winograd=True)
+    for precision, steps in (("fp32", 1), ("bf16", 0)):  # evaluation has direct convolutions
+        wanted = []
 
-    def spy(winograd):
-        wanted.append(winograd)
-        return nullcontext()
+        def spy(winograd, wanted=wanted):
+            wanted.append(winograd)
+            return nullcontext()
 
-    monkeypatch.setattr(machine, "convolutions", spy)
-    for precision in ("fp32", "bf16"):
-        run(painted_split(16), None, RECIPE.changed(epochs=1, winograd=True), precision=precision)
-    assert wanted.count(True) == 1  # the one step in fp32; evaluation has direct convolutions
+        monkeypatch.setattr(machine, "convolutions", spy)
+        run(painted_split(16), None, recipe, precision=precision)
+        assert wanted.count(True) == steps and len(wanted) == 2
 
 
 @pytest.mark.slow
@@ -676,18 +677,21 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split, two_thr
     """SIGKILL in epoch 2 of 3: no handler runs, nothing is tidied up."""
     root = tmp_path / "data"
     root.mkdir()
-    for part, count in (("train", 1100), ("test", 50)):
+    for part, count in (("train", 2100), ("test", 50)):
         split = painted_split(count)
         np.save(root / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
         np.save(root / f"{part}_labels.npy", split.labels.numpy())
 
     process = subprocess.Popen(train_process(root, tmp_path / "killed"), stderr=subprocess.DEVNULL)
-    history = tmp_path / "killed" / "history.json"
+    history, checkpoint = (tmp_path / "killed" / name for name in ("history.json", "checkpoint.pt"))
     deadline = time.time() + 120
-    while not (history.exists() and len(History.load(history).epochs) == 2):
+    while not (
+        checkpoint.exists()
+        and len(History.load(history).epochs) == 2
+        and checkpoint.stat().st_mtime_ns >= history.stat().st_mtime_ns  # it is written last
+    ):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.01)
-    time.sleep(0.1)
     process.kill()
     process.wait()
     assert len(History.load(history).epochs) == 2, "it should have died in epoch 2"

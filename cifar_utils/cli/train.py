@@ -60,9 +60,10 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(options: Namespace) -> None:
-    # Read when torch is imported. Of several processes, each would warn at the first step that all
-    # weights learn, because a whitening layer's bias is frozen only later.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started this process
+        # Otherwise torch warns at the first step that all weights learn, because a whitening
+        # layer's bias is frozen only later. It reads this when it is imported.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from cifar_utils.speed.distributed import rank, together
 
     with together(), ExitStack() as stack:
