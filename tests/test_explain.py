@@ -1,11 +1,13 @@
 from functools import partial
 from itertools import pairwise
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib import colormaps
 from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -13,6 +15,7 @@ from torch import nn
 
 from cifar_utils import explain
 from cifar_utils.data import normalize
+from cifar_utils.errors import CifarError
 from cifar_utils.models import ConvNet, create_model
 
 
@@ -201,6 +204,20 @@ def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
     assert not torch.equal(usual, explain.grad_cam(model, split.images, split.labels, stage=3))
 
 
+def test_figures_name_methods_as_their_papers_do():
+    names = [explain.method_title(name) for name in ("gradcam", "gradcam++", "hirescam")]
+    assert names == ["Grad-CAM", "Grad-CAM++", "HiResCAM"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("compact", [[2], [1], [0], [1, 2]]), ("resnet18", [[4], [3], [2], [3, 4]])],
+)
+def test_stages_with_small_maps_do_not_count(name, wanted):
+    model = create_model(name)
+    assert [explain.chosen_stages(model, choice) for choice in explain.STAGES] == wanted
+
+
 def test_each_image_needs_its_target(random_split):
     model, split = create_model("compact", seed=0), random_split(4)
     for targets in (split.labels[:3], torch.cat([split.labels, split.labels])):
@@ -212,6 +229,8 @@ def test_unknown_names_list_the_valid_ones(random_split):
     model, split = create_model("compact"), random_split(1)
     with pytest.raises(ValueError, match="choose one of gradcam, gradcam"):
         explain.grad_cam(model, split.images, split.labels, method="lime")
+    with pytest.raises(ValueError, match="choose one of deepest, second deepest"):
+        explain.grad_cam(model, split.images, split.labels, stage="last")
     with pytest.raises(ValueError, match="no stage 4; this network has stages 0 to 3"):
         explain.grad_cam(model, split.images, split.labels, stage=4)
 
@@ -251,23 +270,68 @@ def test_each_image_has_a_gif_of_its_own_maps_over_the_epochs_that_there_are(
     assert [path.name for path in paths] == ["cam-0-deer.gif", "cam-1-cat.gif"]
     for place, path in enumerate(paths):
         wanted = tmp_path / "wanted.gif"
-        explain.save_cam_gif(wanted, split.images[place], kept[:2, place], epochs=[0, 2])
+        name = split.names[place]
+        explain.save_cam_gif(wanted, split.images[place], kept[:2, place], name=name, epochs=[0, 2])
         assert path.read_bytes() == wanted.read_bytes()
 
 
-def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_split):
-    heatmaps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
-    explain.save_cam_gif(tmp_path / "cam.gif", random_split(1).images[0], heatmaps)
-    with Image.open(tmp_path / "cam.gif") as gif:
-        assert gif.n_frames == 5 and gif.info["loop"] == 0
-        assert gif.size == (256, 280)
-        frames = []
-        for number in range(5):
+def test_a_run_goes_on_only_with_the_same_images_and_options(tmp_path, random_split):
+    split, run = random_split(5), SimpleNamespace(model=create_model("compact", seed=0))
+    run.history = SimpleNamespace(epochs=[SimpleNamespace(epoch=1)])
+    options = {"method": "hirescam", "stage": [1, 2]}
+    explain.CamRecorder(tmp_path, split, **options).check()  # nothing is there yet
+    explain.CamRecorder(tmp_path, split, **options)(run)
+    explain.CamRecorder(tmp_path, split, **options).check()
+    for other in (
+        explain.CamRecorder(tmp_path, split[[1, 0, 2, 3, 4]], **options),
+        explain.CamRecorder(tmp_path, split, method="hirescam", stage=[2]),
+        explain.CamRecorder(tmp_path, split),
+    ):
+        with pytest.raises(CifarError, match="of other images, or by another method"):
+            other.check()
+
+
+def frames(path):
+    with Image.open(path) as gif:
+        assert gif.info["loop"] == 0
+        for number in range(gif.n_frames):
             gif.seek(number)
-            frames.append(np.asarray(gif.convert("RGB")))
-    assert all((one != other).any() for one, other in pairwise(frames))
-    original = random_split(1).images[0].permute(1, 2, 0).numpy().repeat(8, 0).repeat(8, 1)
-    assert np.abs(frames[0][:256].astype(int) - original).mean() < 20  # GIF has 256 colours
+            yield np.asarray(gif.convert("RGB")).astype(int)
+
+
+def test_cam_gif_loops_over_the_image_and_a_frame_an_epoch(tmp_path, random_split):
+    heatmaps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = random_split(1).images[0]
+    explain.save_cam_gif(tmp_path / "cam.gif", image, heatmaps, name="ship")
+    drawn = list(frames(tmp_path / "cam.gif"))
+    assert len(drawn) == 5 and {frame.shape for frame in drawn} == {(300, 256, 3)}
+    assert all((one[:256] != other[:256]).any() for one, other in pairwise(drawn))
+    original = image.permute(1, 2, 0).numpy().repeat(8, 0).repeat(8, 1)
+    assert np.abs(drawn[0][:256] - original).mean() < 20  # GIF has 256 colours
+    key = drawn[1][268, 54:202]  # the middle of the bar, between "little" and "much"
+    viridis = np.array(colormaps["viridis"](np.linspace(0, 1, 148)))[:, :3] * 255
+    assert np.abs(key - viridis).mean() < 20
+
+
+def test_the_texts_of_a_cam_gif_name_the_class_and_the_epoch(tmp_path, random_split, monkeypatch):
+    told = []
+    monkeypatch.setattr(explain, "save_gif", lambda *arguments, **_: told.extend(arguments[2]))
+    heatmaps = torch.rand(3, 32, 32)
+    image = random_split(1).images[0]
+    explain.save_cam_gif("x.gif", image, heatmaps, name="ship", epochs=[0, 1, 12])
+    assert told == ["ship: the image", "ship: untrained", "ship: epoch 1", "ship: epoch 12"]
+
+
+def test_an_empty_map_says_so_and_others_do_not(tmp_path, random_split, monkeypatch):
+    heatmaps, said = torch.zeros(3, 32, 32), []
+    heatmaps[1, 3, 3] = 0.1
+    write = explain._written
+    monkeypatch.setattr(explain, "_written", lambda *given: said.append(given[1]) or write(*given))
+    black = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    explain.save_cam_gif(tmp_path / "cam.gif", black, heatmaps, name="frog")
+    assert said == ["nothing speaks\nfor frog"] * 2
+    whitest = [frame[:256].min(2).max() for frame in frames(tmp_path / "cam.gif")]
+    assert [value > 200 for value in whitest] == [False, True, False, True]
 
 
 def test_a_gif_has_a_frame_and_a_text_for_every_picture(tmp_path, random_split):

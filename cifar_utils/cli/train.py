@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cifar_utils.cli.options import (
     Subparsers,
+    add_cam,
     add_data,
     add_machine,
     add_recipe_fields,
+    cam_options,
     checked_recipe,
     command,
     count,
@@ -41,8 +43,9 @@ def add(subparsers: Subparsers) -> None:
     flag("--resume", action="store_true",
          help="go on with the run in DIR from its last epoch; it keeps its recipe")
     flag("--overwrite", action="store_true", help="replace the run in DIR")
-    flag("--cam", action="store_true",
-         help="also make GIFs that show the Grad-CAM heatmaps of five images, epoch by epoch")
+    flag("--cam", nargs="*", metavar="CLASS",
+         help="also make GIFs that show the heatmaps of one image of each of these classes, epoch "
+         "by epoch (default: the first five classes)")
     flag("--test", action=BooleanOptionalAction, default=True,
          help="evaluate on the test images at the end; use --no-test for runs that only help to "
          "choose")
@@ -56,6 +59,7 @@ def add(subparsers: Subparsers) -> None:
          help="processes that prepare batches ahead; worth it for augmentation policies that work "
          "image by image (default: 0)")
     # fmt: on
+    add_cam(parser, "cam")
     add_recipe_fields(parser)
 
 
@@ -91,6 +95,7 @@ def train(options: Namespace) -> None:
 
     say = (lambda *_: None) if options.quiet else print
     recipe = checked_recipe(options, options.recipe or "compact")
+    heat = cam_options(options, "cam")
     out = options.out or Path("runs") / recipe.name
     if rank() == 0:
         writable(out)
@@ -107,7 +112,9 @@ def train(options: Namespace) -> None:
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
             f"{len(cifar.test):,} test images"
         )
-        recorder = _cam_recorder(cifar, out) if options.cam and rank() == 0 else None
+        recorder = None
+        if options.cam is not None:
+            recorder = _cam_recorder(options, cifar, model, out, heat, resumed=bool(state))
         untold = options.compile
 
         def log(run):
@@ -135,7 +142,7 @@ def train(options: Namespace) -> None:
         if options.test:
             _test_run(model, history, cifar, out, verbose=options.verbose)
         if recorder:
-            say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
+            say("heatmaps: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
         say(f"written to {out}")
 
 
@@ -168,12 +175,20 @@ def _bar(options):
     return iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
 
 
-def _cam_recorder(cifar, out):
-    """Grad-CAM of one image of each of the first five classes, held out if any are."""
-    from cifar_utils.explain import CamRecorder
+def _cam_recorder(options, cifar, model, out, heat, *, resumed):
+    """Heatmaps of one image of each class that --cam names, held out if any are.
 
+    Every process checks what was asked for, so that all of them stop; only the first one records.
+    """
+    from cifar_utils.explain import CamRecorder, chosen_stages
+    from cifar_utils.speed.distributed import rank
+
+    chosen_stages(model, heat["stage"])
     split = cifar.val if len(cifar.val) else cifar.train
-    return CamRecorder(out / "cam", split.first_of_each(5))
+    recorder = CamRecorder(out / "cam", split.first_of_each(options.cam or 5), **heat)
+    if resumed:
+        recorder.check()
+    return None if rank() else recorder
 
 
 def _test_run(model, history, cifar, out, *, verbose):
