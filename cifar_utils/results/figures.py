@@ -15,7 +15,8 @@ from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES, Cifar
-from cifar_utils.explain import DEFAULTS, grad_cam, method_title, save_cam_gif
+from cifar_utils.explain import DEFAULTS, grad_cam, method_title
+from cifar_utils.gifs import save_cam_gif
 from cifar_utils.machine import generator
 from cifar_utils.models import ConvNet, create_model
 from cifar_utils.profile import mult_adds
@@ -121,7 +122,9 @@ def _learning(place: int) -> Picture:
             index = int(kept["indices"][place])
         (where,) = (cifar.train.indices == index).nonzero()  # `cifar` has nothing held out
         image = cifar.train.images[where[0]]
-        save_cam_gif(path, image, heatmaps[:, place], name=LEARNED[place], milliseconds=300)
+        save_cam_gif(  # small and quick, because there are 41 epochs
+            path, image, heatmaps[:, place], name=LEARNED[place], scale=6, milliseconds=300
+        )
 
     return draw_learning
 
