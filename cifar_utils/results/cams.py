@@ -19,8 +19,8 @@ from cifar_utils.models import ConvNet
 
 Row = dict[str, Any]  # plain values, ready for JSON
 
-# Two methods may heat what speaks against the class, or look at no class, and two take twenty to
-# thirty times as long (notebook 06).
+# Two methods may heat what speaks against the class, or look at no class, and two take more than
+# twenty times as long (notebook 06).
 LEFT_OUT = ("eigencam", "eigengradcam", "scorecam", "ablationcam")
 METHODS: tuple[Method, ...] = tuple(name for name in get_args(Method) if name not in LEFT_OUT)
 
