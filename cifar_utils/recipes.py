@@ -12,7 +12,9 @@ from typing import Any, Literal, Self, get_args
 from cifar_utils.errors import CifarError, choose
 
 
-def option(default: Any, help: str, *, within: str = "", only_with: tuple = ()) -> Any:
+def option(
+    default: Any, help: str, *, within: str = "", only_with: tuple = (), flag: str = ""
+) -> Any:
     """A field of Recipe: its default, and all else that is known about it.
 
     Args:
@@ -20,8 +22,10 @@ def option(default: Any, help: str, *, within: str = "", only_with: tuple = ()) 
         within: the range of a number, as an interval: "[0, 1)" includes 0 and excludes 1.
         only_with: the field that this one needs in order to have any effect. Either its name alone,
             if every value but zero or none will do, or its name and the values that will do.
+        flag: its flag on the command line, if that is not the field's own name.
     """
-    return field(default=default, metadata={"help": help, "within": within, "only_with": only_with})
+    known = {"help": help, "within": within, "only_with": only_with, "flag": flag}
+    return field(default=default, metadata=known)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Recipe:
     name: str = option("custom", "what to call it")
     model: str = option("compact", "network to train; a wrong name lists all")
     epochs: int = option(30, "passes over the training images", within="[1, inf)")
+    epochs_before: int = option(0, "of these, how many an earlier recipe trained; schedules begin "
+                                "after them", within="[0, inf)")
     batch_size: int = option(128, "images per step", within="[1, inf)")
     optimizer: Literal["sgd", "adam", "adamw", "muon"] = option("sgd", "optimizer")
     lr: float = option(0.1, "highest learning rate", within="(0, inf)")
@@ -54,14 +60,16 @@ class Recipe:
     weight_decay: float = option(5e-4, "how strongly weights are pulled towards zero",
                                  within="[0, inf)")
     decay_biases: bool = option(True, "weight decay on biases and batch norm too")
-    schedule: Literal["constant", "linear", "cosine", "step", "one-cycle"] = option(
+    schedule: Literal["constant", "linear", "cosine", "step", "one-cycle", "plateau"] = option(
         "one-cycle", "how the learning rate changes")
     peak: float = option(0.25, "fraction of the training at which the rate is highest",
                          within="[0, 1)", only_with=("schedule", ("one-cycle",)))
     step_every: float = option(0.25, "fraction of the training between two steps",
                                within="(0, 1]", only_with=("schedule", ("step",)))
     step_factor: float = option(0.1, "factor on the learning rate at each step",
-                                within="(0, 1]", only_with=("schedule", ("step",)))
+                                within="(0, 1]", only_with=("schedule", ("step", "plateau")))
+    patience: int = option(5, "epochs without a lower validation loss after which the rate steps",
+                           within="[0, inf)", only_with=("schedule", ("plateau",)))
     step_decay_factor: float = option(1.0, "factor on the weight decay at each step",
                                       within="[0, inf)", only_with=("schedule", ("step",)))
     label_smoothing: float = option(0.0, "share of each label that is spread over all classes",
@@ -77,6 +85,8 @@ class Recipe:
                               within="[0, 1]")
     winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (fp32, CPU)")
     initialization: Literal["default", "kaiming", "dirac"] = option("default", "first weights")
+    start_from: str = option("", "trained weights to start from: a name, weights file or run",
+                             flag="--from")
     dropout_factor: float = option(1.0, "factor on the network's own dropout rates",
                                    within="[0, 1]")
     teacher: str = option("", "trained network to learn from as well: a name, weights file or run")
@@ -103,6 +113,14 @@ class Recipe:
             if known.metadata["within"] and not _is_within(value, known.metadata["within"]):
                 wanted = in_words(known.metadata["within"])
                 raise CifarError(f"{known.name} is {value}; it must be {wanted}")
+        if self.epochs <= self.epochs_before:
+            raise CifarError(
+                f"epochs is {self.epochs}; it must be above epochs_before, {self.epochs_before}"
+            )
+
+    def progress(self, epochs: float) -> float:
+        """How much of the training is done after so many epochs, as a fraction."""
+        return (epochs - self.epochs_before) / (self.epochs - self.epochs_before)
 
     def changed(self, **changes: Any) -> Self:
         """The same recipe with some fields changed.

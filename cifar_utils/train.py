@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
 from cifar_utils.batches import Batches, Progress, load_batches
-from cifar_utils.checkpoints import find_weights
+from cifar_utils.checkpoints import find_weights, start_from
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.machine import Machine, Precision, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
-from cifar_utils.optim import make_optimizer, rate_factor, set_rates, unfreeze
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import Run
@@ -142,7 +142,8 @@ def fit(
         workers: processes that augment ahead.
         resume: a Run's state(). The training goes on as if never interrupted, on a CPU to the same
             bits in the same precision, which "auto" keeps if the device has it. The history names
-            each device that it ran on, and the last precision.
+            each device that it ran on, and the last precision. After a finished run, another recipe
+            can follow, whose epochs_before are the epochs of that run.
         compile: put the network through torch.compile before the first epoch, outside the epochs'
             clocks. Its convolutions are then direct ones, even if the recipe asks for Winograd's.
 
@@ -158,6 +159,13 @@ def fit(
     machine = Machine.pick(
         device, precision, winograd=recipe.winograd, compile=compile, before=before
     )
+    if recipe.epochs_before and not resume:
+        raise CifarError(
+            f"the recipe goes on after {recipe.epochs_before} epochs; give the state of the run "
+            "that they belong to as `resume`"
+        )
+    if recipe.schedule == "plateau" and not val:
+        raise CifarError("the schedule plateau needs validation images")
     run = start(model, train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
     network = machine.share(model, some_rest=recipe.whitening > 0)
@@ -173,7 +181,8 @@ def fit(
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
             batches = load_batches(train, recipe, epoch, workers, machine)
-            span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
+            span = recipe.progress(epoch - 1), recipe.progress(epoch)
+            slow_down(run.optimizer, recipe, run.val_losses)
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
                 machine=machine, teacher=teacher, span=span, progress=progress,
@@ -208,6 +217,8 @@ def start(
             "the same recipe"
         )
     prepare(machine.place(model), train, recipe)
+    if recipe.start_from and not resume:
+        start_from(model, recipe, train.classes)
     history = History(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__,
@@ -233,7 +244,8 @@ def record(
             f"training diverged in epoch {epoch}: the loss is no longer finite; lower lr, or "
             "set clip_norm"
         )
-    factor = rate_factor(recipe, (epoch - 1) / recipe.epochs) if epoch else 0.0
+    factor = rate_factor(recipe, recipe.progress(epoch - 1)) if epoch else 0.0
+    factor *= run.optimizer.param_groups[0].get("plateau", 1.0)
     lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
     speed = history.train_images / seconds if seconds else 0.0
     val_loss, val_accuracy = held_out or (None, None)
@@ -302,7 +314,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
 
         return step
 
-    past = max(0, len(run.history.epochs) - 1)  # epochs, if a run is resumed
+    past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
         network = compiled(run.model, [step_of(done, count) for done, count in kinds])
@@ -319,7 +331,7 @@ def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[flo
     past: epochs that are done already, whose steps are left out.
     """
     sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
-    steps = recipe.epochs * len(sizes)
+    steps = (recipe.epochs - recipe.epochs_before) * len(sizes)
     kinds: dict[tuple, tuple[float, int]] = {}
     for step in range(past * len(sizes), steps):
         done, count = step / steps, sizes[step % len(sizes)]

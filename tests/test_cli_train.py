@@ -215,6 +215,59 @@ def test_resume_alone_takes_flags_that_the_runs_own_recipe_reads(arrays, capsys)
     assert "beta2 0.999, not 0.9" in refused(capsys, *resume, "--beta2", "0.9")
 
 
+@pytest.mark.slow
+def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--resume"]
+    main(run)
+    main([*run, "--epochs", "3", "--lr", "0.02"])
+    assert "run goes on after epoch 2" in capsys.readouterr().err
+    history = History.load("run/history.json")
+    assert (history.recipe.epochs, history.recipe.epochs_before) == (3, 2)
+    assert [recipe.lr for recipe in (*history.earlier, history.recipe)] == [0.1, 0.02]
+    assert [row.epoch for row in history.epochs] == [0, 1, 2, 3]
+    main([*run, "--epochs", "3", "--lr", "0.02"])  # the same again: nothing is left to do
+    assert History.load("run/history.json").epochs == history.epochs
+    main(["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q",
+          "--epochs", "4"])  # fmt: skip
+    assert len(History.load("run/history.json").earlier) == 2
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_trained_weights(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q"]
+    main([*run, "--out", "first"])
+    main([*run, "--out", "second", "--from", "first", "--lr", "0.001", "--muon-lr", "0.001"])
+    before, after = (History.load(f"{name}/history.json") for name in ("first", "second"))
+    assert after.recipe.start_from == "first"
+    untrained, trained = after.epochs[0], before.epochs[-1]
+    assert untrained.val_loss == pytest.approx(trained.val_loss, rel=1e-6)
+    assert "cannot be the start" in refused(
+        capsys, *run, "--out", "second", "--overwrite", "--from", "second"
+    )
+
+
+@pytest.mark.slow
+def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
+    some = ["--batch-size", "50", "--precision", "fp32", "--validation", "30", *arrays, "-q"]
+    main(["recipes", "quick"])
+    Path("quick.toml").write_text(capsys.readouterr().out)
+    Path("mine.json").write_text('{"recipe": "quick", "epochs": 1, "lr": 0.3, "name": "mine"}')
+    main(["train", "--config", "mine.json", *some, "--lr", "0.2"])
+    made = History.load("runs/mine/history.json").recipe
+    assert made == RECIPES["quick"].changed(name="mine", epochs=1, lr=0.2, batch_size=50)
+    main(["train", "--config", "quick.toml", *some, "--epochs", "1", "--out", "whole"])
+    whole = History.load("whole/history.json").recipe
+    assert whole == RECIPES["quick"].changed(epochs=1, batch_size=50)
+    main(["train", "--config", "whole/history.json", *some, "--out", "again"])
+    assert History.load("again/history.json").recipe == whole
+    for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),
+                            ("lr = 'a'", "bad.toml: lr is 'a'; it must be of type float"),
+                            ("lr", "bad.toml does not hold recipe fields as TOML")):  # fmt: skip
+        Path("bad.toml").write_text(text)
+        assert complaint in refused(capsys, "train", "--config", "bad.toml", *some)
+    assert "nowhere.json: No such file" in refused(capsys, "train", "--config", "nowhere.json")
+
+
 @pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])
 def test_what_an_older_run_left_is_not_replaced_unasked(arrays, capsys, kept):
     file = Path("run", kept)

@@ -273,3 +273,15 @@ def test_one_cycle_peaks_where_it_says():
     factors = [optim.one_cycle(step / 1000, peak=0.2) for step in range(1001)]
     assert factors.index(max(factors)) == 200 and max(factors) == 1
     assert factors[0] == 0.04 and factors[-1] == 0 and not any(map(math.isnan, factors))
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateau_is_torchs(patience):
+    losses = (2 - 0.05 * torch.arange(40).clamp(max=25) + 0.1 * torch.rand(40)).tolist()
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=patience)
+    for number, loss in enumerate(losses):
+        rate = optim.plateau(losses[:number], patience=patience, factor=0.5)
+        assert rate == theirs.param_groups[0]["lr"]
+        scheduler.step(loss)
+    assert rate < 1

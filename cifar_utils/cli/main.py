@@ -84,7 +84,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _in_one_line(error: Exception, options: argparse.Namespace) -> str:
     """The first line of what an error says, and the flag that helps if the memory was too small."""
     said = (str(error) or type(error).__name__).splitlines()[0]
-    of_a_recipe = hasattr(options, "recipe_batch_size") and options.recipe
+    of_a_recipe = options.command in ("train", "lr-find") or getattr(options, "recipe", None)
     out_of_torchs_memory = isinstance(error, RuntimeError)  # no other kind of it gets here
     if out_of_torchs_memory and (hasattr(options, "batch_size") or of_a_recipe):
         said += "; choose a smaller --batch-size"

@@ -5,7 +5,15 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from cifar_utils.cli.options import WEIGHTS_HELP, Subparsers, add_machine, command, path, writable
+from cifar_utils.cli.options import (
+    MODEL_HELP,
+    WEIGHTS_HELP,
+    Subparsers,
+    add_machine,
+    command,
+    path,
+    writable,
+)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -19,6 +27,7 @@ def add(subparsers: Subparsers) -> None:
          help="image file of any size or format; its five likeliest classes are printed")
     flag("--weights", default="compact", metavar="PATH|NAME",
          help=f"{WEIGHTS_HELP} (default: compact)")
+    flag("--model", default="", metavar="NAME", help=MODEL_HELP)
     flag("--cam", action="store_true", help="also draw each image with its Grad-CAM heatmap")
     flag("--out", type=path, default=Path(), metavar="DIR",
          help="folder for the pictures of --cam (default: .)")
@@ -36,7 +45,7 @@ def run(options: Namespace) -> None:
     from cifar_utils.machine import pick_device
 
     device = pick_device(options.device)
-    model, info = checkpoints.find_weights(options.weights)
+    model, info = checkpoints.find_weights(options.weights, model=options.model)
     if options.cam:
         writable(options.out)
     images = torch.stack([read_image(file) for file in options.images])

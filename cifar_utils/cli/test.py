@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from cifar_utils.cli.options import (
+    MODEL_HELP,
     WEIGHTS_HELP,
     Subparsers,
     add_data,
@@ -26,6 +27,7 @@ def add(subparsers: Subparsers) -> None:
     )
     flag = parser.add_argument
     flag("--weights", required=True, metavar="PATH|NAME", help=WEIGHTS_HELP)
+    flag("--model", default="", metavar="NAME", help=MODEL_HELP)
     flag("--batch-size", type=positive, default=500, metavar="N",
          help="images per batch (default: 500)")
     flag("--views", type=int, choices=(1, 2, 6), default=1,
@@ -56,12 +58,13 @@ def run(options: Namespace) -> None:
         raise CifarError(f"--share is {options.share}; it must be in [0, 1]")
     if options.share < 1 and options.views == 1:
         raise CifarError("--share needs --views 2 or 6")
-    model, info = checkpoints.find_weights(options.weights)
+    model, info = checkpoints.find_weights(options.weights, model=options.model)
     out = options.out or Path()
     if options.grid or options.out:
         writable(out)
     cifar = load(options)
-    if cifar.classes != info.classes:
+    unnamed = info.source == checkpoints.UNKNOWN and len(info.classes) == len(cifar.classes)
+    if cifar.classes != info.classes and not unnamed:
         raise CifarError(
             f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
         )

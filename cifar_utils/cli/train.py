@@ -39,7 +39,8 @@ def add(subparsers: Subparsers) -> None:
          "epoch, and best.safetensors of the best epoch on the validation images (default: "
          "runs/NAME)")
     flag("--resume", action="store_true",
-         help="go on with the run in DIR from its last epoch; it keeps its recipe")
+         help="go on with the run in DIR from its last epoch; it keeps its recipe, but a finished "
+         "one goes on under another, if --epochs asks for more")
     flag("--overwrite", action="store_true", help="replace the run in DIR")
     flag("--cam", action="store_true",
          help="also make GIFs that show the Grad-CAM heatmaps of five images, epoch by epoch")
@@ -71,9 +72,10 @@ def run(options: Namespace) -> None:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
-        if not options.recipe and not options.resume:
+        named = options.recipe or options.config
+        if not named and not options.resume:
             raise CifarError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
-        if not options.recipe and not options.out:
+        if not named and not options.out:
             raise CifarError(
                 "--resume needs to know the run; give --out, or --recipe for runs/RECIPE"
             )
@@ -83,6 +85,7 @@ def run(options: Namespace) -> None:
 def train(options: Namespace) -> None:
     """Train, alone or with other processes; only the first of them touches the run's folder."""
     from cifar_utils import plots
+    from cifar_utils.checkpoints import pretrained_names
     from cifar_utils.models import build
     from cifar_utils.profile import parameter_count
     from cifar_utils.runs import RunFolder
@@ -90,7 +93,7 @@ def train(options: Namespace) -> None:
     from cifar_utils.train import fit
 
     say = (lambda *_: None) if options.quiet else print
-    recipe = checked_recipe(options, options.recipe or "compact")
+    recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
     out = options.out or Path("runs") / recipe.name
     if rank() == 0:
         writable(out)
@@ -107,6 +110,13 @@ def train(options: Namespace) -> None:
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
             f"{len(cifar.test):,} test images"
         )
+        for name in (recipe.teacher, recipe.start_from):
+            if name in pretrained_names() and not name.endswith("-val") and len(cifar.val):
+                print(
+                    f"{name} learned from the validation images, too, and so they flatter what it "
+                    "passes on; choose a network called -val, or --validation 0",
+                    file=sys.stderr,
+                )
         recorder = _cam_recorder(cifar, out) if options.cam and rank() == 0 else None
         untold = options.compile
 
@@ -143,22 +153,30 @@ def _begin(options, folder, recipe):
     """(recipe to follow, checkpoint or None). A run that is there is never replaced unasked."""
     from cifar_utils.checkpoints import pretrained_names
 
-    if not options.recipe:
+    if options.resume and not options.recipe:
         kept = folder.recipe()
-        if kept is None:
+        if kept is None and not options.config:
             raise CifarError(
                 f"there is no checkpoint in {folder.path} to resume; give --recipe to start"
             )
-        recipe = kept.changed(**recipe_changes(options))
+        recipe = kept.changed(**recipe_changes(options)) if kept else recipe
+    recipe = folder.continuing(recipe)
     state = folder.state(recipe)
+    if recipe.epochs_before:
+        print(
+            f"{folder.path} goes on after epoch {recipe.epochs_before}, under the recipe "
+            f"{recipe.name}, to epoch {recipe.epochs}",
+            file=sys.stderr,
+        )
     if options.resume and state is None:
         print(f"no checkpoint in {folder.path} yet: starting from the first epoch", file=sys.stderr)
-    teacher = Path(recipe.teacher).expanduser().resolve()
-    of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
-    if of_a_run and folder.path.resolve() in (teacher, teacher.parent):
-        raise CifarError(
-            f"{folder.path} will be written to, so it cannot be the teacher; choose another"
-        )
+    for name, needed in (("be the teacher", recipe.teacher), ("be the start", recipe.start_from)):
+        path = Path(needed).expanduser().resolve()
+        of_a_run = needed and needed not in pretrained_names()
+        if of_a_run and folder.path.resolve() in (path, path.parent):
+            raise CifarError(
+                f"{folder.path} will be written to, so it cannot {name}; choose another folder"
+            )
     return recipe, state
 
 

@@ -59,7 +59,7 @@ class Watch:
                 self.places[0].update(_Text(self._status(within=(number + 1) / len(batches))))
 
     def _has_ended(self) -> bool:
-        return len(self.history.epochs) > self.history.recipe.epochs  # row 0 is before training
+        return self.history.is_finished
 
     def _status(self, within: float) -> str:
         """One line: how far the run is, and the time left. within: share of the epoch, 0 to 1."""

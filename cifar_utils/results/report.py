@@ -71,7 +71,7 @@ class Result:
         run = self.runs[0]
         seconds: dict[bool, list[float]] = {True: [], False: []}  # by whether images were small
         for row in run.epochs[1:]:
-            small = (row.epoch - 0.5) / run.recipe.epochs < run.recipe.small_until  # most of it
+            small = run.recipe.progress(row.epoch - 0.5) < run.recipe.small_until  # most of it
             seconds[small].append(row.seconds)
         return sum(statistics.median(part) * len(part) for part in seconds.values() if part) / 60
 
