@@ -126,8 +126,8 @@ def cost(path: Path, cifar: Cifar) -> None:
     points = {}
     for name, result in shipped_results().items():
         if name in PUBLISHED:  # another recipe of the same network would cover it
-            published, _ = PUBLISHED[name]
-            points[name] = mult_adds(create_model(name, seed=0)), published, result.accuracy
+            cost = mult_adds(create_model(name, seed=0))
+            points[name] = cost, PUBLISHED[name].accuracy, result.accuracy
     plots.save(plots.plot_cost(points), path)
 
 
