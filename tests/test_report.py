@@ -214,7 +214,7 @@ def test_the_published_figures_lead_to_the_files_that_show_them():
     lines = report.published_table().splitlines()[2:]
     for line, (name, (accuracy, file)) in zip(lines, shown.items(), strict=True):
         assert line.startswith(f"| `{name}` | ")
-        assert f" | [{accuracy}](https://github.com/{file}) | " in line
+        assert f" | [{accuracy}](https://github.com/{file}): " in line
 
 
 # --- no figure without a file ---------------------------------------------------------------------

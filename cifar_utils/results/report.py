@@ -70,7 +70,7 @@ PUBLISHED: dict[str, Published] = {
         "dawnik17/vision", "32eac68", "examples/cifar10/resnet18_cifar10_grad_cam.ipynb",
     ),
 }  # fmt: skip
-PUBLISHED_COLUMNS = ("network", "repository", "at commit", "published", "what this figure is")
+PUBLISHED_COLUMNS = ("network", "repository, at commit", "published, and what this figure is")
 
 
 def published_table() -> str:
@@ -84,10 +84,8 @@ def _published_row(item: tuple[str, Published]) -> tuple[str, ...]:
     file = f"{address}/blob/{published.commit}/{published.path}"
     return (
         f"`{name}`",
-        f"[{published.repository}]({address})",
-        published.commit,
-        f"[{100 * published.accuracy:g}%]({file})",
-        published.figure,
+        f"[{published.repository}]({address}), {published.commit}",
+        f"[{100 * published.accuracy:g}%]({file}): {published.figure}",
     )
 
 
