@@ -1,5 +1,6 @@
 """What the README and CONTRIBUTING tell a reader to type works, and their links lead somewhere."""
 
+import importlib
 import os
 import re
 import shlex
@@ -183,6 +184,24 @@ def test_every_command_is_understood(line):
     ):
         given = options.get(name) or []
         assert {given} <= set(known) if isinstance(given, str) else set(given) <= set(known)
+
+
+def test_what_users_of_the_five_repositories_are_told_to_type_is_there():
+    """In the last column of "Coming from": commands, flags with or without a value, functions."""
+    _, _, rest = README.partition("### Coming from")
+    table, _, _ = rest.partition("\n##")
+    commands = make_parser()._subparsers._group_actions[0].choices.values()
+    flags = {flag for command in commands for flag in command._option_string_actions}
+    spans = re.findall(r"`([^`]*)`", "".join(re.findall(r"\| ([^|]*) \|$", table, re.M)))
+    assert len(spans) > 50
+    for span in spans:
+        if span.startswith("cifar "):
+            make_parser().parse_args(shlex.split(span)[1:])
+        elif span.startswith("--"):
+            assert span.split()[0] in flags, span
+        elif "." in span:
+            module, _, name = span.rpartition(".")
+            assert hasattr(importlib.import_module(f"cifar_utils.{module}"), name), span
 
 
 @pytest.mark.slow
