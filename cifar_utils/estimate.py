@@ -14,7 +14,7 @@ from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import find_teacher, train_one_epoch
 
-LEAST = 4  # steps; the first two also compile kernels and ask for memory
+STEPS = 4  # enough to time: two warm up, and two count
 SHARE = 1 / 20  # of a training's steps may be spent on timing some
 
 
@@ -24,11 +24,12 @@ def step_seconds(
 ) -> float:  # fmt: skip
     """About how many seconds a training step takes, augmentation included.
 
-    Some are timed on a throw-away network: at least four, then up to `steps` within 5 seconds.
-    Random numbers drawn afterwards are those that would have been drawn without it.
+    Up to `steps` are timed on a throw-away network, as many as begin within 5 seconds. Torch's
+    random generators are left as they were.
 
     Args:
-        machine: what `fit` will run on, but an object of its own. It must be one process's.
+        machine: one like that of the training, whose gradient scaler will change. It must be that
+            of a single process.
         done: how far the training is, as a fraction. The size of the images follows.
         workers: processes that augment ahead, while others train.
     """
@@ -41,7 +42,7 @@ def step_seconds(
         batches = AugmentedBatches(train, recipe, epoch=1)
         times: list[float] = []
         began = time.perf_counter()
-        while len(times) < LEAST or (len(times) < steps and time.perf_counter() - began < 5):
+        while len(times) < steps and time.perf_counter() - began < 5:
             start = time.perf_counter()
             batch = batches[len(times) % len(batches)]
             augmented = time.perf_counter()
@@ -52,7 +53,8 @@ def step_seconds(
             end = time.perf_counter()
             ahead = max(end - augmented, (augmented - start) / max(workers, 1))
             times.append(ahead if workers else end - start)
-    return statistics.median(times[2:])
+    # The first two also compile kernels and ask for memory, but a slow step hardly shows it.
+    return statistics.median(times[2:] or times[-1:])
 
 
 def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
@@ -61,7 +63,7 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
     images: how many there are to train on. past: epochs that are done.
     """
     small = _are_small(recipe, images, past)
-    return LEAST * len(set(small)) <= SHARE * len(small) and len(small) > 0
+    return STEPS * len(set(small)) <= SHARE * len(small) and len(small) > 0
 
 
 def epoch_seconds(
@@ -75,7 +77,7 @@ def epoch_seconds(
     small = _are_small(recipe, len(train), past)
     seconds = {
         kind: step_seconds(
-            recipe, train, machine, done=0.0 if kind else 1.0, workers=workers, steps=LEAST
+            recipe, train, machine, done=0.0 if kind else 1.0, workers=workers, steps=STEPS
         )
         for kind in set(small)
     }

@@ -59,7 +59,7 @@ def test_test_prints_the_shares_of_each_true_class(arrays, trained, capsys, monk
         share = np.mean([label in row[:k] for label, row in zip(labels, ranked, strict=True)])
         (line,) = (line for line in lines if line.split()[:1] == [name])
         assert line.split()[1] == f"{share:.2%}"
-    assert lines[-1] == "--out DIR draws it, as DIR/confusion.png"
+    assert lines[-1] == "--out DIR also draws it, as DIR/confusion.png"
     table = confusion_matrix(labels, said, labels=range(10), normalize="true")
     rows = {line.split()[0]: line.split()[1:] for line in lines[-11:-1]}
     assert list(rows) == list(data.CLASSES)

@@ -18,9 +18,9 @@ RECIPE = Recipe(model="fastnet-quick", epochs=4, batch_size=8, small_size=16)
 
 @pytest.fixture
 def slow(monkeypatch):
-    """A step takes 2 s on small images and 8 s on whole ones; to augment a batch takes 3 s.
+    """A step takes 20 ms on small images, 80 ms on whole ones; to augment a batch takes 30 ms.
 
-    A network's first two steps take 50 s more, as if they had to compile something.
+    A network's first two steps take 2 s more, as if they had to compile something.
     """
     now, build = [0.0], models.MODELS[RECIPE.model]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
@@ -30,7 +30,7 @@ def slow(monkeypatch):
 
         def forward(self, images):
             self.steps += 1
-            now[0] += {16: 2, 32: 8}[images.shape[2]] + (50 if self.steps <= 2 else 0)
+            now[0] += {16: 0.02, 32: 0.08}[images.shape[2]] + (2 if self.steps <= 2 else 0)
             return images
 
     def slow_model(*given, **options):
@@ -39,7 +39,7 @@ def slow(monkeypatch):
         return model
 
     def slow_augmentation(images, generator):
-        now[0] += 3
+        now[0] += 0.03
         return images
 
     monkeypatch.setitem(models.MODELS, RECIPE.model, slow_model)
@@ -53,20 +53,20 @@ def here():
 @pytest.mark.parametrize(
     ("small_until", "past", "workers", "wanted"),
     [
-        (0.0, 0, 0, [33, 33, 33, 33]),  # three batches of 8 + 3 s
+        (0.0, 0, 0, [33, 33, 33, 33]),  # three batches of 80 + 30 ms
         (0.5, 0, 0, [15, 15, 33, 33]),
         (0.3, 0, 0, [15, 27, 33, 33]),  # 4 of 12 steps, for 3/12 < 0.3
         (1.0, 0, 0, [15, 15, 15, 15]),
         (0.5, 1, 0, [15, 33, 33]),
         (0.5, 3, 0, [33]),
-        (0.5, 0, 1, [9, 9, 24, 24]),  # 3 s ahead of 2, or of 8
+        (0.5, 0, 1, [9, 9, 24, 24]),  # 30 ms ahead of 20, or of 80
         (0.5, 0, 3, [6, 6, 24, 24]),
     ],
 )
 def test_epochs_take_what_their_steps_take(slow, random_split, small_until, past, workers, wanted):
     recipe = RECIPE.changed(small_until=small_until)
     told = epoch_seconds(recipe, random_split(20), here(), past=past, workers=workers)
-    assert told == pytest.approx(wanted)
+    assert told == pytest.approx([hundredths / 100 for hundredths in wanted])
 
 
 def test_only_a_long_training_is_worth_timing():

@@ -43,8 +43,8 @@ def add(subparsers: Subparsers) -> None:
          help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
          "--grid draws (without --out, --grid draws into .)")
     flag("--seed", type=count, metavar="N",
-         help="let --grid show a random sample of the predictions, drawn with this seed, in place "
-         "of the first ones")
+         help="let --grid show random test images, drawn with this seed, in place of the first "
+         "ones")
     flag("--json", action="store_true", help="print one JSON object and nothing else")
     # fmt: on
     add_data(parser, validation=False)
@@ -86,7 +86,7 @@ def run(options: Namespace) -> None:
         if options.confusion:
             _print_confusion(matrix, cifar.classes)
             if not options.out:
-                print("--out DIR draws it, as DIR/confusion.png")
+                print("--out DIR also draws it, as DIR/confusion.png")
     if options.grid or options.out:
         paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix)
         if not options.json:

@@ -192,16 +192,15 @@ def expect(name: str, value: float, source: str) -> None:
 def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
     """Print how long `fit` will train here, in words, and return it in seconds.
 
-    If it is long and on a CPU, a second line says how to shorten it. A few steps are timed on a
-    throw-away network, augmentation included: at least four, then up to `steps` within 5 seconds.
-    They are steps of the training's end, when images have their full size. Used in notebooks 02
-    and 04.
+    If it is long and on a CPU, a second line says how to shorten it. Up to `steps` are timed on a
+    throw-away network, augmentation included, as many as begin within 5 seconds. They are steps of
+    the training's end, when images have their full size. Used in notebooks 02 and 04.
     """
-    from cifar_utils.estimate import LEAST, step_seconds
+    from cifar_utils.estimate import STEPS, step_seconds
     from cifar_utils.machine import Machine
 
     machine = Machine.pick(winograd=recipe.winograd)
-    steps = LEAST if is_quick() else steps  # a quick estimate means nothing anyway
+    steps = STEPS if is_quick() else steps  # a quick estimate means nothing anyway
     batches = math.ceil(len(train) / recipe.batch_size)
     seconds = step_seconds(recipe, train, machine, steps=steps) * batches * recipe.epochs
     print(
