@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cifar_utils.data import CLASSES
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, did_you_mean
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
@@ -194,9 +194,10 @@ def find_weights(where: str | Path, *, model: str = "") -> tuple[ConvNet, Weight
     path = Path(where).expanduser()
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path, model=model)
+    names = pretrained_names()
     raise CifarError(
-        f"{where!r} is neither a path nor one of the shipped networks: "
-        f"{', '.join(pretrained_names())}"
+        f"{where!r} is neither a path nor one of the shipped networks: {', '.join(names)}"
+        f"{did_you_mean(str(where), names)}"
     )
 
 

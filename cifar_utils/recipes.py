@@ -9,7 +9,7 @@ reached is in the histories that ship with the package: `cifar recipes` prints i
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, did_you_mean
 
 
 def option(
@@ -107,9 +107,8 @@ class Recipe:
             elif type(value) is not kind_of(known):
                 kind = kind_of(known).__name__
                 raise CifarError(f"{known.name} is {value!r}; it must be of type {kind}")
-            elif choices_of(known) and value not in choices_of(known):
-                choices = ", ".join(map(str, choices_of(known)))
-                raise CifarError(f"unknown {known.name} {value!r}; choose one of {choices}")
+            elif choices_of(known):
+                choose(value, choices_of(known), known.name)
             if known.metadata["within"] and not _is_within(value, known.metadata["within"]):
                 wanted = in_words(known.metadata["within"])
                 raise CifarError(f"{known.name} is {value}; it must be {wanted}")
@@ -131,7 +130,8 @@ class Recipe:
         known = {field.name: field for field in fields(self)}
         for name in changes:
             if name not in known:
-                raise CifarError(f"a recipe has no field {name!r}; it has {', '.join(known)}")
+                near = did_you_mean(name, known) or ";"
+                raise CifarError(f"a recipe has no field {name!r}{near} it has {', '.join(known)}")
         changed = replace(self, **changes)
         for name in changes:
             needed = known[name].metadata["only_with"]

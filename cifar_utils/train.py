@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -44,12 +44,12 @@ def train_one_epoch(
             logits for the full-size images; the loss returned is that of the labels alone.
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
-        progress: wraps the batches, as tqdm does.
+        progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
     """
     machine = machine or Machine.of(model, winograd=recipe.winograd)
-    totals = Totals(machine.device)
+    totals, bar = Totals(machine.device), progress(batches)
     model.train()
-    for number, (images, labels) in enumerate(progress(batches)):
+    for number, (images, labels) in enumerate(bar):
         done = span[0] + (span[1] - span[0]) * number / len(batches)
         set_rates(optimizer, recipe, done)
         images, labels, weight = machine.take(images, labels)
@@ -68,6 +68,7 @@ def train_one_epoch(
         machine.step(optimizer)
 
         totals.add(logits.detach(), labels)
+        totals.show(bar)
     return totals.means()
 
 
@@ -81,12 +82,24 @@ class Totals:
         self.loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self.shown = 0.0  # when they were shown, on time.perf_counter
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count one batch, or this process's part of it."""
         self.loss += F.cross_entropy(logits, labels, reduction="sum")
         self.correct += (logits.argmax(1) == labels).sum()
         self.count += len(labels)
+
+    def show(self, bar: Iterable) -> None:
+        """Write loss and accuracy so far, of this process's part, beside a bar of tqdm's kind.
+
+        At most twice a second, because a GPU has to be waited for. Other bars stay as they are.
+        """
+        write = getattr(bar, "set_postfix_str", None)
+        if write is not None and time.perf_counter() - self.shown > 0.5:
+            count = int(self.count)
+            write(f"loss {self.loss.item() / count:.4f}, acc {self.correct.item() / count:6.2%}")
+            self.shown = time.perf_counter()
 
     def means(self) -> tuple[float, float]:
         """(mean loss, accuracy) over the images of all processes."""

@@ -1,6 +1,8 @@
 """`cifar train`, through main(): what a run writes, keeps and refuses."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,10 +13,11 @@ from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
 
-from cifar_utils import checkpoints, evaluate, train
+from cifar_utils import checkpoints, estimate, evaluate, train
 from cifar_utils.cli.main import main
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
+from cifar_utils.machine import Machine
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
 
@@ -36,6 +39,83 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
         assert torch.equal(state["model"][key], value)
     with Image.open("run/curves.png") as picture:
         assert picture.width > 800
+
+
+class Terminal(io.StringIO):
+    """Stands in for stderr. Its width is unknown, so tqdm draws bars of ten characters."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.slow
+def test_the_bar_of_an_epoch_fits_on_a_line(arrays, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--overwrite", "--out", "run"]
+    main(run)
+    shown = sys.stderr.getvalue().split("\r")
+    pattern = r"epoch [12]/2 +\d+%\|.{10}\| [\d:?]+ left, loss \d\.\d{4}, acc [\d ]\d\.\d\d%"
+    assert any(re.fullmatch(pattern, line.rstrip()) for line in shown)
+    assert max(map(len, shown)) < 65 and not shown[-1].strip()  # nothing stays
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    main([*run, "-q"])
+    assert sys.stderr.getvalue() == ""
+
+
+@pytest.mark.slow
+def test_the_time_is_told_first_and_changes_nothing(arrays, capsys):
+    """In 2 times 60 steps of a network with dropout."""
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--no-test"]
+    run += ["--dropout-factor", "1", "--batch-size", "2", "--lr", "0.01", "--muon-lr", "0.01"]
+    main([*run, "--out", "quiet", "-q"])
+    assert capsys.readouterr().out == ""
+    main([*run, "--out", "told"])
+    lines = capsys.readouterr().out.splitlines()
+    seconds = r"(\d\.\d s|\d+ s|\d+ min \d+ s)"
+    where = re.escape(str(Machine(torch.device("cpu"))))
+    wanted = rf"about {seconds} of training per epoch, {seconds} in all, on {where} \(fp32\)"
+    assert re.fullmatch(wanted, lines[1]) and lines[2].startswith("epoch   0")
+    assert "of training per epoch" not in "\n".join(lines[2:])
+    for name in ("weights.safetensors", "best.safetensors"):
+        assert Path("quiet", name).read_bytes() == Path("told", name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_time_is_that_of_the_epochs_to_come(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "step_seconds", lambda *_, done, **__: 5 if done else 0.1)
+    run = ["train", "--recipe", "quick", *FAST, *arrays, "--out", "run", "--no-test"]
+    run += ["--epochs", "4", "--batch-size", "3", "--small-until", "0.25"]  # 40 steps an epoch
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(1))
+        main(run)
+    assert "about 4.0 s to 3 min 20 s of training per epoch, 10 min 4 s in all, on" in (
+        capsys.readouterr().out
+    )
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(0))
+        main([*run, "--resume"])
+    assert "about 3 min 20 s of training per epoch, 10 min 0 s for the rest, on" in (
+        capsys.readouterr().out
+    )
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(0))
+        main([*run, "--overwrite", "--compile"])
+    assert "the time is not estimated with --compile" in capsys.readouterr().out
+
+
+def interrupt_after(epochs):
+    """A train_one_epoch that is stopped by Ctrl-C in a later epoch than these."""
+    whole, seen = train.train_one_epoch, []
+
+    def train_one_epoch(*given, **options):
+        seen.append(1)
+        if len(seen) > epochs:
+            raise KeyboardInterrupt
+        return whole(*given, **options)
+
+    return train_one_epoch
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from cifar_utils.recipes import RECIPES, get_recipe
 def add(subparsers: Subparsers) -> None:
     parser = command(
         subparsers, "recipes", "list the recipes and what each has reached, or print one of them",
-        run, example="cifar recipes compact > mine.toml",
+        run, example="cifar recipes compact",
     )  # fmt: skip
     parser.add_argument(
         "name", nargs="?", metavar="NAME",

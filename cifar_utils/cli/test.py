@@ -11,6 +11,7 @@ from cifar_utils.cli.options import (
     add_data,
     add_machine,
     command,
+    count,
     load,
     path,
     positive,
@@ -43,6 +44,9 @@ def add(subparsers: Subparsers) -> None:
     flag("--out", type=path, metavar="DIR",
          help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
          "--grid draws (without --out, --grid draws into .)")
+    flag("--seed", type=count, metavar="N",
+         help="let --grid show random test images, drawn with this seed, in place of the first "
+         "ones")
     flag("--json", action="store_true", help="print one JSON object and nothing else")
     # fmt: on
     add_data(parser, validation=False)
@@ -58,6 +62,8 @@ def run(options: Namespace) -> None:
         raise CifarError(f"--share is {options.share}; it must be in [0, 1]")
     if options.share < 1 and options.views == 1:
         raise CifarError("--share needs --views 2 or 6")
+    if options.seed is not None and not options.grid:
+        raise CifarError("--seed needs --grid")
     model, info = checkpoints.find_weights(options.weights, model=options.model)
     out = options.out or Path()
     if options.grid or options.out:
@@ -82,6 +88,8 @@ def run(options: Namespace) -> None:
         _print_figures(figures, info)
         if options.confusion:
             _print_confusion(matrix, cifar.classes)
+            if not options.out:
+                print("--out DIR also draws it, as DIR/confusion.png")
     if options.grid or options.out:
         paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix)
         if not options.json:
@@ -117,10 +125,13 @@ def _print_confusion(matrix, classes):
 
 def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
     """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
+    import torch
+
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
     from cifar_utils.explain import grad_cam
+    from cifar_utils.machine import generator
 
     test, classes = cifar.test, cifar.classes
     title = f"{info.recipe.name} on {source_title(cifar.source)}"
@@ -135,13 +146,16 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
             figures["per_class"], title=f"{title}: accuracy per class"
         )
     if options.grid:
-        few = slice(0, 40)
+        few, which = torch.arange(len(test))[:40], "the first test images"
+        if options.seed is not None:
+            few = torch.randperm(len(test), generator=generator(options.seed))[:40]
+            which = f"{len(few)} random test images (seed {options.seed})"
         drawn["predictions"] = plots.show_predictions(
             test.images[few],
             test.labels[few],
             logits[few],
             classes=classes,
-            title=f"{title}: the first test images",
+            title=f"{title}: {which}",
         )
         for kind, find, show in (
             ("mistakes", most_confident_mistakes, plots.show_mistakes),

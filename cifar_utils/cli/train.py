@@ -2,9 +2,9 @@
 
 import os
 import sys
+import warnings
 from argparse import BooleanOptionalAction, Namespace
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 
 from cifar_utils.cli.options import (
@@ -129,8 +129,11 @@ def train(options: Namespace) -> None:
             say(run)
 
         try:
+            if not options.quiet:
+                _tell_time(options, recipe, state, cifar)
             history = fit(
-                model, cifar.train, cifar.val, recipe, log=log, progress=_bar(options),
+                model, cifar.train, cifar.val, recipe, log=log,
+                progress=iter if options.quiet else _bar,
                 device=options.device, precision=options.precision, workers=options.workers,
                 resume=state, compile=options.compile,
             )  # fmt: skip
@@ -180,10 +183,48 @@ def _begin(options, folder, recipe):
     return recipe, state
 
 
-def _bar(options):
+def _tell_time(options, recipe, state, cifar):
+    """Print how long the epochs and the whole training will take, unless it is short anyway."""
+    from cifar_utils.course import duration
+    from cifar_utils.estimate import epoch_seconds, is_worth_timing
+    from cifar_utils.history import History
+    from cifar_utils.machine import Machine
+    from cifar_utils.speed.distributed import world_size
+
+    past = len(History.from_json(state["history"]).epochs) - 1 if state else 0
+    if not is_worth_timing(recipe, len(cifar.train), past):
+        return
+    if options.compile or world_size() > 1:
+        print("the time is not estimated with --compile or with several processes")
+        return
+    with warnings.catch_warnings(action="ignore"):  # `fit` will warn of the same
+        machine = Machine.pick(
+            options.device, options.precision, winograd=recipe.winograd,
+            before=state["precision"] if state else None,
+        )  # fmt: skip
+    seconds = epoch_seconds(recipe, cifar.train, machine, past=past, workers=options.workers)
+
+    def words(number):
+        return f"{number:.1f} s" if number < 10 else duration(number)
+
+    shortest, longest = words(min(seconds)), words(max(seconds))
+    epoch = shortest if shortest == longest else f"{shortest} to {longest}"
+    whole = "for the rest" if past else "in all"
+    print(
+        f"about {epoch} of training per epoch, {words(sum(seconds))} {whole}, on {machine} "
+        f"({machine.precision})"
+    )
+
+
+def _bar(batches):
+    """A progress bar for one epoch's batches: on stderr, and only if that is a terminal."""
     from tqdm import tqdm
 
-    return iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
+    of = batches.dataset
+    return tqdm(
+        batches, desc=f"epoch {of.epoch}/{of.recipe.epochs}", leave=False, disable=None,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+    )  # fmt: skip
 
 
 def _cam_recorder(cifar, out):
