@@ -160,6 +160,7 @@ def albumentations_pipeline(name: str) -> "albumentations.Compose":
     steps = {
         "separable-published": [
             A.HorizontalFlip(p=0.1),
+            # This release shifts by whole pixels, rounded towards 0; the authors' did by fractions.
             A.Affine(
                 translate_percent=(-0.1, 0.1),
                 scale=(0.8, 1.2),
@@ -171,7 +172,7 @@ def albumentations_pipeline(name: str) -> "albumentations.Compose":
             A.CoarseDropout((1, 1), (16, 16), (16, 16), fill=mean, p=0.3),
         ],
         "resnet18-published": [
-            A.ToGray(p=0.2),
+            A.ToGray(p=0.2),  # the authors did this after normalising: see notebook 02
             A.PadIfNeeded(40, 40, border_mode=reflect),
             A.RandomCrop(32, 32),
             A.HorizontalFlip(p=0.5),
