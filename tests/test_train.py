@@ -229,7 +229,7 @@ def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
 
 def test_workers_change_nothing(painted_split):
     """Also with albumentations, whose workers repeat each other's draws when left to themselves."""
-    for policy in ("crop-alternating-cutout", "compact-published"):
+    for policy in ("crop-alternating-cutout", "separable-published"):
         recipe = RECIPE.changed(augmentation=policy, epochs=1)
         alone, several = (run(painted_split(48), None, recipe, workers=n) for n in (0, 2))
         assert torch.equal(weights(alone[0]), weights(several[0]))
