@@ -122,7 +122,8 @@ def test_rates_for_a_sum_of_losses_are_carried_over_to_the_mean(
 def test_recipes_of_older_files_load_and_are_as_they_were():
     added = ("bias_lr_factor", "muon_momentum", "muon_steps", "small_size", "small_until",
              "whitening", "views", "teacher", "teacher_share", "temperature", "peak_momentum",
-             "per_epoch", "start_factor", "end_factor", "patience", "epochs_before", "start_from")  # fmt: skip
+             "per_epoch", "start_factor", "end_factor", "patience", "epochs_before",
+             "start_from")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe.from_dict(older) == Recipe(lr=0.3)
     renamed = older | {"vector_rate": 64.0, "decay_vectors": False, "warmup": 0.0}
