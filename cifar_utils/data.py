@@ -72,10 +72,22 @@ class Split:
         """The class name of every image."""
         return [self.classes[label] for label in self.labels.tolist()]
 
-    def first_of_each(self, count: int) -> "Split":
-        """The first image of each of the first `count` classes that occur."""
-        few = self.labels.unique()[:count]
-        return self[[(self.labels == label).nonzero()[0, 0].item() for label in few]]
+    def first_of_each(self, classes: int | Sequence[str]) -> "Split":
+        """The first image of each of these classes, in this order.
+
+        classes: names, or how many of the classes that occur. CifarError for a name that is
+        unknown, or of which there is no image.
+        """
+        if isinstance(classes, int):
+            classes = [self.classes[label] for label in self.labels.unique()[:classes]]
+        few: list[int] = []
+        for name in classes:
+            choose(name, self.classes, "class")
+            places = (self.labels == self.classes.index(name)).nonzero()
+            if not len(places):
+                raise CifarError(f"there is no {name} among these {len(self):,} images")
+            few.append(int(places[0, 0]))
+        return self[few]
 
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its tensors on `device`."""

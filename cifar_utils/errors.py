@@ -33,10 +33,11 @@ def did_you_mean(name: str, choices: Collection[str]) -> str:
 def nearest(name: str, choices: Collection[str]) -> str | None:
     """The choice that `name` begins, or else the one that is spelt most like it; None if none is.
 
-    Capital and small letters are the same here, and so are hyphens and underscores.
+    Capital and small letters are the same here, and so are hyphens and underscores. What follows a
+    dot does not count, because all file names end alike.
     """
-    plain = {choice: choice.lower().replace("_", "-") for choice in choices}
-    wanted = name.lower().replace("_", "-")
+    plain = {choice: choice.lower().replace("_", "-").partition(".")[0] for choice in choices}
+    wanted = name.lower().replace("_", "-").partition(".")[0]
     begun = [
         choice
         for choice, word in plain.items()

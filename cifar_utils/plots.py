@@ -159,12 +159,14 @@ def show_rows(
     *,
     size: float = 0.7,
     columns: Sequence[str] = (),
+    key: bool = False,
     title: str | None = None,
 ) -> "Figure":
     """Rows of images, each row beside its name, such as an operation or a class.
 
     rows: dict from name to uint8 (N, 3, H, W). size: the width of an image in inches. columns:
-    names above the images of the first row.
+    names above the images of the first row. key: whether a bar below says which colour of a
+    heatmap means much.
     """
     count = max(len(images) for images in rows.values())
     longest = max(len(line) for name in rows for line in name.splitlines())
@@ -178,6 +180,8 @@ def show_rows(
     for number, name in enumerate(columns):
         place = (number + 0.5) / count
         axes[0].text(place, 1.03, name, transform=axes[0].transAxes, ha="center", fontsize=9)
+    if key:
+        _color_key(figure)
     return figure
 
 
@@ -236,7 +240,7 @@ def show_mistakes(
     """A gallery of wrongly classified images: "✗ true → predicted, confidence".
 
     images: the whole split's, uint8 (N, 3, H, W). mistakes: a Ranked of K of them. heatmaps:
-    (K, H, W) in [0, 1], one per mistake: each image is then shown beside its overlay.
+    (K, H, W) in [0, 1], of the predicted classes: each image is then shown beside its overlay.
     """
     return _gallery(images, mistakes, heatmaps, classes, columns, title)
 
@@ -268,6 +272,8 @@ def _gallery(images, ranked, heatmaps, classes, columns, title):
         _labelled(ax, image, *what, classes, heatmap)
     if not len(ranked):
         figure.text(0.5, 0.5, "none", ha="center")
+    elif heatmaps is not None:
+        _color_key(figure)
     return figure
 
 
@@ -278,7 +284,7 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
     if heatmap is not None:
         beside = (width + 1, 2 * width + 1, height, 0)
         ax.imshow(_as_picture(image), interpolation="nearest", extent=beside)
-        _lay_over(ax, heatmap, beside)
+        _lay_over(ax, heatmap, beside, classes[prediction])
         ax.set_xlim(0, 2 * width + 1)
     if label == prediction:
         text, color = f"✓ {classes[label]}", RIGHT
@@ -287,9 +293,36 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
     ax.set_title(f"{text}\n{confidence:.3f}", fontsize=8, color=color)
 
 
-def _lay_over(ax, heatmap, extent):
+def _lay_over(ax, heatmap, extent, name):
+    """A heatmap over what is drawn at `extent`; if it is empty, that nothing speaks for `name`."""
+    from matplotlib.patheffects import withStroke
+
     look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.55, "interpolation": "bilinear"}
     ax.imshow(np.asarray(heatmap), extent=extent, **look)
+    if not np.any(np.asarray(heatmap)):
+        left, right, bottom, top = extent
+        ax.text(
+            (left + right) / 2, (bottom + top) / 2, f"nothing speaks\nfor {name}",
+            ha="center", va="center", color="white", fontsize=9,
+            path_effects=[withStroke(linewidth=2, foreground="black")],
+        )  # fmt: skip
+
+
+def _color_key(figure, cax=None):
+    """A slim bar that says which colour of a heatmap means much, in `cax` or below all panels."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    below = {
+        "ax": figure.axes, "location": "bottom", "pad": 0.05 / figure.get_figheight(),
+        "shrink": min(1, 2.5 / figure.get_figwidth()), "aspect": 25,
+    }  # fmt: skip
+    place = {"cax": cax, "orientation": "horizontal"} if cax else below
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), "viridis"), ticks=[], **place)
+    bar.outline.set_visible(False)
+    for left, side, word in ((-0.02, "right", "little"), (1.02, "left", "much")):
+        look = {"transform": bar.ax.transAxes, "ha": side, "va": "center", "fontsize": 9}
+        bar.ax.text(left, 0.4, word, **look)
 
 
 # --- numbers --------------------------------------------------------------------------------------
@@ -460,11 +493,13 @@ def show_explanation(
     heatmap: Tensor,
     probabilities: Mapping[str, float],
     *,
+    method: str = "Grad-CAM",
     title: str | None = None,
 ) -> "Figure":
     """What the network saw, where it looked and what it predicted, side by side.
 
-    image: uint8 (3, H, W); heatmap: (H, W) in [0, 1]; probabilities: dict from name to fraction.
+    image: uint8 (3, H, W); heatmap: (H, W) in [0, 1], of the likeliest class; probabilities: dict
+    from name to fraction; method: what stands above the heatmap.
     """
     import matplotlib.pyplot as plt
 
@@ -472,9 +507,11 @@ def show_explanation(
     for ax in axes[:2]:
         ax.imshow(_as_picture(image), interpolation="nearest")
         ax.axis("off")
-    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent())
+    likeliest = max(probabilities, key=probabilities.__getitem__)
+    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), likeliest)
     axes[0].set_title("as the network sees it", fontsize=9)
-    axes[1].set_title("Grad-CAM", fontsize=9)
+    axes[1].set_title(f"{method}: what speaks for {likeliest}", fontsize=9)
+    _color_key(figure, axes[1].inset_axes((0.2, -0.1, 0.6, 0.05)))
     plot_probabilities(probabilities, ax=axes[2])
     figure.suptitle(title or "")
     return figure

@@ -299,7 +299,7 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["bench", "--recipe", "fast", "--models"], "--models does not go with --recipe"),
         (["summary", "no-such-net"], "unknown model 'no-such-net'; choose one of "),
         (["test", "--weights", "compact", "--seed", "1"], "--seed needs --grid"),
-        (["dance"], "unknown command 'dance'; choose one of bench, data"),
+        (["dance"], "unknown command 'dance'; choose one of bench, cams, data"),
         ([], "required: COMMAND"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cli_helpers import FAST, refused
@@ -13,7 +14,7 @@ from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
 
-from cifar_utils import checkpoints, estimate, evaluate, train
+from cifar_utils import checkpoints, data, estimate, evaluate, explain, train
 from cifar_utils.cli.main import main
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
@@ -444,6 +445,34 @@ def test_cam_makes_a_gif_a_class(arrays, capsys):
     assert len(gifs) == 5 and "cam-0-airplane.gif" in capsys.readouterr().out
     with Image.open(gifs[0]) as gif:
         assert gif.n_frames == 4  # the original, untrained, two epochs
+
+
+@pytest.mark.slow
+def test_cam_takes_classes_in_any_order_and_a_resumed_run_keeps_to_them(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    main([*run, "--cam", "ship", "bird"])
+    with Image.open("run/cam/cam-0-ship.gif") as gif, Image.open("run/cam/cam-1-bird.gif") as other:
+        assert gif.n_frames == other.n_frames == 4
+    val = data.load("arrays", source="npy", validation=30).val
+    kept = np.load("run/cam/heatmaps-001.npz")
+    assert val.labels[np.isin(val.indices, kept["indices"])].sort().values.tolist() == [2, 8]
+    model, _ = checkpoints.load_weights("run")
+    ship, bird = (val[val.labels == label][:1] for label in (8, 2))
+    last = np.load("run/cam/heatmaps-002.npz")["heatmaps"]
+    for place, one in enumerate((ship, bird)):
+        maps = explain.grad_cam(model, one.images, one.labels, **explain.DEFAULTS)
+        assert np.allclose(last[place], maps[0], atol=1e-3)
+    main([*run, "--resume", "--cam", "ship", "bird"])
+    for other in (["--cam"], ["--cam", "ship", "bird", "--smooth"]):
+        assert "of other images, or by another method" in refused(capsys, *run, "--resume", *other)
+    main([*run, "--resume"])
+
+
+def test_an_unknown_class_is_told_before_training_begins(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(train, "start", lambda *_, **__: pytest.fail("it trains"))
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam"]
+    line = refused(capsys, *run, "ship", "zebra")
+    assert "unknown class 'zebra'; choose one of airplane, automobile, bird" in line
 
 
 def test_a_damaged_checkpoint_is_refused(capsys, arrays):

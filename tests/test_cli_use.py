@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_helpers import refused
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from cifar_utils import checkpoints, data, evaluate, plots
+from cifar_utils import checkpoints, data, evaluate, explain, plots
 from cifar_utils.cli.main import main
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
@@ -199,3 +200,56 @@ def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsy
     Image.new("RGB", (32, 32)).save("x.png")
     main(["predict", "x.png", "--weights", "own.safetensors", "--cam", "--out", "cams"])
     assert "These weights were trained on my scans." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [[], ["--method", "xgradcam", "--stage", "1", "-2", "--smooth"]])
+def test_the_heatmaps_of_both_commands_are_those_that_the_flags_ask_for(
+    arrays, trained, monkeypatch, flags
+):
+    asked, headings = [], []
+
+    def grad_cam(model, images, targets, **options):
+        asked.append(options)
+        return torch.zeros(len(images), 32, 32)
+
+    monkeypatch.setattr(explain, "grad_cam", grad_cam)
+    monkeypatch.setattr(plots, "save", lambda figure, path: headings.extend(words(figure)))
+    Image.new("RGB", (32, 32), "red").save("a.png")
+    main(["predict", "a.png", "--weights", trained, "--cam", *flags])
+    main(["test", "--weights", trained, *arrays, "--grid", *flags])
+    wanted = explain.DEFAULTS
+    if flags:
+        wanted = {"method": "xgradcam", "stage": [1, -2], "smooth": True}
+    assert asked == [wanted] * 3
+    named = explain.method_title(wanted["method"])
+    assert sum(f"{named}: what speaks for" in heading for heading in headings) == 1
+    assert sum(f"with {named} of the predicted class" in heading for heading in headings) == 2
+
+
+def words(figure):
+    """The heading of a figure and of its panels."""
+    return [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
+
+
+def test_flags_of_heatmaps_are_checked_before_anything_is_done(arrays, trained, capsys):
+    test = ["test", "--weights", trained, *arrays]
+    predict = ["predict", "nowhere.png", "--weights", trained]
+    train = ["train", "--recipe", "compact", *arrays]
+    for command, needs in ((test, "--grid"), (predict, "--cam"), (train, "--cam")):
+        for flags in (["--method", "gradcam"], ["--stage", "0"], ["--smooth"]):
+            assert f"{flags[0]} needs {needs}" in refused(capsys, *command, *flags)
+        line = refused(capsys, *command, needs, "--method", "lime")
+        assert "unknown method 'lime'; choose one of gradcam, gradcam++, hirescam" in line
+        line = refused(capsys, *command, needs, "--stage", "4")
+        assert "no stage 4; this network has stages 0 to 3" in line
+    assert not list(Path().glob("runs/**/*.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["test", "predict", "train"])
+def test_the_help_names_the_method_that_is_the_default(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"lists the right ones (default: {explain.DEFAULTS['method']})" in told
+    assert f"(default: the {explain.DEFAULTS['stage']} with maps of at least 4 by 4)" in told
+    assert explain.DEFAULTS["smooth"] is False

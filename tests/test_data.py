@@ -234,6 +234,17 @@ def test_first_of_each_is_the_earliest_image_of_each_class_that_occurs(split):
         assert index == min(i for i, other in enumerate(split.labels.tolist()) if other == label)
 
 
+def test_first_of_each_takes_names_in_their_order(split):
+    firsts = split.first_of_each(["ship", "bird"])
+    labels = split.labels.tolist()
+    assert firsts.names == ["ship", "bird"]
+    assert firsts.indices.tolist() == [labels.index(8), labels.index(2)]
+    with pytest.raises(CifarError, match="unknown class 'cow'; choose one of airplane"):
+        split.first_of_each(["cow"])
+    with pytest.raises(CifarError, match="there is no ship among these 20 images"):
+        split[split.labels % 2 == 1].first_of_each(["ship"])
+
+
 def test_to_moves_every_tensor(split):
     moved = split.to("meta")
     assert {moved.images.device.type, moved.labels.device.type, moved.indices.device.type} == {

@@ -1,18 +1,18 @@
 from functools import partial
-from itertools import pairwise
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from cifar_utils import explain
 from cifar_utils.data import normalize
+from cifar_utils.errors import CifarError
 from cifar_utils.models import ConvNet, create_model
 
 
@@ -201,6 +201,20 @@ def test_the_usual_stage_is_the_deepest_with_a_map_of_4_by_4(random_split):
     assert not torch.equal(usual, explain.grad_cam(model, split.images, split.labels, stage=3))
 
 
+def test_figures_name_methods_as_their_papers_do():
+    names = [explain.method_title(name) for name in ("gradcam", "gradcam++", "hirescam")]
+    assert names == ["Grad-CAM", "Grad-CAM++", "HiResCAM"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("compact", [[2], [1], [0], [1, 2]]), ("resnet18", [[4], [3], [2], [3, 4]])],
+)
+def test_stages_with_small_maps_do_not_count(name, wanted):
+    model = create_model(name)
+    assert [explain.chosen_stages(model, choice) for choice in explain.STAGES] == wanted
+
+
 def test_each_image_needs_its_target(random_split):
     model, split = create_model("compact", seed=0), random_split(4)
     for targets in (split.labels[:3], torch.cat([split.labels, split.labels])):
@@ -212,19 +226,10 @@ def test_unknown_names_list_the_valid_ones(random_split):
     model, split = create_model("compact"), random_split(1)
     with pytest.raises(ValueError, match="choose one of gradcam, gradcam"):
         explain.grad_cam(model, split.images, split.labels, method="lime")
+    with pytest.raises(ValueError, match="choose one of deepest, second deepest"):
+        explain.grad_cam(model, split.images, split.labels, stage="last")
     with pytest.raises(ValueError, match="no stage 4; this network has stages 0 to 3"):
         explain.grad_cam(model, split.images, split.labels, stage=4)
-
-
-def test_overlay_is_eight_times_as_large_and_shows_the_heat(random_split):
-    images = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
-    heatmaps = torch.zeros(2, 32, 32)
-    heatmaps[1, :, 16:] = 1
-    pictures = explain.overlay(images, heatmaps)
-    assert pictures.shape == (2, 3, 256, 256) and pictures.dtype == torch.uint8
-    assert torch.equal(pictures[0, :, :, :100], pictures[0, :, :, 100:200])
-    left, right = pictures[1, :, :, 10].float().mean(1), pictures[1, :, :, 250].float().mean(1)
-    assert right[1] > left[1] + 50, "yellow has more green than dark violet"
 
 
 @pytest.fixture
@@ -251,29 +256,22 @@ def test_each_image_has_a_gif_of_its_own_maps_over_the_epochs_that_there_are(
     assert [path.name for path in paths] == ["cam-0-deer.gif", "cam-1-cat.gif"]
     for place, path in enumerate(paths):
         wanted = tmp_path / "wanted.gif"
-        explain.save_cam_gif(wanted, split.images[place], kept[:2, place], epochs=[0, 2])
+        name = split.names[place]
+        explain.save_cam_gif(wanted, split.images[place], kept[:2, place], name=name, epochs=[0, 2])
         assert path.read_bytes() == wanted.read_bytes()
 
 
-def test_cam_gif_loops_over_the_original_and_a_frame_an_epoch(tmp_path, random_split):
-    heatmaps = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
-    explain.save_cam_gif(tmp_path / "cam.gif", random_split(1).images[0], heatmaps)
-    with Image.open(tmp_path / "cam.gif") as gif:
-        assert gif.n_frames == 5 and gif.info["loop"] == 0
-        assert gif.size == (256, 280)
-        frames = []
-        for number in range(5):
-            gif.seek(number)
-            frames.append(np.asarray(gif.convert("RGB")))
-    assert all((one != other).any() for one, other in pairwise(frames))
-    original = random_split(1).images[0].permute(1, 2, 0).numpy().repeat(8, 0).repeat(8, 1)
-    assert np.abs(frames[0][:256].astype(int) - original).mean() < 20  # GIF has 256 colours
-
-
-def test_a_gif_has_a_frame_and_a_text_for_every_picture(tmp_path, random_split):
-    pictures = random_split(3).images.repeat_interleave(4, 2).repeat_interleave(4, 3)
-    explain.save_gif(tmp_path / "a.gif", pictures, ["one", "two", "three"], milliseconds=100)
-    with Image.open(tmp_path / "a.gif") as gif:
-        assert gif.n_frames == 3 and gif.size == (128, 152) and gif.info["duration"] == 300
-    with pytest.raises(ValueError, match="longer"):
-        explain.save_gif(tmp_path / "b.gif", pictures, ["one", "two"])
+def test_a_run_goes_on_only_with_the_same_images_and_options(tmp_path, random_split):
+    split, run = random_split(5), SimpleNamespace(model=create_model("compact", seed=0))
+    run.history = SimpleNamespace(epochs=[SimpleNamespace(epoch=1)])
+    options = {"method": "hirescam", "stage": [1, 2]}
+    explain.CamRecorder(tmp_path, split, **options).check()  # nothing is there yet
+    explain.CamRecorder(tmp_path, split, **options)(run)
+    explain.CamRecorder(tmp_path, split, **options).check()
+    for other in (
+        explain.CamRecorder(tmp_path, split[[1, 0, 2, 3, 4]], **options),
+        explain.CamRecorder(tmp_path, split, method="hirescam", stage=[2]),
+        explain.CamRecorder(tmp_path, split),
+    ):
+        with pytest.raises(CifarError, match="of other images, or by another method"):
+            other.check()

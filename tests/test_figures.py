@@ -17,7 +17,7 @@ from cifar_utils.results import figures
 from cifar_utils.results.report import Result
 
 # Each of these is drawn by the code of another picture, which is drawn for good below.
-TWINS = {"mistakes.png", "hits-cam.png", *(f"cam-{name}.gif" for name in data.CLASSES[1:5])}
+TWINS = {"mistakes.png", "hits-cam.png", *(f"cam-{name}.gif" for name in figures.LEARNED[1:])}
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def shipped(cifar, monkeypatch, tmp_path):
     monkeypatch.setattr(figures, "PRETRAINED", tmp_path)
     heat = np.random.default_rng(0).integers(0, 256, (3, 5, 32, 32), dtype=np.uint8)
     indices = np.array([7, 1, 5, 20, 3])
-    np.savez(tmp_path / "resnet18-cam.npz", heatmaps=heat, indices=indices)
+    np.savez(tmp_path / "compact-val-cam.npz", heatmaps=heat, indices=indices)
     figures._answers.cache_clear()
     return heat, indices
 
@@ -74,10 +74,17 @@ def test_each_picture_is_drawn_and_drawn_again_byte_for_byte(
 def test_animations_show_each_image_with_its_own_maps(shipped, cifar, tmp_path, monkeypatch):
     heat, indices = shipped
     drawn = []
-    monkeypatch.setattr(figures, "save_cam_gif", lambda *arguments: drawn.append(arguments))
+    names_told = []
+
+    def draw(*arguments, name, **_):
+        drawn.append(arguments)
+        names_told.append(name)
+
+    monkeypatch.setattr(figures, "save_cam_gif", draw)
     names = [name for name in figures.PICTURES if name.endswith(".gif")]
     list(figures.draw(names, tmp_path, cifar))
     assert [path.name for path, *_ in drawn] == names and len(names) == 5
+    assert names == [f"cam-{name}.gif" for name in names_told]
     for place, (_, image, maps) in enumerate(drawn):
         assert torch.equal(image, cifar.train.images[indices[place]])
         assert np.array_equal((255 * maps).round().byte(), heat[:, place])

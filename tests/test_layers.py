@@ -15,7 +15,7 @@ PACKAGE = Path(cifar_utils.__file__).parent
 LEVELS = [
     {"errors"},
     {"speed", "sources", "recipes"},
-    {"data"},
+    {"data", "gifs"},
     {"machine"},
     {"augment", "models", "optim", "history"},
     {"batches", "profile", "evaluate", "checkpoints"},

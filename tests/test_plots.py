@@ -152,8 +152,10 @@ def test_galleries_with_heatmaps_lay_each_over_its_own_image(show, rank, judged)
     ranked = rank(logits, split.labels, count=3)
     heatmaps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)) / 2
     figure = show(split.images, ranked, heatmaps)
-    assert len(figure.axes) == 3
-    for place, ax in enumerate(figure.axes):
+    *panels, key = figure.axes
+    assert len(panels) == 3 and [text.get_text() for text in key.texts] == ["little", "much"]
+    for place, ax in enumerate(panels):
+        assert not ax.texts  # no map is empty
         plain, beside, heat = pictures(ax)
         assert np.array_equal(plain, split.images[ranked.indices[place]].permute(1, 2, 0))
         assert np.array_equal(plain, beside) and np.array_equal(heat, heatmaps[place])
@@ -163,11 +165,35 @@ def test_galleries_with_heatmaps_lay_each_over_its_own_image(show, rank, judged)
         assert dark < bright
 
 
+def test_an_empty_map_says_what_nothing_speaks_for(judged):
+    split, logits = judged
+    heatmaps = torch.zeros(3, 32, 32)
+    heatmaps[1, 5, 5] = 0.1
+    for show, rank in (
+        (plots.show_mistakes, evaluate.most_confident_mistakes),
+        (plots.show_hits, evaluate.most_confident_hits),
+    ):
+        ranked = rank(logits, split.labels, count=3)
+        *panels, _ = show(split.images, ranked, heatmaps).axes
+        said = [CLASSES[label] for label in ranked.predictions]
+        for place, ax in enumerate(panels):
+            wanted = [f"nothing speaks\nfor {said[place]}"] if place != 1 else []
+            assert [text.get_text() for text in ax.texts] == wanted
+            assert all(30 < text.get_position()[0] < 65 for text in ax.texts), "on the overlay"
+    shares = {"cat": 0.3, "dog": 0.7}
+    figure = plots.show_explanation(split.images[0], heatmaps[0], shares, method="XGrad-CAM")
+    (text,) = figure.axes[1].texts
+    assert text.get_text() == "nothing speaks\nfor dog" and text.get_color() == "white"
+    assert figure.axes[1].get_title() == "XGrad-CAM: what speaks for dog"
+
+
 def test_an_explanation_lays_its_heatmap_over_the_second_copy_of_the_image(random_split):
     image = random_split(1).images[0]
     heatmap = torch.rand(32, 32, generator=torch.Generator().manual_seed(0)) / 2
     figure = plots.show_explanation(image, heatmap, {"cat": 0.7, "dog": 0.3})
     first, second, bars = figure.axes
+    (key,) = second.child_axes
+    assert [text.get_text() for text in key.texts] == ["little", "much"] and not second.texts
     (plain,), (beside, heat) = pictures(first), pictures(second)
     for picture in (plain, beside):
         assert np.array_equal(picture, image.permute(1, 2, 0))

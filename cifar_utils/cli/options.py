@@ -86,6 +86,20 @@ def add_machine(
         )  # fmt: skip
 
 
+def add_cam(parser: argparse.ArgumentParser, needs: str) -> None:
+    """The flags that `cam_options` reads; they need the flag --`needs`."""
+    flag = parser.add_argument_group("heatmaps", f"Only with --{needs}.").add_argument
+    # fmt: off
+    flag("--method", metavar="NAME",
+         help="Grad-CAM or a relative; a wrong name lists the right ones (default: hirescam)")
+    flag("--stage", type=int, nargs="+", metavar="N",
+         help="stages of the network, counted from 0, whose heatmaps are averaged; `cifar summary` "
+         "lists them (default: the two deepest with maps of at least 4 by 4)")
+    flag("--smooth", action="store_true",
+         help="average over the image and its mirror image, each in three contrasts")
+    # fmt: on
+
+
 def add_recipe_fields(
     parser: argparse.ArgumentParser,
     effect: str = "Each replaces the recipe's own value.",
@@ -222,6 +236,21 @@ def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
     }
     read = options.config or {}
     return {name: value for name, value in read.items() if name != "recipe"} | given
+
+
+def cam_options(options: argparse.Namespace, needs: str) -> dict[str, Any]:
+    """What `grad_cam` takes besides images and targets, from the flags of `add_cam`.
+
+    Raises CifarError if one of them was given without the flag --`needs`, or names no method.
+    """
+    from cifar_utils.explain import DEFAULTS, METHODS
+
+    given = {name: value for name in DEFAULTS if (value := getattr(options, name))}
+    if given and getattr(options, needs) in (None, False):
+        raise CifarError(f"--{next(iter(given))} needs --{needs}")
+    chosen = DEFAULTS | given
+    choose(chosen["method"], METHODS, "method")
+    return chosen
 
 
 def load(options: argparse.Namespace) -> "Cifar":

@@ -9,7 +9,9 @@ from cifar_utils.cli.options import (
     MODEL_HELP,
     WEIGHTS_HELP,
     Subparsers,
+    add_cam,
     add_machine,
+    cam_options,
     command,
     path,
     writable,
@@ -28,12 +30,13 @@ def add(subparsers: Subparsers) -> None:
     flag("--weights", default="compact", metavar="PATH|NAME",
          help=f"{WEIGHTS_HELP} (default: compact)")
     flag("--model", default="", metavar="NAME", help=MODEL_HELP)
-    flag("--cam", action="store_true", help="also draw each image with its Grad-CAM heatmap")
+    flag("--cam", action="store_true", help="also draw each image with its heatmap")
     flag("--out", type=path, default=Path(), metavar="DIR",
          help="folder for the pictures of --cam (default: .)")
     flag("--json", action="store_true",
          help="print one JSON list, with all classes, and nothing else")
     # fmt: on
+    add_cam(parser, "cam")
     add_machine(parser, precision=False)
 
 
@@ -42,10 +45,13 @@ def run(options: Namespace) -> None:
 
     from cifar_utils import checkpoints, evaluate
     from cifar_utils.data import read_image, source_title
+    from cifar_utils.explain import chosen_stages
     from cifar_utils.machine import pick_device
 
     device = pick_device(options.device)
+    heat = cam_options(options, "cam")
     model, info = checkpoints.find_weights(options.weights, model=options.model)
+    chosen_stages(model, heat["stage"])
     if options.cam:
         writable(options.out)
     images = torch.stack([read_image(file) for file in options.images])
@@ -56,7 +62,7 @@ def run(options: Namespace) -> None:
         for file, row in zip(options.images, probabilities, strict=True)
     ]
     if options.cam:
-        _draw_predictions(options, model, info, images, probabilities, answers)
+        _draw_predictions(options, model, info, images, probabilities, answers, heat)
     if info.source != "cifar10":
         print(f"These weights were trained on {source_title(info.source)}.", file=sys.stderr)
     if options.json:
@@ -68,21 +74,21 @@ def run(options: Namespace) -> None:
         for name, share in likeliest[:5]:
             print(f"{name:>12}  {share:7.2%}  {'█' * round(30 * share)}")
         if options.cam:
-            print(f"  Grad-CAM: {answer['cam']}")
+            print(f"  heatmap: {answer['cam']}")
 
 
-def _draw_predictions(options, model, info, images, probabilities, answers):
+def _draw_predictions(options, model, info, images, probabilities, answers, heat):
     """One picture per image: what the network saw, its heatmap, and a bar for each class.
 
     No picture has the name of another or of an image that was given.
     """
     from cifar_utils import plots
     from cifar_utils.data import source_title
-    from cifar_utils.explain import grad_cam
+    from cifar_utils.explain import grad_cam, method_title
 
     trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
-    heatmaps = grad_cam(model, images, predictions)
+    heatmaps = grad_cam(model, images, predictions, **heat)
     taken, inputs = set(), {Path(file).resolve() for file in options.images}
     for place, answer in enumerate(answers):
         stem = name = Path(answer["file"]).stem
@@ -96,6 +102,7 @@ def _draw_predictions(options, model, info, images, probabilities, answers):
             images[place],
             heatmaps[place],
             answer["probabilities"],
+            method=method_title(heat["method"]),
             title=f"{shown}: {info.classes[predictions[place]]}{trained_on}",
         )
         plots.save(figure, answer["cam"])

@@ -8,8 +8,10 @@ from cifar_utils.cli.options import (
     MODEL_HELP,
     WEIGHTS_HELP,
     Subparsers,
+    add_cam,
     add_data,
     add_machine,
+    cam_options,
     command,
     count,
     load,
@@ -40,7 +42,7 @@ def add(subparsers: Subparsers) -> None:
     flag("--confusion", action="store_true", help="also print the confusion matrix")
     flag("--grid", action="store_true",
          help="draw the first predictions, and the most confident mistakes and hits, without and "
-         "with Grad-CAM")
+         "with heatmaps")
     flag("--out", type=path, metavar="DIR",
          help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
          "--grid draws (without --out, --grid draws into .)")
@@ -49,12 +51,14 @@ def add(subparsers: Subparsers) -> None:
          "ones")
     flag("--json", action="store_true", help="print one JSON object and nothing else")
     # fmt: on
+    add_cam(parser, "grid")
     add_data(parser, validation=False)
     add_machine(parser, precision=False)
 
 
 def run(options: Namespace) -> None:
     from cifar_utils import checkpoints, evaluate
+    from cifar_utils.explain import chosen_stages
     from cifar_utils.machine import pick_device
 
     device = pick_device(options.device)
@@ -64,7 +68,9 @@ def run(options: Namespace) -> None:
         raise CifarError("--share needs --views 2 or 6")
     if options.seed is not None and not options.grid:
         raise CifarError("--seed needs --grid")
+    heat = cam_options(options, "grid")
     model, info = checkpoints.find_weights(options.weights, model=options.model)
+    chosen_stages(model, heat["stage"])
     out = options.out or Path()
     if options.grid or options.out:
         writable(out)
@@ -91,7 +97,7 @@ def run(options: Namespace) -> None:
             if not options.out:
                 print("--out DIR also draws it, as DIR/confusion.png")
     if options.grid or options.out:
-        paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix)
+        paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat)
         if not options.json:
             print("written: " + ", ".join(map(str, paths)))
 
@@ -123,14 +129,14 @@ def _print_confusion(matrix, classes):
         print(f"{name:>{width}}{cells}")
 
 
-def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
+def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
     """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
     import torch
 
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
-    from cifar_utils.explain import grad_cam
+    from cifar_utils.explain import grad_cam, method_title
     from cifar_utils.machine import generator
 
     test, classes = cifar.test, cifar.classes
@@ -163,7 +169,7 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
         ):
             ranked = find(logits, test.labels, count=20)
             heading = f"{title}: the most confident {kind}"
-            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions)
+            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions, **heat)
             drawn[kind] = show(test.images, ranked, classes=classes, title=heading)
             drawn[f"{kind}-cam"] = show(
                 test.images,
@@ -171,7 +177,7 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix):
                 heatmaps,
                 classes=classes,
                 columns=4,
-                title=f"{heading}, with Grad-CAM of the predicted class",
+                title=f"{heading}, with {method_title(heat['method'])} of the predicted class",
             )
     for name, figure in drawn.items():
         plots.save(figure, out / f"{name}.png")

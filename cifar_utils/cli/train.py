@@ -9,9 +9,11 @@ from pathlib import Path
 
 from cifar_utils.cli.options import (
     Subparsers,
+    add_cam,
     add_data,
     add_machine,
     add_recipe_fields,
+    cam_options,
     checked_recipe,
     command,
     count,
@@ -42,8 +44,9 @@ def add(subparsers: Subparsers) -> None:
          help="go on with the run in DIR from its last epoch; it keeps its recipe, but a finished "
          "one goes on under another, if --epochs asks for more")
     flag("--overwrite", action="store_true", help="replace the run in DIR")
-    flag("--cam", action="store_true",
-         help="also make GIFs that show the Grad-CAM heatmaps of five images, epoch by epoch")
+    flag("--cam", nargs="*", metavar="CLASS",
+         help="also make GIFs that show the heatmaps of one image of each of these classes, epoch "
+         "by epoch (default: the first five classes)")
     flag("--test", action=BooleanOptionalAction, default=True,
          help="evaluate on the test images at the end; use --no-test for runs that only help to "
          "choose")
@@ -57,6 +60,7 @@ def add(subparsers: Subparsers) -> None:
          help="processes that prepare batches ahead; worth it for augmentation policies that work "
          "image by image (default: 0)")
     # fmt: on
+    add_cam(parser, "cam")
     add_recipe_fields(parser)
 
 
@@ -94,6 +98,7 @@ def train(options: Namespace) -> None:
 
     say = (lambda *_: None) if options.quiet else print
     recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
+    heat = cam_options(options, "cam")
     out = options.out or Path("runs") / recipe.name
     if rank() == 0:
         writable(out)
@@ -117,7 +122,9 @@ def train(options: Namespace) -> None:
                     "passes on; choose a network called -val, or --validation 0",
                     file=sys.stderr,
                 )
-        recorder = _cam_recorder(cifar, out) if options.cam and rank() == 0 else None
+        recorder = None
+        if options.cam is not None:
+            recorder = _cam_recorder(options, cifar, model, out, heat, resumed=bool(state))
         untold = options.compile
 
         def log(run):
@@ -148,7 +155,7 @@ def train(options: Namespace) -> None:
         if options.test:
             _test_run(model, history, cifar, out, verbose=options.verbose)
         if recorder:
-            say("Grad-CAM: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
+            say("heatmaps: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
         say(f"written to {out}")
 
 
@@ -227,12 +234,20 @@ def _bar(batches):
     )  # fmt: skip
 
 
-def _cam_recorder(cifar, out):
-    """Grad-CAM of one image of each of the first five classes, held out if any are."""
-    from cifar_utils.explain import CamRecorder
+def _cam_recorder(options, cifar, model, out, heat, *, resumed):
+    """Heatmaps of one image of each class that --cam names, held out if any are.
 
+    Every process checks what was asked for, so that all of them stop; only the first one records.
+    """
+    from cifar_utils.explain import CamRecorder, chosen_stages
+    from cifar_utils.speed.distributed import rank
+
+    chosen_stages(model, heat["stage"])
     split = cifar.val if len(cifar.val) else cifar.train
-    return CamRecorder(out / "cam", split.first_of_each(5))
+    recorder = CamRecorder(out / "cam", split.first_of_each(options.cam or 5), **heat)
+    if resumed:
+        recorder.check()
+    return None if rank() else recorder
 
 
 def _test_run(model, history, cifar, out, *, verbose):

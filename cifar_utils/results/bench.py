@@ -272,8 +272,10 @@ def table(rows: Iterable[Row], columns: Mapping[str, tuple[str, str]]) -> str:
     )
 
 
-def cell(value: str | float | Row, form: str) -> str:
+def cell(value: str | float | Row | None, form: str) -> str:
     """A value as text, in the format `form`; a spread as "median (lowest to highest)"."""
+    if value is None:
+        return "–"
     if not isinstance(value, dict):
         return format(value, form)
     median, lowest, highest = (format(value[key], form) for key in ("median", "lowest", "highest"))

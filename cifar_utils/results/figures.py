@@ -15,13 +15,16 @@ from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES, Cifar
-from cifar_utils.explain import grad_cam, save_cam_gif
+from cifar_utils.explain import DEFAULTS, grad_cam, method_title
+from cifar_utils.gifs import save_cam_gif
 from cifar_utils.machine import generator
 from cifar_utils.models import ConvNet, create_model
 from cifar_utils.profile import mult_adds
 from cifar_utils.results.report import PUBLISHED, shipped_results
 
 NETWORK = "resnet18"  # the shipped network whose answers are shown
+LEARNER = "compact-val"  # the one whose learning is shown, in images that were held out
+LEARNED = ("ship", "airplane", "bird", "dog", "frog")  # their classes
 
 Picture = Callable[[Path, Cifar], None]  # draws one picture to a path
 
@@ -96,18 +99,20 @@ def confusion(path: Path, cifar: Cifar) -> None:
 
 
 def _gallery(find: Callable, show: Callable, heading: str, *, with_cam: bool) -> Picture:
-    """A gallery of test images: `find` ranks them, `show` draws them, with Grad-CAM or without."""
+    """A gallery of test images: `find` ranks them, `show` draws them, with heatmaps or without."""
 
     def draw_gallery(path: Path, cifar: Cifar) -> None:
         model, logits = _answers(cifar)
         test = cifar.test
         ranked = find(logits, test.labels, count=8 if with_cam else 15)
-        heatmaps = None
+        heatmaps, title = None, f"{NETWORK}: {heading}"
         if with_cam:
-            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions)
+            images = test.images[ranked.indices]
+            heatmaps = grad_cam(model, images, ranked.predictions, **DEFAULTS)
+            title = f"{title}, with {method_title(DEFAULTS['method'])} of the predicted class"
         figure = show(
             test.images, ranked, heatmaps, classes=cifar.classes, columns=4 if with_cam else 5,
-            title=f"{NETWORK}: {heading}",
+            title=title,
         )  # fmt: skip
         plots.save(figure, path)
 
@@ -115,14 +120,17 @@ def _gallery(find: Callable, show: Callable, heading: str, *, with_cam: bool) ->
 
 
 def _learning(place: int) -> Picture:
-    """Where the network looked in one training image, epoch by epoch; place: which one was kept."""
+    """Where LEARNER looked in one held-out image, epoch by epoch; place: which one was kept."""
 
     def draw_learning(path: Path, cifar: Cifar) -> None:
-        with np.load(PRETRAINED / f"{NETWORK}-cam.npz") as kept:
+        with np.load(PRETRAINED / f"{LEARNER}-cam.npz") as kept:
             heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
             index = int(kept["indices"][place])
-        (where,) = (cifar.train.indices == index).nonzero()
-        save_cam_gif(path, cifar.train.images[where[0]], heatmaps[:, place])
+        (where,) = (cifar.train.indices == index).nonzero()  # `cifar` has nothing held out
+        image = cifar.train.images[where[0]]
+        save_cam_gif(  # small and quick, because there are 41 epochs
+            path, image, heatmaps[:, place], name=LEARNED[place], scale=6, milliseconds=300
+        )
 
     return draw_learning
 
@@ -150,6 +158,6 @@ PICTURES: dict[str, Picture] = {
     "hits.png": _gallery(*_hits, with_cam=False),
     "mistakes-cam.png": _gallery(*_mistakes, with_cam=True),
     "hits-cam.png": _gallery(*_hits, with_cam=True),
-    **{f"cam-{name}.gif": _learning(place) for place, name in enumerate(CLASSES[:5])},
+    **{f"cam-{name}.gif": _learning(place) for place, name in enumerate(LEARNED)},
     "cost.png": cost,
 }
