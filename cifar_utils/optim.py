@@ -90,17 +90,18 @@ def set_rates(optimizer: Optimizer, recipe: Recipe, progress: float) -> None:
     rests after it. Resting parameters are frozen: they require no gradient, because computing one
     would cost as much as before. `unfreeze` ends that.
     """
-    decay = 1.0
-    if recipe.schedule == "step":
-        decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
     when = progress
     if recipe.per_epoch:
         when = start_of_epoch(progress, epochs=recipe.epochs - recipe.epochs_before)
+    decay = 1.0
+    if recipe.schedule == "step":
+        decay = recipe.step_decay_factor ** steps_taken(when, every=recipe.step_every)
+    cycles = recipe.schedule == "one-cycle" and recipe.peak_momentum > 0
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
         rests = progress > until
         factor = 0.0 if rests else rate_factor(recipe, when / until)
-        if recipe.peak_momentum and not rests:
+        if cycles and not rests:
             set_momentum(group, recipe, when / until)
         group["lr"] = group["initial_lr"] * factor * group.get("plateau", 1.0)
         group["weight_decay"] = group["initial_weight_decay"] * decay

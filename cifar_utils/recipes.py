@@ -65,7 +65,7 @@ class Recipe:
     schedule: Literal["constant", "linear", "cosine", "step", "one-cycle", "plateau"] = option(
         "one-cycle", "how the learning rate changes")
     per_epoch: bool = option(False, "the learning rate changes only between epochs",
-                             only_with=("schedule", ("linear", "cosine", "one-cycle")))
+                             only_with=("schedule", ("linear", "cosine", "step", "one-cycle")))
     peak: float = option(0.25, "fraction of the training at which the rate is highest",
                          within="[0, 1)", only_with=("schedule", ("one-cycle",)))
     start_factor: float = option(0.04, "first learning rate, as a fraction of the highest",

