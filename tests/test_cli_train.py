@@ -339,6 +339,7 @@ def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
     main(["train", "--config", "quick.toml", *some, "--epochs", "1", "--out", "whole"])
     whole = History.load("whole/history.json").recipe
     assert whole == RECIPES["quick"].changed(epochs=1, batch_size=50)
+    assert Path("quick.toml").read_text().splitlines()[:2] == ['recipe = "quick"', 'name = "quick"']
     main(["train", "--config", "whole/history.json", *some, "--out", "again"])
     assert History.load("again/history.json").recipe == whole
     for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),

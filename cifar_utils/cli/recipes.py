@@ -21,7 +21,8 @@ def add(subparsers: Subparsers) -> None:
 
 def run(options: Namespace) -> None:
     if options.name:
-        for field, value in get_recipe(options.name).as_dict().items():
+        recipe = {"recipe": options.name}  # whose values hold for the lines that a reader deletes
+        for field, value in (recipe | get_recipe(options.name).as_dict()).items():
             print(f"{field} = {json.dumps(value)}")  # TOML writes such values as JSON does
     else:
         _list()
