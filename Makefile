@@ -49,9 +49,11 @@ test: lint
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
 	  { echo "Python 3.11 to 3.14 is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Setting up $(VENV), once. pip downloads torch, JupyterLab and what else the course needs."
+	@echo "On Linux this takes 6 GB of disk, most of it torch's libraries for NVIDIA's GPUs."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,course]'
+	$(BIN)/python -m pip install --editable '.[test,course]'
 	touch $@
 
 clean:

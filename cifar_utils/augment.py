@@ -145,9 +145,10 @@ def _beside(images, drawn):
 
 @cache
 def albumentations_pipeline(name: str) -> "albumentations.Compose":
-    """The albumentations.Compose of a published policy. Used in notebook 02.
+    """The albumentations.Compose of a policy that was published with albumentations.
 
-    It takes and returns {"image": uint8 (32, 32, 3) array}. Raises CifarError for other names.
+    It takes and returns {"image": uint8 (32, 32, 3) array}. Raises CifarError for other names. Used
+    in notebook 02.
     """
     # Otherwise the import looks for updates on the internet.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -155,23 +156,11 @@ def albumentations_pipeline(name: str) -> "albumentations.Compose":
     import cv2
 
     mean = (125, 123, 114)
-    constant, reflect = cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101
+    reflect = cv2.BORDER_REFLECT_101  # the default of the releases that the authors used
     steps = {
-        "conv5-published": [
-            A.HorizontalFlip(p=0.5),
-            A.Rotate(limit=10, border_mode=constant, p=1),
-            A.ColorJitter((0.5, 1.5), (1, 1), (1, 1), (0, 0), p=1),
-        ],
-        "compact-published": [
-            A.PadIfNeeded(40, 40, border_mode=constant),
-            A.RandomCrop(32, 32),
-            A.HorizontalFlip(p=0.5),
-            A.Rotate(limit=5, border_mode=constant, p=1),
-            A.Affine(scale=(0.8, 1.2), keep_ratio=True, shear={"x": (-10, 10), "y": (0, 0)}, p=1),
-            A.ColorJitter((0.8, 1.2), (0.8, 1.2), (0.8, 1.2), (0, 0), p=1),
-        ],
         "separable-published": [
             A.HorizontalFlip(p=0.1),
+            # This release shifts by whole pixels, rounded towards 0; the authors' did by fractions.
             A.Affine(
                 translate_percent=(-0.1, 0.1),
                 scale=(0.8, 1.2),
@@ -183,11 +172,11 @@ def albumentations_pipeline(name: str) -> "albumentations.Compose":
             A.CoarseDropout((1, 1), (16, 16), (16, 16), fill=mean, p=0.3),
         ],
         "resnet18-published": [
-            A.ToGray(p=0.2),
+            A.ToGray(p=0.2),  # the authors did this after normalising: see notebook 02
             A.PadIfNeeded(40, 40, border_mode=reflect),
             A.RandomCrop(32, 32),
             A.HorizontalFlip(p=0.5),
-            A.CoarseDropout((1, 1), (8, 8), (8, 8), fill=mean, p=0.5),
+            A.CoarseDropout((1, 1), (8, 8), (8, 8), fill=mean, p=1),
         ],
     }
     return A.Compose(_named(name, steps), strict=True)  # strict: a wrong argument name is an error
@@ -212,22 +201,27 @@ def torchvision_pipeline(name: str) -> "v2.Compose":
     """The torchvision.transforms.v2.Compose of a policy that was published with torchvision.
 
     It takes and returns one uint8 (3, 32, 32) tensor. If it were given a batch, torchvision would
-    use the same draw for all images. Raises CifarError for other names.
+    use the same draw for all images. Each begins as its authors' does, with floats in [0, 1] or a
+    PIL image, because rounding depends on it. Raises CifarError for other names.
     """
     from torchvision.transforms import v2
 
     steps = {
-        "conv5-torchvision": [
+        "conv5-published": [
+            v2.ToDtype(torch.float32, scale=True),
             v2.RandomHorizontalFlip(),
             v2.RandomRotation(10),
             v2.ColorJitter(brightness=0.5),
+            v2.ToDtype(torch.uint8, scale=True),
         ],
-        "compact-torchvision": [
+        "compact-published": [
+            v2.ToPILImage(),
             v2.RandomCrop(32, padding=4),
             v2.RandomHorizontalFlip(),
             v2.RandomRotation(5),
             v2.RandomAffine(0, shear=10, scale=(0.8, 1.2)),
             v2.ColorJitter(0.2, 0.2, 0.2),
+            v2.PILToTensor(),
         ],
     }
     return v2.Compose(_named(name, steps))
@@ -268,12 +262,10 @@ AUGMENTATIONS: dict[str, tuple[Operation, ...]] = {
     "crop-alternating-cutout": (crop, alternating_flip, cutout),
     "crop-flip-color": (crop, flip, brightness_contrast),
     "vgg-published": (),
-    "conv5-published": (partial(albumentations_policy, name="conv5-published"),),
-    "compact-published": (partial(albumentations_policy, name="compact-published"),),
+    "conv5-published": (partial(torchvision_policy, name="conv5-published"),),
+    "compact-published": (partial(torchvision_policy, name="compact-published"),),
     "separable-published": (partial(albumentations_policy, name="separable-published"),),
     "resnet18-published": (partial(albumentations_policy, name="resnet18-published"),),
-    "conv5-torchvision": (partial(torchvision_policy, name="conv5-torchvision"),),
-    "compact-torchvision": (partial(torchvision_policy, name="compact-torchvision"),),
 }
 
 

@@ -1,6 +1,8 @@
 """Errors: a CifarError is the user's to mend, and anything else is our bug."""
 
 from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
 
 
 class CifarError(ValueError):
@@ -11,10 +13,38 @@ class DivergedError(CifarError, ArithmeticError):
     """A training whose loss is no longer finite."""
 
 
-def choose(name: str, choices: Collection[str], what: str) -> None:
+def choose(name: Any, choices: Collection, what: str) -> None:
     """Raise CifarError, with the valid names, if `name` is not one of `choices`.
 
     what: the kind of thing that is chosen, such as "recipe".
     """
     if name not in choices:
-        raise CifarError(f"unknown {what} {name!r}; choose one of {', '.join(choices)}")
+        valid = [str(choice) for choice in choices]
+        near = did_you_mean(str(name), valid) or ";"
+        raise CifarError(f"unknown {what} {name!r}{near} choose one of {', '.join(valid)}")
+
+
+def did_you_mean(name: str, choices: Collection[str]) -> str:
+    """ "; did you mean compact?" if `name` is close to one of `choices`, else an empty string."""
+    near = nearest(name, choices)
+    return f"; did you mean {near}?" if near else ""
+
+
+def nearest(name: str, choices: Collection[str]) -> str | None:
+    """The choice that `name` begins, or else the one that is spelt most like it; None if none is.
+
+    Capital and small letters are the same here, and so are hyphens and underscores. What follows a
+    dot does not count, because all file names end alike.
+    """
+    plain = {choice: choice.lower().replace("_", "-").partition(".")[0] for choice in choices}
+    wanted = name.lower().replace("_", "-").partition(".")[0]
+    begun = [
+        choice
+        for choice, word in plain.items()
+        if word == wanted or (len(wanted) > 2 and word.startswith(wanted))
+    ]
+    if begun:
+        return min(begun, key=len)
+    # 0.7, because at difflib's own 0.6 "gpu" would be close to "cpu".
+    close = get_close_matches(wanted, plain.values(), n=1, cutoff=0.7)
+    return next((choice for choice, word in plain.items() if word in close), None)

@@ -48,7 +48,8 @@ class Epoch:
 class History:
     """A run: its recipe, the data's source, where it ran, its epochs, its test figures.
 
-    sha256 is that of the weights file, if the run ships with the package.
+    sha256 is that of the weights file, if the run ships with the package. earlier: the recipes of
+    the epochs before recipe.epochs_before, the first one first.
     """
 
     recipe: Recipe
@@ -61,12 +62,18 @@ class History:
     torch: str = ""
     test: dict | None = None
     sha256: str = ""
+    earlier: tuple[Recipe, ...] = ()
 
     def with_epoch(self, epoch: Epoch) -> Self:
         return replace(self, epochs=(*self.epochs, epoch))
 
     def with_test(self, metrics: dict[str, Any]) -> Self:
         return replace(self, test=metrics)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of the recipe's epochs are there."""
+        return len(self.epochs) > self.recipe.epochs  # row 0 is before training
 
     @property
     def title(self) -> str:
@@ -90,6 +97,7 @@ class History:
             known = json.loads(text)
             known["recipe"] = Recipe.from_dict(known["recipe"])
             known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
+            known["earlier"] = tuple(map(Recipe.from_dict, known.get("earlier", ())))
             return cls(**known)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise CifarError(f"this is not a training history ({error})") from None

@@ -3,6 +3,7 @@
 A Machine hides from the training loop what it need not know. The rest of this file chooses one.
 """
 
+import functools
 import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -252,6 +253,7 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
+@functools.cache  # so that all trainings of a process agree, and none measures again
 def bf16_speedup(*, seconds: float = 0.3) -> float:
     """How many times faster than fp32 a small bf16 training step runs on this CPU (1 = as fast).
 

@@ -1,7 +1,7 @@
 """Optimizers and learning-rate schedules: what torch lacks, and how a recipe chooses among them."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,11 +39,29 @@ def steps_taken(progress: float, *, every: float) -> int:
     return math.floor(progress / every + 1e-9)  # 0.3 / 0.1 is a little less than 3
 
 
-def one_cycle(progress: float, *, peak: float, start: float = 0.04) -> float:
-    """Straight from `start` up to 1 at progress `peak`, then down to 0 (arXiv 1708.07120)."""
+def one_cycle(progress: float, *, peak: float, start: float = 0.04, end: float = 0.0) -> float:
+    """Straight from `start` up to 1 at progress `peak`, then down to `end` (arXiv 1708.07120).
+
+    torch's OneCycleLR arrives at both one step earlier, because its last step has the last rate.
+    """
     if progress < peak:
         return start + (1 - start) * progress / peak
-    return (1 - progress) / (1 - peak)
+    return end + (1 - end) * (1 - progress) / (1 - peak)
+
+
+def plateau(losses: Sequence[float], *, patience: int, factor: float) -> float:
+    """Times `factor` whenever more than `patience` losses in a row were no better than the best.
+
+    losses: one per epoch so far. Better means lower by 0.01% or more, as in torch's
+    ReduceLROnPlateau. Because it needs no other memory, a resumed run goes on as if never stopped.
+    """
+    rate, best, waited = 1.0, math.inf, 0
+    for loss in losses:
+        waited = 0 if loss < best * (1 - 1e-4) else waited + 1
+        best = min(best, loss) if waited == 0 else best
+        if waited > patience:
+            rate, waited = rate * factor, 0
+    return rate
 
 
 SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
@@ -53,7 +71,10 @@ SCHEDULES: dict[str, Callable[[Recipe, float], float]] = {
     "step": lambda recipe, progress: step(
         progress, every=recipe.step_every, factor=recipe.step_factor
     ),
-    "one-cycle": lambda recipe, progress: one_cycle(progress, peak=recipe.peak),
+    "one-cycle": lambda recipe, progress: one_cycle(
+        progress, peak=recipe.peak, start=recipe.start_factor, end=recipe.end_factor
+    ),
+    "plateau": lambda recipe, progress: constant(progress),  # times what `slow_down` sets
 }
 
 
@@ -63,24 +84,59 @@ def rate_factor(recipe: Recipe, progress: float) -> float:
 
 
 def set_rates(optimizer: Optimizer, recipe: Recipe, progress: float) -> None:
-    """Give every parameter group its learning rate and weight decay at `progress` in [0, 1].
+    """Give every parameter group its rate, weight decay and momentum at `progress` in [0, 1].
 
     A group with "until", a fraction of the training, goes through its whole schedule by then and
     rests after it. Resting parameters are frozen: they require no gradient, because computing one
     would cost as much as before. `unfreeze` ends that.
     """
+    when = progress
+    if recipe.per_epoch:
+        when = start_of_epoch(progress, epochs=recipe.epochs - recipe.epochs_before)
     decay = 1.0
     if recipe.schedule == "step":
-        decay = recipe.step_decay_factor ** steps_taken(progress, every=recipe.step_every)
+        decay = recipe.step_decay_factor ** steps_taken(when, every=recipe.step_every)
+    cycles = recipe.schedule == "one-cycle" and recipe.peak_momentum > 0
     for group in optimizer.param_groups:
         until = group.get("until", 1.0)
         rests = progress > until
-        factor = 0.0 if rests else rate_factor(recipe, progress / until)
-        group["lr"] = group["initial_lr"] * factor
+        factor = 0.0 if rests else rate_factor(recipe, when / until)
+        if cycles and not rests:
+            set_momentum(group, recipe, when / until)
+        group["lr"] = group["initial_lr"] * factor * group.get("plateau", 1.0)
         group["weight_decay"] = group["initial_weight_decay"] * decay
         if "until" in group:
             for parameter in group["params"]:
                 parameter.requires_grad_(not rests)
+
+
+def slow_down(optimizer: Optimizer, recipe: Recipe, losses: Sequence[float]) -> None:
+    """Lower the rates by what `plateau` makes of these losses, if that is the recipe's schedule."""
+    if recipe.schedule == "plateau":
+        factor = plateau(losses, patience=recipe.patience, factor=recipe.step_factor)
+        for group in optimizer.param_groups:
+            group["plateau"] = factor
+
+
+def start_of_epoch(progress: float, *, epochs: int) -> float:
+    """The progress at which the epoch that `progress` is in began."""
+    return steps_taken(progress, every=1 / epochs) / epochs
+
+
+def set_momentum(group: dict[str, Any], recipe: Recipe, progress: float) -> None:
+    """From the group's momentum to `peak_momentum` and back, as a one-cycle rate goes up and down.
+
+    For Adam this is the first beta. A high rate needs less momentum (arXiv 1803.09820).
+    """
+    own = recipe.momentum
+    if recipe.muon_momentum and group.get("orthogonal"):
+        own = recipe.muon_momentum
+    height = one_cycle(progress, peak=recipe.peak, start=0.0)
+    momentum = own + (recipe.peak_momentum - own) * height
+    if "betas" in group:
+        group["betas"] = (momentum, recipe.beta2)
+    else:
+        group["momentum"] = momentum
 
 
 def unfreeze(optimizer: Optimizer) -> None:

@@ -38,6 +38,12 @@ class Run:
     def __str__(self) -> str:
         return str(self.history.epochs[-1])
 
+    @property
+    def val_losses(self) -> list[float]:
+        """The validation loss of each epoch of its recipe, if there are validation images."""
+        mine = self.history.epochs[self.history.recipe.epochs_before + 1 :]
+        return [row.val_loss for row in mine if row.val_loss is not None]
+
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
@@ -51,9 +57,13 @@ class Run:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`. Raises CifarError if it is of another recipe or other images."""
-        history = History.from_json(state["history"])
-        if history.recipe != self.history.recipe:
+        """Go on from a `state`: within its recipe or, if that is finished, with one after it.
+
+        Raises CifarError if it is of another recipe or other images.
+        """
+        history, recipe = History.from_json(state["history"]), self.history.recipe
+        new_recipe = recipe != history.recipe
+        if new_recipe and not follows(recipe, history):
             raise CifarError("the checkpoint was made with another recipe")
         if self.images != state.get("images", self.images):  # older checkpoints do not name them
             raise CifarError(
@@ -61,16 +71,35 @@ class Run:
                 "order; resume it on the same data"
             )
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it keeps the tensors
+        optimizer = copy.deepcopy(state["optimizer"])  # because `load_state_dict` keeps the tensors
+        if new_recipe:  # with its own rates; momentum stays if the optimizer is the same one
+            own, kept = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]
+            same = [group["params"] for group in own] == [group["params"] for group in kept]
+            if recipe.optimizer != history.recipe.optimizer or not same:
+                optimizer["state"] = {}
+            optimizer["param_groups"] = own
+        self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])
-        if len(history.epochs) > history.recipe.epochs:  # nothing is left to be trained here
+        if history.is_finished and not new_recipe:  # nothing is left to be trained here
             self.history = history
             return
-        here, device = self.history, history.device
+        here, device, earlier = self.history, history.device, history.earlier
+        if new_recipe:
+            earlier += (history.recipe,)
         if here.device != device.rpartition(", then ")[2]:
             device = f"{device}, then {here.device}"
-        self.history = replace(here, epochs=history.epochs, device=device)
+        self.history = replace(here, epochs=history.epochs, device=device, earlier=earlier)
+
+
+def follows(recipe: Recipe, history: History) -> bool:
+    """Whether the recipe says that it goes on after this finished run of the same network."""
+    before = history.recipe
+    return (
+        history.is_finished
+        and recipe.epochs_before == before.epochs
+        and recipe.model == before.model
+    )
 
 
 class RunFolder:
@@ -114,20 +143,40 @@ class RunFolder:
         state = self._checkpoint()
         return History.from_json(state["history"]).recipe if state else None
 
+    def continuing(self, recipe: Recipe) -> Recipe:
+        """The recipe, set to begin after the run in the folder, if that has finished fewer epochs.
+
+        Its schedules then span the epochs that are left. A run that has been continued already is
+        resumed under the same recipe.
+        """
+        state = self._checkpoint()
+        if state is None:
+            return recipe
+        history = History.from_json(state["history"])
+        kept = history.recipe
+        more = history.is_finished and recipe.epochs > kept.epochs
+        before = kept.epochs if more else kept.epochs_before
+        return recipe.changed(epochs_before=before) if recipe.epochs > before else recipe
+
     def state(self, recipe: Recipe) -> dict[str, Any] | None:
         """What `fit` takes as `resume`: the checkpoint, or None for a run that starts anew.
 
+        A finished run can go on under another recipe: one whose epochs_before are its epochs.
         Raises CifarError if a run is there that is not to be resumed or replaced, if it was started
         by another recipe, and if it lacks its checkpoint or that is damaged.
         """
         state = self._checkpoint()
-        if state:
-            kept = History.from_json(state["history"]).recipe
+        history = History.from_json(state["history"]) if state else None
+        if history and not follows(recipe, history):
+            kept = history.recipe
+            remedy = "resuming keeps its recipe"
+            if history.is_finished:
+                remedy += f"; to train it further, ask for more epochs than its {kept.epochs}"
             for name, value in recipe.as_dict().items():
                 if value != getattr(kept, name):
                     raise CifarError(
                         f"the run in {self.path} was started with {name} {getattr(kept, name)}, "
-                        f"not {value}; resuming keeps its recipe"
+                        f"not {value}; {remedy}"
                     )
         self.saved = bool(state)
         return state

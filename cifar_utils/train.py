@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
 from cifar_utils.batches import Batches, Progress, load_batches
-from cifar_utils.checkpoints import find_weights
+from cifar_utils.checkpoints import find_weights, start_from
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import accuracy, cross_entropy, predict
 from cifar_utils.history import Epoch, History
 from cifar_utils.machine import Machine, Precision, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
-from cifar_utils.optim import make_optimizer, rate_factor, set_rates, unfreeze
+from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import Run
@@ -44,12 +44,12 @@ def train_one_epoch(
             logits for the full-size images; the loss returned is that of the labels alone.
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
-        progress: wraps the batches, as tqdm does.
+        progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
     """
     machine = machine or Machine.of(model, winograd=recipe.winograd)
-    totals = Totals(machine.device)
+    totals, bar = Totals(machine.device), progress(batches)
     model.train()
-    for number, (images, labels) in enumerate(progress(batches)):
+    for number, (images, labels) in enumerate(bar):
         done = span[0] + (span[1] - span[0]) * number / len(batches)
         set_rates(optimizer, recipe, done)
         images, labels, weight = machine.take(images, labels)
@@ -68,6 +68,7 @@ def train_one_epoch(
         machine.step(optimizer)
 
         totals.add(logits.detach(), labels)
+        totals.show(bar)
     return totals.means()
 
 
@@ -81,12 +82,24 @@ class Totals:
         self.loss = torch.zeros((), device=device)
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
         self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self.shown = 0.0  # when they were shown, on time.perf_counter
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count one batch, or this process's part of it."""
         self.loss += F.cross_entropy(logits, labels, reduction="sum")
         self.correct += (logits.argmax(1) == labels).sum()
         self.count += len(labels)
+
+    def show(self, bar: Iterable) -> None:
+        """Write loss and accuracy so far, of this process's part, beside a bar of tqdm's kind.
+
+        At most twice a second, because a GPU has to be waited for. Other bars stay as they are.
+        """
+        write = getattr(bar, "set_postfix_str", None)
+        if write is not None and time.perf_counter() - self.shown > 0.5:
+            count = int(self.count)
+            write(f"loss {self.loss.item() / count:.4f}, acc {self.correct.item() / count:6.2%}")
+            self.shown = time.perf_counter()
 
     def means(self) -> tuple[float, float]:
         """(mean loss, accuracy) over the images of all processes."""
@@ -142,7 +155,8 @@ def fit(
         workers: processes that augment ahead.
         resume: a Run's state(). The training goes on as if never interrupted, on a CPU to the same
             bits in the same precision, which "auto" keeps if the device has it. The history names
-            each device that it ran on, and the last precision.
+            each device that it ran on, and the last precision. After a finished run, another recipe
+            can follow, whose epochs_before are the epochs of that run.
         compile: put the network through torch.compile before the first epoch, outside the epochs'
             clocks. Its convolutions are then direct ones, even if the recipe asks for Winograd's.
 
@@ -158,6 +172,13 @@ def fit(
     machine = Machine.pick(
         device, precision, winograd=recipe.winograd, compile=compile, before=before
     )
+    if recipe.epochs_before and not resume:
+        raise CifarError(
+            f"the recipe goes on after {recipe.epochs_before} epochs; give the state of the run "
+            "that they belong to as `resume`"
+        )
+    if recipe.schedule == "plateau" and not val:
+        raise CifarError("the schedule plateau needs validation images")
     run = start(model, train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
     network = machine.share(model, some_rest=recipe.whitening > 0)
@@ -173,7 +194,8 @@ def fit(
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
             batches = load_batches(train, recipe, epoch, workers, machine)
-            span = (epoch - 1) / recipe.epochs, epoch / recipe.epochs
+            span = recipe.progress(epoch - 1), recipe.progress(epoch)
+            slow_down(run.optimizer, recipe, run.val_losses)
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
                 machine=machine, teacher=teacher, span=span, progress=progress,
@@ -208,6 +230,8 @@ def start(
             "the same recipe"
         )
     prepare(machine.place(model), train, recipe)
+    if recipe.start_from and not resume:
+        start_from(model, recipe, train.classes)
     history = History(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__,
@@ -233,7 +257,8 @@ def record(
             f"training diverged in epoch {epoch}: the loss is no longer finite; lower lr, or "
             "set clip_norm"
         )
-    factor = rate_factor(recipe, (epoch - 1) / recipe.epochs) if epoch else 0.0
+    factor = rate_factor(recipe, recipe.progress(epoch - 1)) if epoch else 0.0
+    factor *= run.optimizer.param_groups[0].get("plateau", 1.0)
     lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
     speed = history.train_images / seconds if seconds else 0.0
     val_loss, val_accuracy = held_out or (None, None)
@@ -302,7 +327,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
 
         return step
 
-    past = max(0, len(run.history.epochs) - 1)  # epochs, if a run is resumed
+    past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
         network = compiled(run.model, [step_of(done, count) for done, count in kinds])
@@ -319,7 +344,7 @@ def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[flo
     past: epochs that are done already, whose steps are left out.
     """
     sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
-    steps = recipe.epochs * len(sizes)
+    steps = (recipe.epochs - recipe.epochs_before) * len(sizes)
     kinds: dict[tuple, tuple[float, int]] = {}
     for step in range(past * len(sizes), steps):
         done, count = step / steps, sizes[step % len(sizes)]

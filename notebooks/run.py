@@ -1,11 +1,13 @@
 """Run the course's notebooks: python notebooks/run.py --help.
 
-Each notebook runs from top to bottom in its own kernel. The result is a folder of pages that open
-from disk, without a network and without Jupyter. The notebooks themselves do not change, unless
---in-place asks for the outputs of a --full run to be kept in them.
+Each notebook runs from top to bottom in its own kernel: in quick mode several at once, at full
+length one after the other, because there the times that they measure mean something. The result is
+a folder of pages that open from disk, without a network and without Jupyter. The notebooks
+themselves do not change, unless --in-place asks for the outputs of a --full run to be kept in them.
 """
 
 import argparse
+import asyncio
 import base64
 import mimetypes
 import os
@@ -18,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 COURSE = "A CIFAR-10 course in PyTorch"
+AT_ONCE = 4  # quick runs at most, because each holds torch and the data
 TOOLS = ("nbclient", "nbconvert", "ipykernel", "cifar_utils")
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -57,7 +60,11 @@ def main(arguments=None, folder=Path(__file__).parent):
     out = options.out or (None if options.in_place else Path("build/course"))
     try:
         chosen = choose(options.notebooks, folder)
-        runs = run_all(chosen, folder, out and out.resolve(), not options.full, options.in_place)
+        # What nbclient asks of an event loop, Windows' default one lacks.
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            runs = runner.run(
+                run_all(chosen, folder, out and out.resolve(), not options.full, options.in_place)
+            )
     except KeyboardInterrupt:
         return 130
     except (OSError, Mistake) as error:
@@ -133,27 +140,54 @@ def name_of(path, folder):
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def run_all(chosen, folder, out, quick, in_place):
+async def run_all(chosen, folder, out, quick, in_place):
     """Run the chosen notebooks, write their pages, and print how each went. Returns {path: Run}."""
     pages = pages_of(chosen, folder, out) if out else {}
     width = max(len(name_of(path, folder)) for path in chosen)
-    runs = {}
-    for path in chosen:
-        notebook = read(path)
-        started = time.monotonic()
-        error = execute(notebook, path.parent, quick)
-        run = runs[path] = Run(quick, time.monotonic() - started, error)
-        if out:
-            write(pages[path], page(notebook, path, pages, run, out))
+    notebooks = {path: read(path) for path in chosen}
+    at_once = min(len(chosen), cores(), AT_ONCE) if quick else 1
+    # Threads of one notebook wait for each other at every step. On a busy machine that takes
+    # several times as long as all of the work, so notebooks side by side share the cores.
+    threads = cores() // at_once if quick else None
+    free = asyncio.Semaphore(at_once)
+
+    async def run_one(path, notebook):
+        async with free:
+            started = time.monotonic()
+            error = await execute(notebook, path.parent, quick, threads)
+            run = Run(quick, time.monotonic() - started, error)
+            if out:  # in a thread, because the other notebooks go on meanwhile
+                write(pages[path], await asyncio.to_thread(page, notebook, path, pages, run, out))
         if in_place and not error:
             write(path, as_text(notebook))
         name = name_of(path, folder)
         print(f"{name:{width}}  {run.took}  {'failed' if error else 'ok'}", flush=True)
         if error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
+        return run
+
+    print(announcement(len(chosen), at_once, quick), flush=True)
+    runs = await asyncio.gather(*(run_one(*pair) for pair in notebooks.items()))
+    runs = dict(zip(chosen, runs, strict=True))
     if out:
         write(out / "index.html", index(folder, pages, runs, out))
     return runs
+
+
+def cores():
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def announcement(count, at_once, quick):
+    """What is going to happen, and how long it may take, as one line."""
+    what = f"{count} notebook{'s' * (count > 1)}"
+    if not quick:
+        return f"Running {what} at full length; README.md says how long each takes."
+    how = f", {at_once} at a time" if at_once > 1 else ""
+    return f"Running {what} in quick mode{how}: a minute or so each, a line below as each ends."
 
 
 def pages_of(chosen, folder, out):
@@ -196,8 +230,12 @@ def as_text(notebook):
     return nbformat.writes(notebook).rstrip("\n") + "\n"
 
 
-def execute(notebook, folder, quick):
-    """Run the cells until one fails. Returns which and how, as one line, or an empty string."""
+async def execute(notebook, folder, quick, threads=None):
+    """Run the cells until one fails. Returns which and how, as one line, or an empty string.
+
+    threads: how many the notebook's computations get. None leaves it to torch, which takes all
+    cores.
+    """
     import nbformat
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
@@ -218,17 +256,25 @@ def execute(notebook, folder, quick):
     )
     env = os.environ | {"CIFAR_UTILS_QUICK": str(int(quick))}
     env.pop("MPLBACKEND", None)  # pictures belong in the notebook
+    if threads:  # unless the user's own settings say otherwise; passive threads wait asleep
+        env = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"} | env
     error, index = "", 0
     try:
-        # cell by cell, because client.execute() would swallow Ctrl-C
-        with client.setup_kernel(cwd=str(folder), env=env, cleanup_kc=True):
-            for index, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, index)
+        # step by step, because client.async_execute() would swallow Ctrl-C
+        await client.async_start_new_kernel(cwd=str(folder), env=env)
+        await client.async_start_new_kernel_client()
+        for index, cell in enumerate(notebook.cells):
+            await client.async_execute_cell(cell, index)
     except CellExecutionError as failure:
         error = f"{failure.ename}: {failure.evalue}"
     except RuntimeError as failure:  # the kernel died, or did not start
         error = str(failure)
         notebook.cells.insert(index + 1, nbformat.v4.new_markdown_cell(f"**{error} here.**"))
+    finally:
+        if client.kc:
+            client.kc.stop_channels()
+        if kernel.has_kernel:
+            await kernel.shutdown_kernel(now=True)
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     return error and f"cell In [{client.code_cells_executed}]: {error.strip().splitlines()[0]}"
 

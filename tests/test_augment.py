@@ -5,9 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision import transforms as v1
+from torchvision.transforms.functional import to_pil_image
 
 from cifar_utils import augment as A
 from cifar_utils.augment import AUGMENTATIONS, augment
+from cifar_utils.data import MEAN
 
 
 def images_and_generator(count, seed):
@@ -125,13 +128,14 @@ NICKNAMES = {"alternating": A.alternating_flip, "color": A.gentle_color}
 
 @pytest.mark.parametrize(("policy", "operations"), AUGMENTATIONS.items(), ids=AUGMENTATIONS)
 def test_a_policy_takes_the_steps_that_its_name_says(policy, operations):
-    library = {"published": A.albumentations_policy, "torchvision": A.torchvision_policy}
-    kind = policy.split("-")[-1]
+    by_torchvision = ("conv5-published", "compact-published")
     if policy in ("none", "vgg-published"):
         assert operations == ()
-    elif kind in library:
+    elif policy.endswith("-published"):  # in the library that its authors used
         (step,) = operations
-        assert step.func is library[kind] and step.keywords == {"name": policy}
+        library = policy in by_torchvision
+        assert step.func is (A.torchvision_policy if library else A.albumentations_policy)
+        assert step.keywords == {"name": policy}
     elif policy == "crop-flip-color":  # the one with the strong changes of colour
         assert operations == (A.crop, A.flip, A.brightness_contrast)
     else:
@@ -172,25 +176,119 @@ def test_without_a_generator_the_global_one_is_drawn_from():
     assert not torch.equal(augment(images, "crop-flip"), first)
 
 
-def test_published_pipelines_do_what_they_say():
-    """Shares over many draws of one image, within five standard errors."""
-    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    image[:, 0, :, :16], image[:, 2, :, 16:] = 200, 90  # red on the left, blue on the right
-    many = image.expand(1000, 3, 32, 32).contiguous()
-    generator = torch.Generator().manual_seed(0)
+def torchvisions(name):
+    """The pipelines of conv5 and compact as their authors wrote them: PIL images to floats."""
+    return {
+        "conv5-published": [
+            v1.ToTensor(),
+            v1.RandomHorizontalFlip(),
+            v1.RandomRotation(degrees=10),
+            v1.ColorJitter(brightness=0.5),
+        ],
+        "compact-published": [
+            v1.RandomCrop(32, padding=4),
+            v1.RandomHorizontalFlip(),
+            v1.RandomRotation(5),
+            v1.RandomAffine(0, shear=10, scale=(0.8, 1.2)),
+            v1.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2),
+            v1.ToTensor(),
+        ],
+    }[name]
 
-    grey = augment(many, "resnet18-published", generator=generator)
-    spread = (grey.amax(1) - grey.amin(1)).flatten(1).float().median(1).values
-    assert abs((spread < 20).float().mean() - 0.2) < 5 * (0.2 * 0.8 / 1000) ** 0.5
 
-    bright = augment(many, "conv5-published", generator=generator)[:, 0].float().amax((1, 2)) / 200
-    assert 0.49 < bright.min() < 0.55 and bright.max() > 1.2  # 200 × 1.5 saturates at 255
+@pytest.mark.parametrize(("name", "levels"), [("compact-published", 0), ("conv5-published", 1)])
+def test_torchvision_pipelines_equal_their_authors(name, levels):
+    """To the bit, if theirs ends in bytes; conv5's ends in floats, which we round to bytes."""
+    images, _ = images_and_generator(100, 4)
+    theirs, ours = v1.Compose(torchvisions(name)), A.torchvision_pipeline(name)
+    for seed, image in enumerate(images):
+        torch.manual_seed(seed)
+        wanted = 255 * theirs(to_pil_image(image))
+        torch.manual_seed(seed)
+        assert (ours(image) - wanted).abs().max() <= max(levels, 1e-4)
 
-    holes = augment(many, "separable-published", generator=generator)
-    mean = torch.tensor([125, 123, 114]).view(3, 1, 1)
-    cut = (holes == mean).all(1).flatten(1).sum(1)
-    assert set(cut.unique().tolist()) <= {0, 256} and (cut == 256).any()
-    assert abs((cut == 256).float().mean() - 0.3) < 5 * (0.3 * 0.7 / 1000) ** 0.5
+
+def draws_of(image, policy, count):
+    """Many draws of one image, int (count, 3, 32, 32), and where they show the mean colour."""
+    many = image.expand(count, 3, 32, 32).contiguous()
+    drawn = augment(many, policy, generator=torch.Generator().manual_seed(0)).numpy().astype(int)
+    mean = 255 * np.array(MEAN)[:, None, None]
+    return drawn, (abs(drawn - mean) < 1).all(1)
+
+
+def holes(marked, side):
+    """(row, column) of each picture's hole, a square of that side; (-1, -1) if it has none."""
+    corners = []
+    for picture in marked:
+        rows, columns = picture.nonzero()
+        assert len(rows) in (0, side**2)
+        if not len(rows):
+            corners.append((-1, -1))
+            continue
+        assert rows.max() - rows.min() == columns.max() - columns.min() == side - 1
+        corners.append((rows.min(), columns.min()))
+    return np.array(corners)
+
+
+def share_is(happened, wanted):
+    """Within five standard errors."""
+    error = (wanted * (1 - wanted) / len(happened)) ** 0.5
+    return abs(np.mean(happened) - wanted) < 5 * error
+
+
+def test_resnet18s_pipeline_is_grey_pad_crop_flip_and_a_hole_that_is_always_there():
+    """Each picture is one of the 9 × 9 × 2 windows of the image with mirrored borders."""
+    image = images_and_generator(1, 5)[0] // 4  # dark, so that only holes have the mean colour
+    drawn, marked = draws_of(image, "resnet18-published", 600)
+    corners = holes(marked, 8)
+    assert corners.min() == 0 and corners.max() == 24  # always there, always whole
+    padded = np.pad(image[0].numpy().astype(int), ((0, 0), (4, 4), (4, 4)), mode="reflect")
+    windows = np.stack([padded[:, top : top + 32, left : left + 32]
+                        for top in range(9) for left in range(9)])  # fmt: skip
+    windows = np.concatenate([windows, windows[..., ::-1]])
+    grey = np.einsum("c,nchw->nhw", (0.299, 0.587, 0.114), windows)[:, None]
+    candidates = np.concatenate([windows, np.broadcast_to(grey, windows.shape)])
+    kinds = []
+    for picture, hole in zip(drawn, marked, strict=True):
+        few = slice(3, None, 8)  # enough to tell which one it is
+        away = abs(candidates[:, :, few, few] - picture[:, few, few])[:, :, ~hole[few, few]]
+        found = int(away.max((1, 2)).argmin())
+        kind, window = divmod(found, len(windows))
+        assert abs(candidates[found] - picture)[:, ~hole].max() <= kind  # grey is rounded
+        kinds.append((kind == 1, window >= 81, window % 81))
+    are_grey, are_flipped, places = map(np.array, zip(*kinds, strict=True))
+    assert share_is(are_grey, 0.2) and share_is(are_flipped, 0.5)
+    assert len(set(places.tolist())) == 81
+
+
+def test_separables_pipeline_is_a_rare_flip_a_rare_move_and_a_hole_of_16_pixels():
+    image = images_and_generator(1, 6)[0] // 4
+    drawn, marked = draws_of(image, "separable-published", 1500)
+    corners = holes(marked, 16)
+    assert share_is(corners[:, 0] >= 0, 0.3) and corners.max() == 16
+    images = image[0].numpy(), image[0].numpy()[..., ::-1]
+    same, mirrored = (
+        np.array([(one == picture)[:, ~hole].all() for picture, hole in
+                  zip(drawn, marked, strict=True)]) for one in images
+    )  # fmt: skip
+    assert share_is(same, 0.9 * 0.9) and share_is(mirrored, 0.1 * 0.9)
+
+
+def test_separables_moves_are_those_of_the_class_that_its_authors_used():
+    """Except that the release of theirs scaled width and height alike, as we do."""
+    import albumentations
+    import cv2
+
+    with pytest.warns(UserWarning, match="special case of Affine"):
+        theirs = albumentations.ShiftScaleRotate(
+            shift_limit=0.1, scale_limit=0.2, rotate_limit=15, p=0.1,
+            border_mode=cv2.BORDER_REFLECT_101,
+        )  # fmt: skip
+    ours = A.albumentations_pipeline("separable-published")[1]
+    for option in ("translate_percent", "scale", "rotate", "shear", "interpolation", "p",
+                   "border_mode", "balanced_scale", "fit_output"):  # fmt: skip
+        assert getattr(ours, option) == getattr(theirs, option)
+    assert ours.keep_ratio
 
 
 def test_images_that_are_not_bytes_are_refused():
@@ -212,10 +310,10 @@ def test_the_steps_of_a_pipeline_draw_independently():
 
 
 def test_unknown_pipelines_name_the_valid_ones():
-    with pytest.raises(ValueError, match="'crop'; choose one of conv5-published, compact-"):
+    with pytest.raises(ValueError, match="'crop'; choose one of separable-published, resnet18-"):
         A.albumentations_pipeline("crop")
-    with pytest.raises(ValueError, match="choose one of conv5-torchvision, compact-torchvision"):
-        A.torchvision_pipeline("conv5-published")
+    with pytest.raises(ValueError, match="choose one of conv5-published, compact-published"):
+        A.torchvision_pipeline("resnet18-published")
 
 
 def test_unknown_policy_names_the_valid_ones():

@@ -1,3 +1,4 @@
+import copy
 import hashlib
 import json
 import os
@@ -115,6 +116,80 @@ def test_weights_that_say_nonsense_about_themselves_are_refused(tmp_path, about)
     save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"cifar_utils": about})
     with pytest.raises(CifarError, match="does not name its network"):
         checkpoints.load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["conv5", "compact", "separable"])
+def test_plain_state_dicts_load_by_name_or_in_order(tmp_path, name, capsys):
+    """Those of other code, too: here under names that torch's containers would give them."""
+    model = create_model(name, seed=1).eval()
+    images = torch.randn(2, 3, 32, 32)
+    held = model.state_dict()
+    foreign = {f"layer.{i}": value for i, value in enumerate(held.values())}
+    *_, head, _ = foreign  # as a 1×1 convolution, which two of the five systems end with
+    foreign[head] = foreign[head][:, :, None, None]
+    forms = {
+        "plain.pt": held,
+        "wrapped.pth": {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in held.items()}},
+        "checkpoint": {"net": {f"_orig_mod.{k}": v for k, v in held.items()}},
+        "foreign.pt": foreign,
+    }
+    for file, form in forms.items():
+        torch.save(form, tmp_path / file)
+        loaded, info = checkpoints.load_weights(tmp_path / file, model=name)
+        assert torch.equal(loaded(images), model(images)) and not loaded.training
+        assert info.source == "unknown data" and info.classes == CLASSES
+        assert ("order of its tensors" in capsys.readouterr().err) == (file == "foreign.pt")
+    save_file(held, tmp_path / "plain.safetensors")
+    loaded, _ = checkpoints.load_weights(tmp_path / "plain.safetensors", model=name)
+    assert torch.equal(loaded(images), model(images))
+
+
+def test_plain_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
+    model = create_model("compact", seed=1)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    torch.save(model, tmp_path / "whole.pt")
+    torch.save({"model": Bomb(tmp_path / "boom")}, tmp_path / "bomb.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    checkpoints.save_weights(tmp_path / "named.safetensors", model, INFO)
+    for file, name, message in (
+        ("plain.pt", "", "does not name its network; name it with --model"),
+        ("plain.pt", "conv5", "plain.pt does not fit conv5: Missing key"),
+        ("plain.pt", "lenet", "unknown model 'lenet'"),
+        ("whole.pt", "compact", "holds no plain state dict"),
+        ("bomb.pt", "compact", "holds no plain state dict"),
+        ("empty.pt", "compact", "holds no plain state dict"),
+        ("named.safetensors", "conv5", "holds weights of compact, not of conv5"),
+    ):
+        with pytest.raises(CifarError, match=message) as caught:
+            checkpoints.find_weights(tmp_path / file, model=name)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_weights_to_start_from_bring_all_but_a_head_for_other_classes(tmp_path, capsys):
+    trained = create_model("compact", seed=1)
+    torch.save(trained.state_dict(), tmp_path / "plain.pt")
+    checkpoints.save_weights(tmp_path / "w.safetensors", trained, INFO)
+    for file, classes, new in (
+        ("w.safetensors", CLASSES, False),
+        ("plain.pt", "abcdefghij", False),
+        ("w.safetensors", "abcdefghij", True),
+        ("plain.pt", "abc", True),
+    ):
+        recipe = RECIPES["compact"].changed(start_from=str(tmp_path / file))
+        model = build(recipe, classes)
+        first = copy.deepcopy(model.state_dict())
+        checkpoints.start_from(model, recipe, classes)
+        for name, value in model.state_dict().items():
+            head = new and name.startswith("classifier.6.")
+            assert torch.equal(value, (first if head else trained.state_dict())[name])
+        assert ("the last layer starts anew" in capsys.readouterr().err) == new
+    with pytest.raises(CifarError, match="holds weights of compact, not of conv5"):
+        checkpoints.start_from(
+            create_model("conv5"),
+            recipe.changed(model="conv5", start_from=str(tmp_path / "w.safetensors")),
+            CLASSES,
+        )
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

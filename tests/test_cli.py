@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifar_utils import data, evaluate, lr_range, train
 from cifar_utils.cli import summary
-from cifar_utils.cli.main import COMMANDS, main, make_parser
+from cifar_utils.cli.main import COMMANDS, ELSEWHERE, main, make_parser
 from cifar_utils.errors import CifarError
 from cifar_utils.recipes import RECIPES
 from cifar_utils.results import bench, report
@@ -259,7 +259,10 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["train", "--recipe", "compact", "--limit", "0"], "at least 1"),
         (["train", "--recipe", "compact", "--workers", "-1"], "whole number"),
         (["train", "--recipe", "compact", "-q", "-v"], "not allowed with"),
-        (["train", "--recipe", "compact", "--learning-rate", "1"], "unrecognized arguments"),
+        (
+            ["train", "--recipe", "compact", "--learning-rate", "1"],
+            "; did you mean --lr? see cifar tr",
+        ),
         (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
         (["test", "--weights", "no-such-net"], "shipped networks"),
         (["test"], "required: --weights"),
@@ -285,8 +288,8 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["train", "--recipe", "compact", "--step-every", "0.5"], "without schedule step"),
         (["train", "--recipe", "fast", "--peak", "0.5"], "without schedule one-cycle"),
         (["train", "--recipe", "compact", "--no-nesterov"], "without optimizer sgd"),
-        (["lr-find", "--schedule", "cosine"], "unrecognized arguments: --schedule cosine"),
-        (["lr-find", "--small-until", "0.5"], "unrecognized arguments: --small-until 0.5"),
+        (["lr-find", "--schedule", "cosine"], "unknown --schedule; see cifar lr-find --help"),
+        (["lr-find", "--small-until", "0.5"], "unknown --small-until; see cifar lr-find --help"),
         (
             ["lr-find", "--optimizer", "sgd", "--muon-lr", "0.1"],
             "muon_lr does nothing without optimizer muon",
@@ -295,7 +298,8 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["bench", "--recipe", "fast", "--quick"], "--epochs and --limit shorten"),
         (["bench", "--recipe", "fast", "--models"], "--models does not go with --recipe"),
         (["summary", "no-such-net"], "unknown model 'no-such-net'; choose one of "),
-        (["dance"], "choose from"),
+        (["test", "--weights", "compact", "--seed", "1"], "--seed needs --grid"),
+        (["dance"], "unknown command 'dance'; choose one of bench, cams, data"),
         ([], "required: COMMAND"),
     ],
 )
@@ -303,6 +307,55 @@ def test_a_mistake_ends_in_one_line_that_names_the_choices(arguments, message, c
     if arguments[:1] == ["predict"]:
         arguments = [*arguments, "--weights", trained]
     assert message in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("trian", "cifar: error: unknown command 'trian'; did you mean train? choose one of "),
+        ("--versoin", "cifar: error: unknown --versoin; did you mean --version? see cifar --help"),
+        ("--recipe compact", "cifar: error: unknown --recipe; see cifar --help"),
+        ("train compact", "unexpected 'compact'; did you mean --recipe compact? see cifar train "),
+        ("train compact 3", "unexpected 'compact 3'; did you mean --recipe compact? see cifar tra"),
+        ("data all", "cifar data: error: unexpected 'all'; see cifar data --help"),
+        ("train --recipe compcat", "unknown recipe 'compcat'; did you mean compact? choose one of"),
+        ("train --recipe vgg --optimizer Adam", "did you mean adam? choose one of sgd, adam"),
+        ("train --recipe vgg --teacher compat", "separable-distilled; did you mean compact?"),
+        ("train --leraning-rate=1", "unknown --leraning-rate; did you mean --lr? see cifar train "),
+        (
+            "train --train_batch 8 --learning_rate 0.1 --foo",
+            "unknown --train_batch; did you mean --batch-size? unknown --learning_rate; did you "
+            "mean --lr? unknown --foo; see cifar train --help",
+        ),
+        ("train -e 3", "unknown -e; did you mean --epochs? see cifar train --help"),
+        ("train --recipe vgg -qv", "argument -v/--verbose: not allowed with argument -q/--quiet"),
+        ("train --recipe vgg --lr -1", "lr is -1.0; it must be above 0"),
+        ("test --weigths compact", "unknown --weigths; did you mean --weights? see cifar test "),
+        ("train --weights w.pt", "unknown --weights; did you mean --from? see cifar train --help"),
+        ("test --weights compact --con", "unknown --con; did you mean --confusion? see cifar test"),
+        ("test --weights compact --views 3", "--views: unknown value 3; choose one of 1, 2, 6; "),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_probably_meant(capsys, typed, answer):
+    assert answer in refused(capsys, *typed.split())
+
+
+def test_every_flag_is_suggested_for_itself_in_other_spellings(capsys):
+    commands = make_parser()._subparsers._group_actions[0].choices
+    flags = {
+        (name, flag)
+        for name, parser in commands.items()
+        for flag in parser._option_string_actions
+        if flag.startswith("--")
+    }
+    assert {("train", "--batch-size"), ("test", "--confusion")} <= flags
+    for name, flag in flags:
+        for slip in (flag.upper(), flag.replace("-", "_").replace("__", "--", 1)):
+            if slip != flag:
+                line = refused(capsys, name, slip)
+                assert line.startswith(f"cifar {name}: error: unknown {slip}; did you mean {flag}?")
+    ours = {flag.removeprefix("--") for _, flag in flags}
+    assert set(ELSEWHERE.values()) <= ours
 
 
 def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, monkeypatch):

@@ -113,21 +113,25 @@ def test_ship_refuses_before_it_writes_anything(arrays, capsys):
 
 
 @pytest.mark.slow
-def test_report_prints_the_table_and_writes_it_between_its_marks(capsys):
+def test_report_prints_the_tables_and_writes_each_between_its_marks(capsys):
     main(["report"])
-    results, races = (
+    tables = (
         report.table(report.shipped_results()),
         report.race_table(report.shipped_races()),
+        report.published_table(),
     )
-    assert capsys.readouterr().out == f"{results}\n\n{races}\n"
-    page, (start, end), (from_here, to_here) = Path("page.md"), *map(report.marks, report.TABLES)
-    page.write_text(f"before\n{start}\nold\n{end}\nbetween\n{from_here}\n{to_here}after\n")
+    assert capsys.readouterr().out == "\n\n".join(tables) + "\n"
+    page, marks = Path("page.md"), [report.marks(name) for name in report.TABLES]
+    old = "".join(f"before\n{start}\nold\n{end}\n" for start, end in marks)
+    new = "".join(
+        f"before\n{start}\n{table}\n{end}\n"
+        for (start, end), table in zip(marks, tables, strict=True)
+    )
+    page.write_text(f"{old}after\n", encoding="utf-8")
     for answer in ("up to date now", "as it was"):
         main(["report", "--write", "page.md"])
         assert answer in capsys.readouterr().out
-        assert page.read_text() == (
-            f"before\n{start}\n{results}\n{end}\nbetween\n{from_here}\n{races}\n{to_here}after\n"
-        )
+        assert page.read_text(encoding="utf-8") == f"{new}after\n"
     page.write_text("no marks")
     assert "lacks the lines" in refused(capsys, "report", "--write", "page.md")
     assert page.read_text() == "no marks"

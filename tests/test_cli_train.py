@@ -1,6 +1,8 @@
 """`cifar train`, through main(): what a run writes, keeps and refuses."""
 
+import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,10 +14,11 @@ from filelock import FileLock
 from PIL import Image
 from safetensors import SafetensorError
 
-from cifar_utils import checkpoints, data, evaluate, explain, train
+from cifar_utils import checkpoints, data, estimate, evaluate, explain, train
 from cifar_utils.cli.main import main
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
+from cifar_utils.machine import Machine
 from cifar_utils.models import create_model
 from cifar_utils.recipes import RECIPES
 
@@ -37,6 +40,83 @@ def test_train_writes_what_it_promises_and_tests_once(arrays, tmp_path, capsys):
         assert torch.equal(state["model"][key], value)
     with Image.open("run/curves.png") as picture:
         assert picture.width > 800
+
+
+class Terminal(io.StringIO):
+    """Stands in for stderr. Its width is unknown, so tqdm draws bars of ten characters."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.slow
+def test_the_bar_of_an_epoch_fits_on_a_line(arrays, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--overwrite", "--out", "run"]
+    main(run)
+    shown = sys.stderr.getvalue().split("\r")
+    pattern = r"epoch [12]/2 +\d+%\|.{10}\| [\d:?]+ left, loss \d\.\d{4}, acc [\d ]\d\.\d\d%"
+    assert any(re.fullmatch(pattern, line.rstrip()) for line in shown)
+    assert max(map(len, shown)) < 65 and not shown[-1].strip()  # nothing stays
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    main([*run, "-q"])
+    assert sys.stderr.getvalue() == ""
+
+
+@pytest.mark.slow
+def test_the_time_is_told_first_and_changes_nothing(arrays, capsys):
+    """In 2 times 60 steps of a network with dropout."""
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--no-test"]
+    run += ["--dropout-factor", "1", "--batch-size", "2", "--lr", "0.01", "--muon-lr", "0.01"]
+    main([*run, "--out", "quiet", "-q"])
+    assert capsys.readouterr().out == ""
+    main([*run, "--out", "told"])
+    lines = capsys.readouterr().out.splitlines()
+    seconds = r"(\d\.\d s|\d+ s|\d+ min \d+ s)"
+    where = re.escape(str(Machine(torch.device("cpu"))))
+    wanted = rf"about {seconds} of training per epoch, {seconds} in all, on {where} \(fp32\)"
+    assert re.fullmatch(wanted, lines[1]) and lines[2].startswith("epoch   0")
+    assert "of training per epoch" not in "\n".join(lines[2:])
+    for name in ("weights.safetensors", "best.safetensors"):
+        assert Path("quiet", name).read_bytes() == Path("told", name).read_bytes()
+
+
+@pytest.mark.slow
+def test_the_time_is_that_of_the_epochs_to_come(arrays, capsys, monkeypatch):
+    monkeypatch.setattr(estimate, "step_seconds", lambda *_, done, **__: 5 if done else 0.1)
+    run = ["train", "--recipe", "quick", *FAST, *arrays, "--out", "run", "--no-test"]
+    run += ["--epochs", "4", "--batch-size", "3", "--small-until", "0.25"]  # 40 steps an epoch
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(1))
+        main(run)
+    assert "about 4.0 s to 3 min 20 s of training per epoch, 10 min 4 s in all, on" in (
+        capsys.readouterr().out
+    )
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(0))
+        main([*run, "--resume"])
+    assert "about 3 min 20 s of training per epoch, 10 min 0 s for the rest, on" in (
+        capsys.readouterr().out
+    )
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+    monkeypatch.setenv("CXX", sys.executable)  # so that there is a compiler
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit):
+        stopping.setattr(train, "train_one_epoch", interrupt_after(0))
+        main([*run, "--overwrite", "--compile"])
+    assert "the time is not estimated with --compile" in capsys.readouterr().out
+
+
+def interrupt_after(epochs):
+    """A train_one_epoch that is stopped by Ctrl-C in a later epoch than these."""
+    whole, seen = train.train_one_epoch, []
+
+    def train_one_epoch(*given, **options):
+        seen.append(1)
+        if len(seen) > epochs:
+            raise KeyboardInterrupt
+        return whole(*given, **options)
+
+    return train_one_epoch
 
 
 @pytest.mark.slow
@@ -214,6 +294,60 @@ def test_resume_alone_takes_flags_that_the_runs_own_recipe_reads(arrays, capsys)
     resume = ["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q"]
     main([*resume, "--beta2", "0.999"])
     assert "beta2 0.999, not 0.9" in refused(capsys, *resume, "--beta2", "0.9")
+
+
+@pytest.mark.slow
+def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--resume"]
+    main(run)
+    main([*run, "--epochs", "3", "--lr", "0.02"])
+    assert "run goes on after epoch 2" in capsys.readouterr().err
+    history = History.load("run/history.json")
+    assert (history.recipe.epochs, history.recipe.epochs_before) == (3, 2)
+    assert [recipe.lr for recipe in (*history.earlier, history.recipe)] == [0.1, 0.02]
+    assert [row.epoch for row in history.epochs] == [0, 1, 2, 3]
+    main([*run, "--epochs", "3", "--lr", "0.02"])  # the same again: nothing is left to do
+    assert History.load("run/history.json").epochs == history.epochs
+    main(["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q",
+          "--epochs", "4"])  # fmt: skip
+    assert len(History.load("run/history.json").earlier) == 2
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_trained_weights(arrays, capsys):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "-q"]
+    main([*run, "--out", "first"])
+    main([*run, "--out", "second", "--from", "first", "--lr", "0.001", "--muon-lr", "0.001"])
+    before, after = (History.load(f"{name}/history.json") for name in ("first", "second"))
+    assert after.recipe.start_from == "first"
+    untrained, trained = after.epochs[0], before.epochs[-1]
+    assert untrained.val_loss == pytest.approx(trained.val_loss, rel=1e-6)
+    assert "cannot be the start" in refused(
+        capsys, *run, "--out", "second", "--overwrite", "--from", "second"
+    )
+
+
+@pytest.mark.slow
+def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
+    some = ["--batch-size", "50", "--precision", "fp32", "--validation", "30", *arrays, "-q"]
+    main(["recipes", "quick"])
+    Path("quick.toml").write_text(capsys.readouterr().out)
+    Path("mine.json").write_text('{"recipe": "quick", "epochs": 1, "lr": 0.3, "name": "mine"}')
+    main(["train", "--config", "mine.json", *some, "--lr", "0.2"])
+    made = History.load("runs/mine/history.json").recipe
+    assert made == RECIPES["quick"].changed(name="mine", epochs=1, lr=0.2, batch_size=50)
+    main(["train", "--config", "quick.toml", *some, "--epochs", "1", "--out", "whole"])
+    whole = History.load("whole/history.json").recipe
+    assert whole == RECIPES["quick"].changed(epochs=1, batch_size=50)
+    assert Path("quick.toml").read_text().splitlines()[:2] == ['recipe = "quick"', 'name = "quick"']
+    main(["train", "--config", "whole/history.json", *some, "--out", "again"])
+    assert History.load("again/history.json").recipe == whole
+    for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),
+                            ("lr = 'a'", "bad.toml: lr is 'a'; it must be of type float"),
+                            ("lr", "bad.toml does not hold recipe fields as TOML")):  # fmt: skip
+        Path("bad.toml").write_text(text)
+        assert complaint in refused(capsys, "train", "--config", "bad.toml", *some)
+    assert "nowhere.json: No such file" in refused(capsys, "train", "--config", "nowhere.json")
 
 
 @pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])

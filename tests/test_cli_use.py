@@ -5,6 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -60,12 +61,45 @@ def test_test_prints_the_shares_of_each_true_class(arrays, trained, capsys, monk
         share = np.mean([label in row[:k] for label, row in zip(labels, ranked, strict=True)])
         (line,) = (line for line in lines if line.split()[:1] == [name])
         assert line.split()[1] == f"{share:.2%}"
+    assert lines[-1] == "--out DIR also draws it, as DIR/confusion.png"
     table = confusion_matrix(labels, said, labels=range(10), normalize="true")
-    rows = {line.split()[0]: line.split()[1:] for line in lines[-10:]}
+    rows = {line.split()[0]: line.split()[1:] for line in lines[-11:-1]}
     assert list(rows) == list(data.CLASSES)
     assert np.allclose(
         [[float(cell) for cell in row] for row in rows.values()], 100 * table, atol=0.06
     )
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_the_grid_shows_the_first_images_or_a_random_sample(arrays, trained, monkeypatch, seed):
+    shown = []
+
+    def spy(images, labels, logits, *, classes, title):
+        shown.append((images, labels, logits, title))
+
+    own = np.load(Path(arrays[1]) / "test_data.npy")
+    own = np.concatenate([own, 255 - own])  # 80 images, no two alike
+    np.save(Path(arrays[1]) / "test_data.npy", own)
+    np.save(Path(arrays[1]) / "test_labels.npy", np.arange(80) % 10)
+    answers = torch.randn(80, 10)
+    monkeypatch.setattr(evaluate, "predict", lambda *_, **__: answers)
+    monkeypatch.setattr(plots, "show_predictions", spy)
+    monkeypatch.setattr(plots, "show_mistakes", lambda *_, **__: None)
+    monkeypatch.setattr(plots, "show_hits", lambda *_, **__: None)
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    grid = ["test", "--weights", trained, *arrays, "--grid", "--out", "pictures"]
+    for _ in range(2):
+        main(grid if seed is None else [*grid, "--seed", str(seed)])
+    (images, labels, logits, title), again = shown
+    assert torch.equal(images, again[0])  # the same seed, the same sample
+    places = [
+        next(n for n in range(80) if np.array_equal(own[n], image)) for image in
+        images.permute(0, 2, 3, 1).numpy()
+    ]  # fmt: skip
+    assert len(set(places)) == 40 and (places == list(range(40))) == (seed is None)
+    assert torch.equal(labels, torch.tensor(places) % 10) and torch.equal(logits, answers[places])
+    which = "the first test images" if seed is None else f"40 random test images (seed {seed})"
+    assert title.endswith(which)
 
 
 def awkward_images(folder):
@@ -194,7 +228,8 @@ def test_the_heatmaps_of_both_commands_are_those_that_the_flags_ask_for(
 
 
 def words(figure):
-    """The heading of a figure and of its panels."""
+    """The heading of a figure and of its panels; the figure is closed."""
+    plt.close(figure)
     return [figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)]
 
 

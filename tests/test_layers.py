@@ -22,7 +22,7 @@ LEVELS = [
     {"explain", "plots"},
     {"runs"},
     {"train"},
-    {"lr_range"},
+    {"lr_range", "estimate"},
     {"results"},
     {"course"},
     {"cli"},

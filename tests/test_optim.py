@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -68,16 +69,116 @@ def test_weight_decay_steps_when_the_rate_does():
             assert (group["lr"], group["weight_decay"]) == pytest.approx((lr, decay))
 
 
-def test_published_conv5_changes_rate_and_weight_decay_after_300_of_400_epochs():
-    recipe = RECIPES["conv5-published"]
-    optimizer = optim.make_optimizer(create_model("conv5"), recipe)
-    for epoch, lr, decay in ((0, 9.4e-4, 1.1e-4), (299, 9.4e-4, 1.1e-4), (300, 2.4e-4, 2.1e-4)):
-        optim.set_rates(optimizer, recipe, epoch / 400)
-        for group in optimizer.param_groups:
-            assert group["lr"] == pytest.approx(lr) and group["weight_decay"] == pytest.approx(
-                decay
-            )
-            assert group["betas"] == (0.9, 0.995)
+BATCHES = 4  # per epoch
+
+
+def in_training(optimizer, epochs, scheduler=None, *, per_batch=False):
+    """An optimizer of torch's before each step of its authors' loop: the options of its group."""
+    for _ in range(epochs):
+        for _ in range(BATCHES):
+            yield dict(optimizer.param_groups[0])
+            optimizer.step()
+            if scheduler and per_batch:
+                scheduler.step()
+        if scheduler and not per_batch:
+            scheduler.step()
+
+
+def published(name):
+    """What the authors' own lines make of one weight, one dict of options per step."""
+    weights = [nn.Parameter(torch.zeros(1))]
+    schedulers = torch.optim.lr_scheduler
+    if name == "vgg":
+        yield from in_training(torch.optim.SGD(weights, lr=0.001, momentum=0.9), 15)
+    elif name == "conv5":
+        for epochs, lr, decay in ((300, 9.446932e-4, 1.125745e-4), (100, 2.357093e-4, 2.125745e-4)):
+            adam = torch.optim.Adam(weights, lr=lr, betas=(0.9, 0.995), weight_decay=decay)
+            yield from in_training(adam, epochs)
+    elif name == "compact":
+        adam = torch.optim.Adam(weights, lr=0.001)
+        yield from in_training(adam, 100, schedulers.CosineAnnealingLR(adam, T_max=100))
+    elif name == "separable":
+        sgd = torch.optim.SGD(weights, lr=0.2, momentum=0.9)
+        yield from in_training(sgd, 80, schedulers.StepLR(sgd, step_size=5, gamma=0.75))
+    else:
+        adam = torch.optim.Adam(weights, lr=0.01)
+        cycle = schedulers.OneCycleLR(
+            adam, max_lr=1.59e-2, steps_per_epoch=BATCHES, epochs=25, pct_start=5 / 25,
+            div_factor=100, three_phase=False, final_div_factor=100, anneal_strategy="linear",
+        )  # fmt: skip
+        yield from in_training(adam, 25, cycle, per_batch=True)
+
+
+def ours(name):
+    """The same of our published recipe, as `train_one_epoch` calls it."""
+    recipe = RECIPES[f"{name}-published"]
+    optimizer = optim.make_optimizer(nn.Linear(1, 1, bias=False), recipe)
+    for epoch in range(recipe.epochs):
+        span = epoch / recipe.epochs, (epoch + 1) / recipe.epochs
+        for number in range(BATCHES):
+            optim.set_rates(optimizer, recipe, span[0] + (span[1] - span[0]) * number / BATCHES)
+            (group,) = optimizer.param_groups
+            yield dict(group)
+
+
+def options(steps):
+    """Every option of torch's optimizers that is set, betas one by one."""
+    steps = [step | {f"beta{i}": beta for i, beta in enumerate(step.pop("betas", ()))}
+             for step in steps]  # fmt: skip
+    scheduled = {"params", "initial_lr", "initial_weight_decay", "max_lr", "min_lr",
+                 "base_momentum", "max_momentum"}  # fmt: skip
+    return [
+        {key: step[key] for key in step.keys() - scheduled if step[key] is not None}
+        for step in steps
+    ]
+
+
+@pytest.mark.parametrize("name", ["vgg", "conv5", "compact", "separable"])
+def test_published_schedules_equal_their_authors_at_every_step(name):
+    """Rate, decay, momentum and every other option of the optimizer."""
+    wanted, got = options(published(name)), options(ours(name))
+    assert len(wanted) == len(got) == BATCHES * RECIPES[f"{name}-published"].epochs
+    for theirs, step in zip(wanted, got, strict=True):
+        assert step == pytest.approx(theirs, rel=1e-6, abs=1e-12)
+
+
+def test_the_published_one_cycle_equals_torchs_within_one_step():
+    """Ours peaks one step later. On the way up it lies between two of torch's steps."""
+    wanted, got = options(published("resnet18")), options(ours("resnet18"))
+    assert len(wanted) == len(got) == 25 * BATCHES
+    peak = 5 * BATCHES
+    assert got[0] == pytest.approx(wanted[0]) and got[0]["lr"] == pytest.approx(1.59e-4)
+    assert wanted[-1]["lr"] == pytest.approx(1.59e-6)
+    for step in range(1, len(got)):
+        before, after = wanted[step - 1], wanted[step]
+        for key in ("lr", "beta0"):
+            low, high = sorted((before.pop(key), after[key]))
+            value = got[step].pop(key)
+            if step >= peak:
+                assert value == pytest.approx(high if key == "lr" else low)
+            else:
+                assert low <= value <= high
+        assert got[step] == before  # all other options
+
+
+def momentum_of(group):
+    return group["betas"][0] if "betas" in group else group["momentum"]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+def test_momentum_goes_down_and_up_again_as_the_rate_goes_up_and_down(optimizer):
+    recipe = Recipe(optimizer=optimizer, momentum=0.95, peak_momentum=0.85, peak=0.25,
+                    muon_momentum=0.6)  # fmt: skip
+    made = optim.make_optimizer(create_model("compact"), recipe)
+    for progress in (0, 0.1, 0.25, 0.7, 1):
+        optim.set_rates(made, recipe, progress)
+        for group in made.param_groups:
+            own = 0.6 if group.get("orthogonal") else 0.95
+            wanted = float(np.interp(progress, (0, 0.25, 1), (own, 0.85, own)))
+            assert momentum_of(group) == pytest.approx(wanted)
+    made = optim.make_optimizer(create_model("compact"), recipe)
+    optim.set_rates(made, recipe.changed(schedule="cosine"), 0.25)
+    assert {momentum_of(group) for group in made.param_groups} <= {0.6, 0.95}
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 27), (64, 9), (32, 288)])
@@ -273,3 +374,15 @@ def test_one_cycle_peaks_where_it_says():
     factors = [optim.one_cycle(step / 1000, peak=0.2) for step in range(1001)]
     assert factors.index(max(factors)) == 200 and max(factors) == 1
     assert factors[0] == 0.04 and factors[-1] == 0 and not any(map(math.isnan, factors))
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateau_is_torchs(patience):
+    losses = (2 - 0.05 * torch.arange(40).clamp(max=25) + 0.1 * torch.rand(40)).tolist()
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=patience)
+    for number, loss in enumerate(losses):
+        rate = optim.plateau(losses[:number], patience=patience, factor=0.5)
+        assert rate == theirs.param_groups[0]["lr"]
+        scheduler.step(loss)
+    assert rate < 1

@@ -1,5 +1,6 @@
 """What the README and CONTRIBUTING tell a reader to type works, and their links lead somewhere."""
 
+import importlib
 import os
 import re
 import shlex
@@ -171,8 +172,10 @@ def test_the_lines_that_install_find_all_they_need(installer, tmp_path):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_is_understood(line):
-    words = shlex.split(line, comments=True)
+def test_every_command_is_understood(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").touch()  # because --config reads its file at once
+    words = shlex.split(line.partition(" > ")[0], comments=True)
     after = words.index("cifar_utils") if words[0] == "torchrun" else 0
     options = vars(make_parser().parse_args(words[after + 1 :]))
     for name, known in (
@@ -183,6 +186,26 @@ def test_every_command_is_understood(line):
     ):
         given = options.get(name) or []
         assert {given} <= set(known) if isinstance(given, str) else set(given) <= set(known)
+
+
+def test_what_users_of_the_five_repositories_are_told_to_type_is_there(tmp_path, monkeypatch):
+    """In the last column of "Coming from": commands, flags with or without a value, functions."""
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("{}")  # as --config reads it
+    _, _, rest = README.partition("### Coming from")
+    table, _, _ = rest.partition("\n##")
+    commands = make_parser()._subparsers._group_actions[0].choices.values()
+    flags = {flag for command in commands for flag in command._option_string_actions}
+    spans = re.findall(r"`([^`]*)`", "".join(re.findall(r"\| ([^|]*) \|$", table, re.M)))
+    assert len(spans) > 50
+    for span in spans:
+        if span.startswith("cifar "):
+            make_parser().parse_args(shlex.split(span)[1:])
+        elif span.startswith("--"):
+            assert span.split()[0] in flags, span
+        elif "." in span:
+            module, _, name = span.rpartition(".")
+            assert hasattr(importlib.import_module(f"cifar_utils.{module}"), name), span
 
 
 @pytest.mark.slow

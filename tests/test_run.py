@@ -1,10 +1,16 @@
 """The course's runner, on a course of tiny notebooks."""
 
+import asyncio
 import base64
 import io
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
@@ -118,6 +124,7 @@ def links(soup):
 def test_each_notebook_runs_and_one_line_says_how(ran):
     lines = [re.sub(r"\d+ s", "N s", line) for line in ran.printed.splitlines()]
     assert lines == [
+        "Running 4 notebooks at full length; README.md says how long each takes.",
         "01_looking                      N s  ok",
         "02_training                     N s  failed",
         "10_speed                        N s  ok",
@@ -222,9 +229,60 @@ def test_pages_need_no_network(ran):
 def test_a_kernel_that_dies_is_a_failure(tmp_path):
     cells = [code("import os; os.environ['CIFAR_UTILS_QUICK']"), code("os._exit(3)"), code("2")]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    assert run.execute(notebook, tmp_path, quick=True) == "cell In [2]: Kernel died"
+    assert asyncio.run(run.execute(notebook, tmp_path, quick=True)) == "cell In [2]: Kernel died"
     assert notebook.cells[0].outputs[-1].data == {"text/plain": "'1'"}
     assert notebook.cells[2].source == "**Kernel died here.**"
+
+
+MEETS = """
+import os, time
+from pathlib import Path
+Path("here-NAME").touch()
+began = time.monotonic()
+while len(list(Path().glob("here-*"))) < 2:
+    assert time.monotonic() < began + 60, "the other never came"
+    time.sleep(0.01)
+print(os.environ["OMP_NUM_THREADS"], "threads,", os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.slow
+def test_quick_notebooks_run_side_by_side_and_share_the_cores(tmp_path, monkeypatch):
+    """Two that wait for each other end: so they ran at once."""
+    monkeypatch.setattr(run, "cores", lambda: 5)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("01_a", "02_b"):
+        save(tmp_path / f"{name}.ipynb", markdown(f"# {name}"), code(MEETS.replace("NAME", name)))
+    status, printed, errors = call(tmp_path, "--out", str(tmp_path))
+    assert (status, errors) == (0, "")
+    assert printed.startswith("Running 2 notebooks in quick mode, 2 at a time: ")
+    for name in ("01_a", "02_b"):
+        text = BeautifulSoup((tmp_path / f"{name}.html").read_text("utf-8"), "html.parser")
+        assert "2 threads, PASSIVE" in text.get_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_ends_all_that_run(tmp_path):
+    for name in ("01_a", "02_b"):
+        there = f"import os, time; open('{name}.pid', 'w').write(str(os.getpid()))"
+        save(tmp_path / f"{name}.ipynb", code(f"{there}\ntime.sleep(600)"))
+    rooms = [str(Path(run.__file__).parent), str(tmp_path)]  # of run.py, of the notebooks
+    call_main = (
+        "import pathlib, sys; code, notebooks = sys.argv[1:]; sys.path.insert(0, code); import run;"
+        "run.cores = lambda: 2; sys.exit(run.main(['--out', 'pages'], pathlib.Path(notebooks)))"
+    )
+    running = subprocess.Popen([sys.executable, "-c", call_main, *rooms], cwd=tmp_path)
+    places = [tmp_path / "01_a.pid", tmp_path / "02_b.pid"]
+    while not all(place.exists() and place.read_text() for place in places):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 130
+    for place in places:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(place.read_text()), 0)
 
 
 # --- without kernels ------------------------------------------------------------------------------
@@ -235,7 +293,7 @@ def pretend(monkeypatch):
     """Nothing is executed; a list of what would have been, and whether in quick mode."""
     executed = []
 
-    def execute(notebook, folder, quick):
+    async def execute(notebook, folder, quick, threads):
         executed.append((notebook.cells[0].source, quick))
         return ""
 
@@ -263,7 +321,7 @@ def test_one_notebook_alone_keeps_the_others_pages_and_rows(pretend, tmp_path):
 def test_pages_go_to_build_course_but_in_place_makes_none(pretend, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "01_a.ipynb", markdown("# A"))
-    assert call(tmp_path, "--in-place", "--full")[1].count("\n") == 1
+    assert call(tmp_path, "--in-place", "--full")[1].count("\n") == 2
     assert not (tmp_path / "build").exists() and pretend == [("# A", False)]
     assert call(tmp_path)[1].endswith("wrote build/course/index.html\n")
     assert (tmp_path / "build" / "course" / "01_a.html").is_file()
@@ -291,13 +349,14 @@ def test_mistakes_are_one_line(pretend, tmp_path, monkeypatch):
 
 
 def test_a_bug_is_no_mistake_and_ctrl_c_ends_quietly(tmp_path, monkeypatch):
-    def execute(notebook, folder, quick):
+    async def execute(notebook, folder, quick, threads):
         raise error
 
     monkeypatch.setattr(run, "execute", execute)
     save(tmp_path / "01_a.ipynb", markdown("# A"))
     error = KeyboardInterrupt()
-    assert call(tmp_path, "--out", os.devnull) == (130, "", "")
+    status, printed, errors = call(tmp_path, "--out", os.devnull)
+    assert (status, printed.count("\n"), errors) == (130, 1, "")
     error = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):
         call(tmp_path, "--out", os.devnull)

@@ -1,14 +1,17 @@
 """A run's folder, as a notebook uses it; tests/test_cli_train.py uses it by the command line."""
 
+import math
+
 import pytest
 import torch
 
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
+from cifar_utils.machine import Machine
 from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import RunFolder
-from cifar_utils.train import fit
+from cifar_utils.train import fit, start
 
 RECIPE = Recipe("tiny", model="conv5", epochs=3, batch_size=16, lr=0.05, seed=5)
 
@@ -85,3 +88,62 @@ def test_a_folder_may_be_used_twice_and_fit_without_its_state_replaces_nothing(
         with again, pytest.raises(CifarError, match="holds a run"):
             fit(build(RECIPE, split.classes), split, None, RECIPE, log=again.save, **plain)
     assert len(History.load(tmp_path / "run" / "history.json").epochs) == 4
+
+
+@pytest.mark.slow
+def test_a_finished_run_goes_on_under_a_recipe_that_says_so(tmp_path, painted_split):
+    """At a constant rate, 2 + 1 epochs are three; and a cosine begins anew after the first two."""
+    split = painted_split(48)
+    straight = RECIPE.changed(schedule="constant")
+    whole = train(tmp_path / "whole", split, straight)
+    train(tmp_path / "run", split, straight.changed(epochs=2))
+    resumed = train(tmp_path / "run", split, straight.changed(epochs_before=2))
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+    longer = straight.changed(epochs=7, epochs_before=3, lr=0.2, schedule="cosine")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", split, longer, stop_after=5)
+    train(tmp_path / "run", split, longer)
+    history = History.load(tmp_path / "run" / "history.json")
+    assert [recipe.epochs for recipe in history.earlier] == [2, 3] and history.is_finished
+    rates = [0.2 * (1 + math.cos(math.pi * done)) / 2 for done in (0, 0.25, 0.5, 0.75)]
+    assert [row.lr for row in history.epochs[4:]] == pytest.approx(rates)
+    train(tmp_path / "at once", split, straight)
+    train(tmp_path / "at once", split, longer)
+    weights = [
+        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("run", "at once")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_momentum_goes_on_with_the_same_optimizer_only(tmp_path, painted_split):
+    split = painted_split(32)
+    train(tmp_path, split)
+    state = RunFolder(tmp_path).state(RECIPE)
+    for optimizer, kept in (("sgd", True), ("adam", False)):
+        recipe = RECIPE.changed(epochs=4, epochs_before=3, optimizer=optimizer, lr=0.001)
+        machine = Machine.pick("cpu", "fp32")
+        run = start(build(recipe, split.classes), split, None, recipe, machine, state)
+        assert bool(run.optimizer.state) == kept
+        assert {group["initial_lr"] for group in run.optimizer.param_groups} == {0.001}
+
+
+def test_what_does_not_follow_a_run_is_refused(tmp_path, painted_split):
+    split = painted_split(32)
+    after = RECIPE.changed(epochs=5, epochs_before=3)
+    with pytest.raises(CifarError, match="goes on after 3 epochs; give the state"):
+        train(tmp_path / "none", split, after)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", split, stop_after=1)
+    for recipe in (after, RECIPE.changed(epochs=4)):  # the run has not finished
+        assert RunFolder(tmp_path / "run").continuing(recipe).epochs_before == 0
+        with pytest.raises(CifarError, match="started with epochs 3, not"):
+            train(tmp_path / "run", split, recipe)
+    train(tmp_path / "run", split)
+    assert RunFolder(tmp_path / "run").continuing(RECIPE.changed(epochs=5)) == after
+    for recipe, complaint in (
+        (after.changed(epochs_before=2), "started with epochs 3, not 5; .*ask for more epochs"),
+        (after.changed(model="compact"), "started with model conv5, not compact"),
+    ):
+        with pytest.raises(CifarError, match=complaint):
+            train(tmp_path / "run", split, recipe)

@@ -229,7 +229,7 @@ def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
 
 def test_workers_change_nothing(painted_split):
     """Also with albumentations, whose workers repeat each other's draws when left to themselves."""
-    for policy in ("crop-alternating-cutout", "compact-published"):
+    for policy in ("crop-alternating-cutout", "separable-published"):
         recipe = RECIPE.changed(augmentation=policy, epochs=1)
         alone, several = (run(painted_split(48), None, recipe, workers=n) for n in (0, 2))
         assert torch.equal(weights(alone[0]), weights(several[0]))
@@ -470,6 +470,37 @@ def test_a_teacher_is_looked_for_before_the_first_step(painted_split, taught):
         with pytest.raises(ValueError, match=complaint):
             run(painted_split(32), None, RECIPE.changed(**changes), log=rows.append)
         assert rows == []
+
+
+@pytest.mark.parametrize(("tick", "times"), [(0.3, 3), (1.0, 5), (0.0, 1)])
+def test_a_bar_is_told_loss_and_accuracy_so_far_twice_a_second(
+    painted_split, monkeypatch, tick, times
+):
+    now, told = [100.0], []
+
+    class Bar:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __iter__(self):
+            for batch in self.batches:
+                now[0] += tick
+                yield batch
+
+        def set_postfix_str(self, text):
+            told.append(text)
+
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+    split, results = painted_split(80), []
+    for progress in (Bar, iter):
+        model = tiny_network(0)
+        batches = AugmentedBatches(split, RECIPE, 1)
+        optimizer = make_optimizer(model, RECIPE)
+        results.append(train.train_one_epoch(model, batches, optimizer, RECIPE, progress=progress))
+    assert results[0] == results[1] and len(told) == times
+    if tick == 1.0:  # the last was told after the last of the five batches
+        assert told[-1] == f"loss {results[0][0]:.4f}, acc {results[0][1]:6.2%}"
+        assert len(set(told)) == 5
 
 
 def test_the_range_test_and_the_estimate_ask_the_teacher(painted_split, taught, monkeypatch):

@@ -18,8 +18,8 @@ from cifar_utils.cli.options import (
 
 # Recipe fields that the test does not read: it has rates, a length and an image size of its own.
 UNUSED = (
-    "epochs", "schedule", "peak", "step_every", "step_factor", "step_decay_factor", "small_size",
-    "small_until", "views",
+    "epochs", "epochs_before", "schedule", "peak", "step_every", "step_factor", "step_decay_factor",
+    "patience", "small_size", "small_until", "views",
 )  # fmt: skip
 
 
@@ -32,7 +32,7 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.usage = "cifar lr-find [--recipe NAME] [options]"
     flag = parser.add_argument
-    flag("--recipe", default="compact", metavar="NAME",
+    flag("--recipe", metavar="NAME",
          help="recipe to test; `cifar recipes` lists them (default: compact)")
     flag("--lowest", type=float, default=1e-4, metavar="X",
          help="learning rate of the first step (default: 0.0001)")
@@ -56,7 +56,7 @@ def run(options: Namespace) -> None:
     from cifar_utils.lr_range import lr_range_test
     from cifar_utils.models import build
 
-    recipe = checked_recipe(options, options.recipe)
+    recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
     writable(options.out)
     cifar = load(options)
     model = build(recipe, cifar.classes)

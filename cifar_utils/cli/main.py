@@ -10,12 +10,14 @@ import importlib
 import importlib.metadata
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, choose, nearest
+from cifar_utils.recipes import RECIPES
 
 # Every other file of this folder is a command, so a new command is a new file.
 COMMANDS = [
@@ -67,11 +69,68 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+# What other projects call a flag of ours.
+ELSEWHERE = {
+    "learning-rate": "lr", "train-batch": "batch-size", "test-batch": "batch-size",
+    "net": "model", "arch": "model", "pretrained": "from", "weights": "from",
+    "checkpoints": "out", "save": "out", "train-path": "data", "test-path": "data", "root": "data",
+    "num-workers": "workers", "wd": "weight-decay", "scheduler": "schedule", "e": "epochs",
+    "cm": "confusion",
+}  # fmt: skip
+
+
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports a mistake in one line, without the usage above it."""
+    """An ArgumentParser that reports a mistake in one line, with the word that was probably meant.
+
+    It takes no abbreviated flags, because a later version may have two that begin alike.
+    """
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As in ArgumentParser, but an unknown flag or word is refused here, by its own command.
+
+        Unknown flags come first, because one may be the misspelt flag that seems to be missing.
+        """
+        if unknown := self._unknown_flags(sys.argv[1:] if args is None else args):
+            self.error(" ".join(f"unknown {flag}{self._hint(flag)}" for flag in unknown))
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            takes = rest[0] in RECIPES and "--recipe" in self._option_string_actions
+            hint = f"; did you mean --recipe {rest[0]}?" if takes else ""
+            self.error(f"unexpected {' '.join(rest)!r}{hint}")
+        return options, rest
+
+    def _unknown_flags(self, words: Sequence[str]) -> list[str]:
+        """Which of the words are flags, without their values, that this parser does not have."""
+        unknown = []
+        for word in words:
+            if word == "--" or (self._subparsers and not word.startswith("-")):
+                break  # what follows is no flag, or belongs to the command that `word` names
+            flag = word.partition("=")[0]
+            known = {flag, flag[:2]} & self._option_string_actions.keys()  # -qv stands for -q -v
+            if re.fullmatch(r"--?[A-Za-z]\S*", flag) and not known:
+                unknown.append(flag)
+        return unknown
+
+    def _hint(self, flag: str) -> str:
+        """The known flag that was probably meant, as a question; else the end of a clause."""
+        names = {known.lstrip("-"): known for known in self._option_string_actions}
+        for word, ours in ELSEWHERE.items():
+            if ours in names:
+                names.setdefault(word, names[ours])
+        near = nearest(flag.lstrip("-"), names)
+        return f"; did you mean {names[near]}?" if near else ";"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None:
+            of_a_command = isinstance(action, argparse._SubParsersAction)
+            try:
+                choose(value, list(action.choices), "command" if of_a_command else "value")
+            except CifarError as error:
+                raise argparse.ArgumentError(None if of_a_command else action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        stop = "" if message[-1] in ";?" else ";"
+        self.exit(2, f"{self.prog}: error: {message}{stop} see {self.prog} --help\n")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -84,7 +143,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _in_one_line(error: Exception, options: argparse.Namespace) -> str:
     """The first line of what an error says, and the flag that helps if the memory was too small."""
     said = (str(error) or type(error).__name__).splitlines()[0]
-    of_a_recipe = hasattr(options, "recipe_batch_size") and options.recipe
+    of_a_recipe = options.command in ("train", "lr-find") or getattr(options, "recipe", None)
     out_of_torchs_memory = isinstance(error, RuntimeError)  # no other kind of it gets here
     if out_of_torchs_memory and (hasattr(options, "batch_size") or of_a_recipe):
         said += "; choose a smaller --batch-size"

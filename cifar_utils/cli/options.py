@@ -1,7 +1,9 @@
 """What the commands share: their common flags, and what these flags lead to."""
 
 import argparse
+import json
 import os
+import tomllib
 from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from pathlib import Path
@@ -23,6 +25,10 @@ SOURCE_HELP = (
 WEIGHTS_HELP = (
     "a shipped network's name, a weights file or a run's folder; write ./NAME for a folder that "
     "has the name of a network"
+)
+MODEL_HELP = (
+    "the network of --weights, if that is a plain state dict (.pt and the like), which does not "
+    "name it; a wrong name lists all"
 )
 
 
@@ -99,12 +105,18 @@ def add_recipe_fields(
     effect: str = "Each replaces the recipe's own value.",
     without: Collection[str] = (),
 ) -> None:
-    """A flag for each field of a recipe; `recipe_changes` returns those that were given."""
+    """A flag for each field of a recipe, and one for a file of them; see `recipe_changes`."""
     flag = parser.add_argument_group("recipe fields", effect).add_argument
+    flag(
+        "--config", type=recipe_file, metavar="FILE",
+        help="read fields from a .toml or .json file, such as what `cifar recipes NAME` prints, or "
+        "from a run's history.json; its key recipe names the recipe, as --recipe does; flags win "
+        "over the file",
+    )  # fmt: skip
     for field in fields(Recipe):
         if field.name in ("name", *without):
             continue
-        name = _flag_of(field.name)
+        name = field.metadata["flag"] or _flag_of(field.name)
         known: dict[str, Any] = {"dest": f"recipe_{field.name}", "help": _field_help(field)}
         if field.type is bool:
             flag(name, action=argparse.BooleanOptionalAction, **known)
@@ -159,13 +171,33 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def recipe_file(text: str) -> dict[str, Any]:
+    """The recipe fields in a TOML or JSON file, and under "recipe" the name of the recipe."""
+    file = path(text)
+    try:
+        content = file.read_text(encoding="utf-8")
+        values = tomllib.loads(content) if file.suffix == ".toml" else json.loads(content)
+        if isinstance(values.get("recipe"), dict):  # a run's history
+            values = values["recipe"]
+        Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
+    except CifarError as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error}") from None
+    except (ValueError, AttributeError):
+        form = "TOML" if file.suffix == ".toml" else "JSON"
+        raise argparse.ArgumentTypeError(f"{file} does not hold recipe fields as {form}") from None
+    return values
+
+
 # --- what flags lead to ---------------------------------------------------------------------------
 
 
 def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
-    """The recipe of that name with the changes that the flags ask for.
+    """The recipe of that name with the changes that the flags and the file of --config ask for.
 
-    All that can be refused without the data is refused here, as a CifarError.
+    Without a name the file names it, or holds the whole recipe. All that can be refused without
+    the data is refused here, as a CifarError.
     """
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
@@ -176,7 +208,9 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     from cifar_utils.train import check_model
 
     own = options.recipe or not getattr(options, "resume", False)  # else the run brings its recipe
-    recipe = get_recipe(name).changed(**recipe_changes(options) if own else {})
+    name = name or (options.config or {}).get("recipe", "")
+    recipe = get_recipe(name) if name else Recipe()
+    recipe = recipe.changed(**recipe_changes(options) if own else {})
     device = pick_device(options.device)
     if options.precision != "auto":
         pick_precision(options.precision, device)
@@ -186,18 +220,22 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     choose(recipe.model, MODELS, "model")
     if recipe.teacher:
         find_weights(recipe.teacher)
+    if recipe.start_from:
+        find_weights(recipe.start_from, model=recipe.model)
     if own:
         check_model(build(recipe, CLASSES), recipe)
     return recipe
 
 
 def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
-    """The recipe fields that were given on the command line, with their values."""
-    return {
+    """The recipe fields that were given as flags or in the file of --config, with their values."""
+    given = {
         name.removeprefix("recipe_"): value
         for name, value in vars(options).items()
         if name.startswith("recipe_") and value is not None
     }
+    read = options.config or {}
+    return {name: value for name, value in read.items() if name != "recipe"} | given
 
 
 def cam_options(options: argparse.Namespace, needs: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from cifar_utils.cli.options import (
+    MODEL_HELP,
     WEIGHTS_HELP,
     Subparsers,
     add_cam,
@@ -28,6 +29,7 @@ def add(subparsers: Subparsers) -> None:
          help="image file of any size or format; its five likeliest classes are printed")
     flag("--weights", default="compact", metavar="PATH|NAME",
          help=f"{WEIGHTS_HELP} (default: compact)")
+    flag("--model", default="", metavar="NAME", help=MODEL_HELP)
     flag("--cam", action="store_true", help="also draw each image with its heatmap")
     flag("--out", type=path, default=Path(), metavar="DIR",
          help="folder for the pictures of --cam (default: .)")
@@ -48,7 +50,7 @@ def run(options: Namespace) -> None:
 
     device = pick_device(options.device)
     heat = cam_options(options, "cam")
-    model, info = checkpoints.find_weights(options.weights)
+    model, info = checkpoints.find_weights(options.weights, model=options.model)
     chosen_stages(model, heat["stage"])
     if options.cam:
         writable(options.out)

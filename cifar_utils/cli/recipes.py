@@ -1,19 +1,34 @@
-"""`cifar recipes`: list the recipes and what each has reached."""
+"""`cifar recipes`: list the recipes and what each has reached, or print one of them."""
 
+import json
 from argparse import Namespace
 
 from cifar_utils.cli.options import Subparsers, command
-from cifar_utils.recipes import RECIPES
+from cifar_utils.recipes import RECIPES, get_recipe
 
 
 def add(subparsers: Subparsers) -> None:
-    command(
-        subparsers, "recipes", "list the recipes, and what each has reached", run,
-        example="cifar recipes",
+    parser = command(
+        subparsers, "recipes", "list the recipes and what each has reached, or print one of them",
+        run, example="cifar recipes compact",
+    )  # fmt: skip
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME",
+        help="recipe to print, as TOML, which `cifar train --config FILE` reads (default: list "
+        "all)",
     )  # fmt: skip
 
 
 def run(options: Namespace) -> None:
+    if options.name:
+        recipe = {"recipe": options.name}  # whose values hold for the lines that a reader deletes
+        for field, value in (recipe | get_recipe(options.name).as_dict()).items():
+            print(f"{field} = {json.dumps(value)}")  # TOML writes such values as JSON does
+    else:
+        _list()
+
+
+def _list():
     from cifar_utils.results import report
 
     claims = report.claims()

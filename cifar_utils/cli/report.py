@@ -1,4 +1,4 @@
-"""`cifar report`: print what the shipped runs and races reached, as two Markdown tables."""
+"""`cifar report`: print what runs and races reached and what others published, as tables."""
 
 from argparse import Namespace
 
@@ -10,7 +10,8 @@ from cifar_utils.sources.files import write_whole
 def add(subparsers: Subparsers) -> None:
     parser = command(
         subparsers, "report",
-        "print what the shipped runs and races reached, as two Markdown tables", run,
+        "print what the shipped runs and races reached, and what others published, as three "
+        "Markdown tables", run,
         example="cifar report --write README.md",
     )  # fmt: skip
     parser.add_argument(

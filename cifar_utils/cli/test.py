@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from cifar_utils.cli.options import (
+    MODEL_HELP,
     WEIGHTS_HELP,
     Subparsers,
     add_cam,
@@ -12,6 +13,7 @@ from cifar_utils.cli.options import (
     add_machine,
     cam_options,
     command,
+    count,
     load,
     path,
     positive,
@@ -28,6 +30,7 @@ def add(subparsers: Subparsers) -> None:
     )
     flag = parser.add_argument
     flag("--weights", required=True, metavar="PATH|NAME", help=WEIGHTS_HELP)
+    flag("--model", default="", metavar="NAME", help=MODEL_HELP)
     flag("--batch-size", type=positive, default=500, metavar="N",
          help="images per batch (default: 500)")
     flag("--views", type=int, choices=(1, 2, 6), default=1,
@@ -43,6 +46,9 @@ def add(subparsers: Subparsers) -> None:
     flag("--out", type=path, metavar="DIR",
          help="draw the confusion matrix and the accuracy per class into DIR, as well as what "
          "--grid draws (without --out, --grid draws into .)")
+    flag("--seed", type=count, metavar="N",
+         help="let --grid show random test images, drawn with this seed, in place of the first "
+         "ones")
     flag("--json", action="store_true", help="print one JSON object and nothing else")
     # fmt: on
     add_cam(parser, "grid")
@@ -60,14 +66,17 @@ def run(options: Namespace) -> None:
         raise CifarError(f"--share is {options.share}; it must be in [0, 1]")
     if options.share < 1 and options.views == 1:
         raise CifarError("--share needs --views 2 or 6")
+    if options.seed is not None and not options.grid:
+        raise CifarError("--seed needs --grid")
     heat = cam_options(options, "grid")
-    model, info = checkpoints.find_weights(options.weights)
+    model, info = checkpoints.find_weights(options.weights, model=options.model)
     chosen_stages(model, heat["stage"])
     out = options.out or Path()
     if options.grid or options.out:
         writable(out)
     cifar = load(options)
-    if cifar.classes != info.classes:
+    unnamed = info.source == checkpoints.UNKNOWN and len(info.classes) == len(cifar.classes)
+    if cifar.classes != info.classes and not unnamed:
         raise CifarError(
             f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
         )
@@ -85,6 +94,8 @@ def run(options: Namespace) -> None:
         _print_figures(figures, info)
         if options.confusion:
             _print_confusion(matrix, cifar.classes)
+            if not options.out:
+                print("--out DIR also draws it, as DIR/confusion.png")
     if options.grid or options.out:
         paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat)
         if not options.json:
@@ -120,10 +131,13 @@ def _print_confusion(matrix, classes):
 
 def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
     """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
+    import torch
+
     from cifar_utils import plots
     from cifar_utils.data import source_title
     from cifar_utils.evaluate import most_confident_hits, most_confident_mistakes
     from cifar_utils.explain import grad_cam, method_title
+    from cifar_utils.machine import generator
 
     test, classes = cifar.test, cifar.classes
     title = f"{info.recipe.name} on {source_title(cifar.source)}"
@@ -138,13 +152,16 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
             figures["per_class"], title=f"{title}: accuracy per class"
         )
     if options.grid:
-        few = slice(0, 40)
+        few, which = torch.arange(len(test))[:40], "the first test images"
+        if options.seed is not None:
+            few = torch.randperm(len(test), generator=generator(options.seed))[:40]
+            which = f"{len(few)} random test images (seed {options.seed})"
         drawn["predictions"] = plots.show_predictions(
             test.images[few],
             test.labels[few],
             logits[few],
             classes=classes,
-            title=f"{title}: the first test images",
+            title=f"{title}: {which}",
         )
         for kind, find, show in (
             ("mistakes", most_confident_mistakes, plots.show_mistakes),

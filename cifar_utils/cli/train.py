@@ -2,9 +2,9 @@
 
 import os
 import sys
+import warnings
 from argparse import BooleanOptionalAction, Namespace
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 
 from cifar_utils.cli.options import (
@@ -41,7 +41,8 @@ def add(subparsers: Subparsers) -> None:
          "epoch, and best.safetensors of the best epoch on the validation images (default: "
          "runs/NAME)")
     flag("--resume", action="store_true",
-         help="go on with the run in DIR from its last epoch; it keeps its recipe")
+         help="go on with the run in DIR from its last epoch; it keeps its recipe, but a finished "
+         "one goes on under another, if --epochs asks for more")
     flag("--overwrite", action="store_true", help="replace the run in DIR")
     flag("--cam", nargs="*", metavar="CLASS",
          help="also make GIFs that show the heatmaps of one image of each of these classes, epoch "
@@ -75,9 +76,10 @@ def run(options: Namespace) -> None:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
-        if not options.recipe and not options.resume:
+        named = options.recipe or options.config
+        if not named and not options.resume:
             raise CifarError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
-        if not options.recipe and not options.out:
+        if not named and not options.out:
             raise CifarError(
                 "--resume needs to know the run; give --out, or --recipe for runs/RECIPE"
             )
@@ -87,6 +89,7 @@ def run(options: Namespace) -> None:
 def train(options: Namespace) -> None:
     """Train, alone or with other processes; only the first of them touches the run's folder."""
     from cifar_utils import plots
+    from cifar_utils.checkpoints import pretrained_names
     from cifar_utils.models import build
     from cifar_utils.profile import parameter_count
     from cifar_utils.runs import RunFolder
@@ -94,7 +97,7 @@ def train(options: Namespace) -> None:
     from cifar_utils.train import fit
 
     say = (lambda *_: None) if options.quiet else print
-    recipe = checked_recipe(options, options.recipe or "compact")
+    recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
     heat = cam_options(options, "cam")
     out = options.out or Path("runs") / recipe.name
     if rank() == 0:
@@ -112,6 +115,13 @@ def train(options: Namespace) -> None:
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
             f"{len(cifar.test):,} test images"
         )
+        for name in (recipe.teacher, recipe.start_from):
+            if name in pretrained_names() and not name.endswith("-val") and len(cifar.val):
+                print(
+                    f"{name} learned from the validation images, too, and so they flatter what it "
+                    "passes on; choose a network called -val, or --validation 0",
+                    file=sys.stderr,
+                )
         recorder = None
         if options.cam is not None:
             recorder = _cam_recorder(options, cifar, model, out, heat, resumed=bool(state))
@@ -126,8 +136,11 @@ def train(options: Namespace) -> None:
             say(run)
 
         try:
+            if not options.quiet:
+                _tell_time(options, recipe, state, cifar)
             history = fit(
-                model, cifar.train, cifar.val, recipe, log=log, progress=_bar(options),
+                model, cifar.train, cifar.val, recipe, log=log,
+                progress=iter if options.quiet else _bar,
                 device=options.device, precision=options.precision, workers=options.workers,
                 resume=state, compile=options.compile,
             )  # fmt: skip
@@ -150,29 +163,75 @@ def _begin(options, folder, recipe):
     """(recipe to follow, checkpoint or None). A run that is there is never replaced unasked."""
     from cifar_utils.checkpoints import pretrained_names
 
-    if not options.recipe:
+    if options.resume and not options.recipe:
         kept = folder.recipe()
-        if kept is None:
+        if kept is None and not options.config:
             raise CifarError(
                 f"there is no checkpoint in {folder.path} to resume; give --recipe to start"
             )
-        recipe = kept.changed(**recipe_changes(options))
+        recipe = kept.changed(**recipe_changes(options)) if kept else recipe
+    recipe = folder.continuing(recipe)
     state = folder.state(recipe)
+    if recipe.epochs_before:
+        print(
+            f"{folder.path} goes on after epoch {recipe.epochs_before}, under the recipe "
+            f"{recipe.name}, to epoch {recipe.epochs}",
+            file=sys.stderr,
+        )
     if options.resume and state is None:
         print(f"no checkpoint in {folder.path} yet: starting from the first epoch", file=sys.stderr)
-    teacher = Path(recipe.teacher).expanduser().resolve()
-    of_a_run = recipe.teacher and recipe.teacher not in pretrained_names()
-    if of_a_run and folder.path.resolve() in (teacher, teacher.parent):
-        raise CifarError(
-            f"{folder.path} will be written to, so it cannot be the teacher; choose another"
-        )
+    for name, needed in (("be the teacher", recipe.teacher), ("be the start", recipe.start_from)):
+        path = Path(needed).expanduser().resolve()
+        of_a_run = needed and needed not in pretrained_names()
+        if of_a_run and folder.path.resolve() in (path, path.parent):
+            raise CifarError(
+                f"{folder.path} will be written to, so it cannot {name}; choose another folder"
+            )
     return recipe, state
 
 
-def _bar(options):
+def _tell_time(options, recipe, state, cifar):
+    """Print how long the epochs and the whole training will take, unless it is short anyway."""
+    from cifar_utils.course import duration
+    from cifar_utils.estimate import epoch_seconds, is_worth_timing
+    from cifar_utils.history import History
+    from cifar_utils.machine import Machine
+    from cifar_utils.speed.distributed import world_size
+
+    past = len(History.from_json(state["history"]).epochs) - 1 if state else 0
+    if not is_worth_timing(recipe, len(cifar.train), past):
+        return
+    if options.compile or world_size() > 1:
+        print("the time is not estimated with --compile or with several processes")
+        return
+    with warnings.catch_warnings(action="ignore"):  # `fit` will warn of the same
+        machine = Machine.pick(
+            options.device, options.precision, winograd=recipe.winograd,
+            before=state["precision"] if state else None,
+        )  # fmt: skip
+    seconds = epoch_seconds(recipe, cifar.train, machine, past=past, workers=options.workers)
+
+    def words(number):
+        return f"{number:.1f} s" if number < 10 else duration(number)
+
+    shortest, longest = words(min(seconds)), words(max(seconds))
+    epoch = shortest if shortest == longest else f"{shortest} to {longest}"
+    whole = "for the rest" if past else "in all"
+    print(
+        f"about {epoch} of training per epoch, {words(sum(seconds))} {whole}, on {machine} "
+        f"({machine.precision})"
+    )
+
+
+def _bar(batches):
+    """A progress bar for one epoch's batches: on stderr, and only if that is a terminal."""
     from tqdm import tqdm
 
-    return iter if options.quiet else partial(tqdm, leave=False, unit="batch", disable=None)
+    of = batches.dataset
+    return tqdm(
+        batches, desc=f"epoch {of.epoch}/{of.recipe.epochs}", leave=False, disable=None,
+        bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+    )  # fmt: skip
 
 
 def _cam_recorder(options, cifar, model, out, heat, *, resumed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,27 +42,31 @@ class Watch:
             self.began, self.first = time.perf_counter(), len(run.history.epochs)
             self.places = [display(_Text(""), display_id=True) for _ in range(3)]
         status, curves, table = self.places
-        status.update(_Text(self._status(within=0.0)))
+        status.update(_Text(self._status(0.0)))
         curves.update(_curves(run.history))
         table.update(_Table(run.history))
 
-    def progress(self, batches: DataLoader) -> Iterator[Any]:
-        """The batches, one by one; renews the line with the time left twice a second."""
-        renewed = time.perf_counter()
-        for number, batch in enumerate(batches):
-            yield batch
-            # `fit` shows a resumed run only at the end of its first epoch. Until then this Watch
-            # knows no run, or one that has ended.
-            runs = self.run is not None and not self._has_ended()
-            if runs and time.perf_counter() - renewed > 0.5:
-                renewed = time.perf_counter()
-                self.places[0].update(_Text(self._status(within=(number + 1) / len(batches))))
+    def progress(self, batches: DataLoader) -> Iterable[Any]:
+        """The batches, one by one; renews the line twice a second with what is known by then."""
+        self.renewed = time.perf_counter()
+        return _Bar(batches, self._renew)
+
+    def _renew(self, within: float, so_far: str) -> None:
+        # `fit` shows a resumed run only at the end of its first epoch. Until then this Watch knows
+        # no run, or one that has ended.
+        runs = self.run is not None and not self._has_ended()
+        if runs and time.perf_counter() - self.renewed > 0.5:
+            self.renewed = time.perf_counter()
+            self.places[0].update(_Text(self._status(within, so_far)))
 
     def _has_ended(self) -> bool:
-        return len(self.history.epochs) > self.history.recipe.epochs  # row 0 is before training
+        return self.history.is_finished
 
-    def _status(self, within: float) -> str:
-        """One line: how far the run is, and the time left. within: share of the epoch, 0 to 1."""
+    def _status(self, within: float, so_far: str = "") -> str:
+        """One line: how far the run is, and the time left.
+
+        within: share of the epoch, 0 to 1. so_far: loss and accuracy in it, in words.
+        """
         epochs, total = self.history.epochs, self.history.recipe.epochs
         elapsed = time.perf_counter() - self.began
         if self._has_ended():
@@ -73,10 +77,28 @@ class Watch:
                 text += f", best {best.val_accuracy:.2%} after epoch {best.epoch}"
             return text
         text = f"{self.history.title}: epoch {len(epochs)} of {total}, {within:.0%}"
+        text += f", {so_far}" if so_far else ""
         done = len(epochs) - self.first + within  # epochs since this Watch first saw the run
         if done > 0.02:
             text += f", {duration(elapsed / done * (total + 1 - self.first - done))} left"
         return text
+
+
+class _Bar:
+    """The batches of an epoch, as tqdm would wrap them; calls `renew` after each."""
+
+    def __init__(self, batches: DataLoader, renew: Callable[[float, str], None]) -> None:
+        self.batches, self.renew = batches, renew
+        self.so_far = ""
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(self.batches):
+            yield batch
+            self.renew((number + 1) / len(self.batches), self.so_far)
+
+    def set_postfix_str(self, text: str) -> None:
+        """Called in training, with loss and accuracy so far."""
+        self.so_far = text
 
 
 class _Text:

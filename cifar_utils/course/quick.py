@@ -8,11 +8,10 @@ alone reads the variable.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pickle
-import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -193,34 +192,17 @@ def expect(name: str, value: float, source: str) -> None:
 def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
     """Print how long `fit` will train here, in words, and return it in seconds.
 
-    If it is long and on a CPU, a second line says how to shorten it. A few steps are timed on a
-    throw-away network, augmentation included: at least four, then up to `steps` within 5 seconds.
-    They are steps of the training's end, when images have their full size. Used in notebooks 02
-    and 04.
+    If it is long and on a CPU, a second line says how to shorten it. Up to `steps` are timed on a
+    throw-away network, augmentation included, as many as begin within 5 seconds. They are steps of
+    the training's end, when images have their full size. Used in notebooks 02 and 04.
     """
-    from cifar_utils.batches import AugmentedBatches
+    from cifar_utils.estimate import STEPS, step_seconds
     from cifar_utils.machine import Machine
-    from cifar_utils.models import build
-    from cifar_utils.optim import make_optimizer
-    from cifar_utils.train import find_teacher, train_one_epoch
 
     machine = Machine.pick(winograd=recipe.winograd)
-    model = machine.place(build(recipe, train.classes))
-    optimizer = make_optimizer(model, recipe)
-    batches = AugmentedBatches(train.to(machine.device), recipe, epoch=1)
-    teacher = find_teacher(recipe, train.classes, machine)
-    steps = 4 if is_quick() else steps  # a quick estimate means nothing anyway
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < 4 or (len(times) < steps and time.perf_counter() - began < 5):
-        start = time.perf_counter()
-        batch = batches[len(times) % len(batches)]
-        train_one_epoch(
-            model, [batch], optimizer, recipe, machine=machine, teacher=teacher, span=(1.0, 1.0)
-        )
-        times.append(time.perf_counter() - start)
-    step = statistics.median(times[2:])  # the first two also compile kernels and ask for memory
-    seconds = step * len(batches) * recipe.epochs
+    steps = STEPS if is_quick() else steps  # a quick estimate means nothing anyway
+    batches = math.ceil(len(train) / recipe.batch_size)
+    seconds = step_seconds(recipe, train, machine, steps=steps) * batches * recipe.epochs
     print(
         f"{recipe.model}, {recipe.epochs} epochs of {len(train):,} images: "
         f"about {duration(seconds)} of training on {machine} ({machine.precision})"

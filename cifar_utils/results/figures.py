@@ -73,14 +73,20 @@ def augmentations(path: Path, cifar: Cifar) -> None:
     plots.save(plots.show_rows(rows), path)
 
 
+@plots.styled
 def curves(path: Path, cifar: Cifar) -> None:
-    """Training and test accuracy of the first shipped run of each of the five networks."""
+    """Accuracy and loss, training and test, of the first shipped run of each of the five."""
+    import matplotlib.pyplot as plt
+
     results = shipped_results()
     first = {name: results[name].runs[0] for name in PUBLISHED if name in results}
-    ax = plots.compare_histories(first, title="Each network by its own recipe")
-    ax.set_ylim(0.6, 1)  # the first epochs lie below
-    ax.get_legend().set_loc("lower center")  # type: ignore[union-attr]  # it has one
-    plots.save(ax, path)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    plots.compare_histories(first, title="Accuracy", ax=left)
+    plots.compare_histories(first, title="Loss", metric="loss", ax=right)
+    left.set_ylim(0.6, 1)  # the first epochs lie below
+    right.set_ylim(0, 1.2)  # and here above
+    left.get_legend().remove()  # type: ignore[union-attr]  # one for both panels is enough
+    plots.save(figure, path)
 
 
 def confusion(path: Path, cifar: Cifar) -> None:
@@ -134,8 +140,8 @@ def cost(path: Path, cifar: Cifar) -> None:
     points = {}
     for name, result in shipped_results().items():
         if name in PUBLISHED:  # another recipe of the same network would cover it
-            published, _ = PUBLISHED[name]
-            points[name] = mult_adds(create_model(name, seed=0)), published, result.accuracy
+            cost = mult_adds(create_model(name, seed=0))
+            points[name] = cost, PUBLISHED[name].accuracy, result.accuracy
     plots.save(plots.plot_cost(points), path)
 
 

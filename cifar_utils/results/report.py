@@ -1,4 +1,4 @@
-"""What the shipped runs and races have reached, as tables and in single lines.
+"""What shipped runs and races reached and what others published, as tables and in single lines.
 
 A race is a file that `cifar bench --recipe … --json FILE` writes: recipes that trained in turn,
 against the clock. The files in `races/` are pooled by recipe, whatever their seeds.
@@ -18,14 +18,6 @@ from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds, parameter_count
 from cifar_utils.recipes import Recipe
 
-# Test accuracy and epochs of the five systems: the best in their authors' own logs.
-PUBLISHED: dict[str, tuple[float, int]] = {
-    "vgg": (0.811, 15),
-    "conv5": (0.8760, 400),
-    "compact": (0.8931, 100),
-    "separable": (0.8474, 80),
-    "resnet18": (0.9298, 25),
-}
 RACES = Path(__file__).parent / "races"
 REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
 VIEWS = 6  # per image, in the second accuracy of a race
@@ -39,6 +31,62 @@ def claims() -> dict[str, str]:
     `cifar recipes`.
     """
     return {name: str(told) for name, told in {**shipped_results(), **shipped_races()}.items()}
+
+
+# --- published ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Published:
+    """The best test accuracy that the authors of a network show, and where they show it."""
+
+    accuracy: float  # in [0, 1]
+    epochs: int  # of the published recipe
+    figure: str  # what this accuracy is
+    repository: str  # owner and name on GitHub
+    commit: str
+    path: str  # the file there that shows it
+
+
+PUBLISHED: dict[str, Published] = {
+    "vgg": Published(
+        0.811, 15, "the diagonal of a confusion matrix, a picture; the headline is ~81%",
+        "chloe0x0/cifar10", "601a428", "imgs/confusionMatrix.png",
+    ),
+    "conv5": Published(
+        0.8760, 400, "the best of 400 epochs in a log; the last has 84.92%, the headline is 82%",
+        "iVishalr/cifar10-pytorch", "c5022c7", "log/test_accuracies.pt",
+    ),
+    "compact": Published(
+        0.8931, 100, "a headline; a table below it has 89.16%, and there is no log",
+        "y-young/CNN-CIFAR-10", "ed9670d", "README.md",
+    ),
+    "separable": Published(
+        0.8474, 80, "the best of 80 epochs in a log; the last, which is the headline, has 84.59%",
+        "gharshit/ERA_V2", "ca51965", "S9_Assignment/train_S9.ipynb",
+    ),
+    "resnet18": Published(
+        0.9311, 25, "the last of 25 epochs in a log; a later log, at commit 4a7ec68, has 92.98%",
+        "dawnik17/vision", "32eac68", "examples/cifar10/resnet18_cifar10_grad_cam.ipynb",
+    ),
+}  # fmt: skip
+PUBLISHED_COLUMNS = ("network", "repository, at commit", "published, and what this figure is")
+
+
+def published_table() -> str:
+    """The five repositories as a Markdown table, with what each published figure is."""
+    return _markdown(PUBLISHED_COLUMNS, map(_published_row, PUBLISHED.items()))
+
+
+def _published_row(item: tuple[str, Published]) -> tuple[str, ...]:
+    name, published = item
+    address = f"https://github.com/{published.repository}"
+    file = f"{address}/blob/{published.commit}/{published.path}"
+    return (
+        f"`{name}`",
+        f"[{published.repository}]({address}), {published.commit}",
+        f"[{100 * published.accuracy:g}%]({file}): {published.figure}",
+    )
 
 
 # --- shipped runs ---------------------------------------------------------------------------------
@@ -71,7 +119,7 @@ class Result:
         run = self.runs[0]
         seconds: dict[bool, list[float]] = {True: [], False: []}  # by whether images were small
         for row in run.epochs[1:]:
-            small = (row.epoch - 0.5) / run.recipe.epochs < run.recipe.small_until  # most of it
+            small = run.recipe.progress(row.epoch - 0.5) < run.recipe.small_until  # most of it
             seconds[small].append(row.seconds)
         return sum(statistics.median(part) * len(part) for part in seconds.values() if part) / 60
 
@@ -116,10 +164,11 @@ COLUMNS = (
 CAPTION = (
     "Ours is the test accuracy after the last epoch, with one view per image: the mean over "
     "several seeds ± the standard deviation, or the result of a single seed. Published is the best "
-    "accuracy in the authors' own logs. The last two columns describe the run with the first seed. "
-    "Training is its median time per epoch, without evaluation, times the number of epochs, which "
-    "is what an undisturbed machine would take; epochs on small images have a median of their own. "
-    "The histories say where the other seeds ran, and in which precision."
+    "test accuracy that the network's authors show, in a log, a picture or a headline. The last "
+    "two columns describe the run with the first seed. Training is its median time per epoch, "
+    "without evaluation, times the number of epochs, which is what an undisturbed machine would "
+    "take; epochs on small images have a median of their own. The histories say where the other "
+    "seeds ran, and in which precision."
 )
 
 
@@ -130,13 +179,13 @@ def table(results: Mapping[str, Result]) -> str:
 
 def _row(result: Result) -> tuple[str, ...]:
     recipe = result.runs[0].recipe
-    accuracy, epochs = PUBLISHED.get(recipe.model, (None, "–"))
+    published = PUBLISHED.get(recipe.model)
     model = create_model(recipe.model, seed=0)
     return (
         f"`{result.name}`",
-        "–" if accuracy is None else f"{100 * accuracy:g}%",
+        f"{100 * published.accuracy:g}%" if published else "–",
         f"**{_mean(result.accuracies)}**",
-        f"{epochs}, {recipe.epochs}",
+        f"{published.epochs if published else '–'}, {recipe.epochs}",
         f"{parameter_count(model):,}",
         f"{mult_adds(model) / 1e6:.1f} M",
         _time(60 * result.minutes, ".0f"),
@@ -278,6 +327,7 @@ def _race_row(race: Race) -> tuple[str, ...]:
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: table(shipped_results()),
     "races": lambda: race_table(shipped_races()),
+    "repositories": published_table,
 }
 
 

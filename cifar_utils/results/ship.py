@@ -40,7 +40,7 @@ def check(run: Path, cifar: Cifar, *, own: bool) -> History:
         raise CifarError(f"the run in {run} is on {history.source}, the data is {cifar.source}")
     if history.train_images + history.val_images < len(cifar.train):
         raise CifarError(f"the run in {run} saw only part of the data; train it without --limit")
-    if len(history.epochs) <= recipe.epochs:
+    if not history.is_finished:
         raise CifarError(f"the run in {run} is not finished; continue it with --resume")
     if history.val_images and history.test:
         raise CifarError(

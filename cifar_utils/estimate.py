@@ -1,0 +1,94 @@
+"""How long a training will take, before it begins: a few steps, timed on a network of their own."""
+
+import math
+import statistics
+import time
+
+import torch
+
+from cifar_utils.batches import AugmentedBatches
+from cifar_utils.data import Split
+from cifar_utils.machine import Machine
+from cifar_utils.models import build
+from cifar_utils.optim import make_optimizer
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import find_teacher, train_one_epoch
+
+STEPS = 4  # enough to time: two warm up, and two count
+SHARE = 1 / 20  # of a training's steps may be spent on timing some
+
+
+def step_seconds(
+    recipe: Recipe, train: Split, machine: Machine, *,
+    done: float = 1.0, workers: int = 0, steps: int = 10,
+) -> float:  # fmt: skip
+    """About how many seconds a training step takes, augmentation included.
+
+    Up to `steps` are timed on a throw-away network, as many as begin within 5 seconds. Torch's
+    random generators are left as they were.
+
+    Args:
+        machine: one like that of the training, whose gradient scaler will change. It must be that
+            of a single process.
+        done: how far the training is, as a fraction. The size of the images follows.
+        workers: processes that augment ahead, while others train.
+    """
+    gpus = [machine.device] if machine.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        model = machine.place(build(recipe, train.classes))
+        optimizer = make_optimizer(model, recipe)
+        teacher = find_teacher(recipe, train.classes, machine)
+        train = train if workers else train.to(machine.device)
+        batches = AugmentedBatches(train, recipe, epoch=1)
+        times: list[float] = []
+        began = time.perf_counter()
+        while len(times) < steps and time.perf_counter() - began < 5:
+            start = time.perf_counter()
+            batch = batches[len(times) % len(batches)]
+            augmented = time.perf_counter()
+            train_one_epoch(
+                model, [batch], optimizer, recipe, machine=machine, teacher=teacher,
+                span=(done, done),
+            )  # fmt: skip
+            end = time.perf_counter()
+            ahead = max(end - augmented, (augmented - start) / max(workers, 1))
+            times.append(ahead if workers else end - start)
+    # The first two also compile kernels and ask for memory, but a slow step hardly shows it.
+    return statistics.median(times[2:] or times[-1:])
+
+
+def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
+    """Whether a training is so long that timing a few steps first adds little: 5% at most.
+
+    images: how many there are to train on. past: epochs that are done.
+    """
+    small = _are_small(recipe, images, past)
+    return STEPS * len(set(small)) <= SHARE * len(small) and len(small) > 0
+
+
+def epoch_seconds(
+    recipe: Recipe, train: Split, machine: Machine, *, past: int = 0, workers: int = 0
+) -> list[float]:
+    """About how many seconds each epoch after the first `past` will train.
+
+    Steps on smaller images are cheaper, so both kinds are timed if both are to come. The rest is as
+    in `step_seconds`.
+    """
+    small = _are_small(recipe, len(train), past)
+    seconds = {
+        kind: step_seconds(
+            recipe, train, machine, done=0.0 if kind else 1.0, workers=workers, steps=STEPS
+        )
+        for kind in set(small)
+    }
+    times, left = [seconds[kind] for kind in small], recipe.epochs - past
+    batches = len(times) // left
+    return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
+
+
+def _are_small(recipe: Recipe, images: int, past: int) -> list[bool]:
+    """For each step after the first `past` epochs, whether its images are of the smaller size."""
+    batches = math.ceil(images / recipe.batch_size)
+    whole = (recipe.epochs - recipe.epochs_before) * batches
+    done = (past - recipe.epochs_before) * batches
+    return [step / whole < recipe.small_until for step in range(done, whole)]

@@ -1,0 +1,50 @@
+"""Which of the valid names a wrong one was probably meant to be."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cifar_utils.augment import AUGMENTATIONS
+from cifar_utils.errors import CifarError, choose, nearest
+from cifar_utils.machine import DEVICES
+from cifar_utils.models import MODELS
+from cifar_utils.recipes import RECIPES
+
+NAMES = [*RECIPES, *MODELS, *AUGMENTATIONS]
+
+
+@pytest.mark.parametrize(
+    ("typed", "choices", "meant"),
+    [
+        ("compcat", RECIPES, "compact"),
+        ("resnet", RECIPES, "resnet18"),  # the first of the shortest
+        ("compact_publ", RECIPES, "compact-published"),
+        ("compact", ["compact-val", "compact"], "compact"),
+        ("gpu", DEVICES, None),  # not the cpu
+        ("co", RECIPES, None),
+        ("", RECIPES, None),
+        ("lenet", [], None),
+    ],
+)
+def test_what_was_meant_is_what_begins_so_or_is_spelt_so(typed, choices, meant):
+    assert nearest(typed, choices) == meant
+
+
+@given(st.sampled_from(NAMES), st.data())
+def test_one_slip_of_a_finger_still_finds_a_long_name(name, data):
+    """A letter left out or doubled, or two that changed places."""
+    place = data.draw(st.integers(0, len(name) - 2))
+    before, one, two, after = name[:place], name[place], name[place + 1], name[place + 2 :]
+    typed = data.draw(
+        st.sampled_from([before + two + after, before + one + one + two + after,
+                         before + two + one + after])
+    )  # fmt: skip
+    others = [other for other in NAMES if other[0] != name[0] and abs(len(other) - len(name)) > 1]
+    if len(name) > 4:
+        assert nearest(typed.upper().replace("-", "_"), [*others, name]) == name
+
+
+def test_the_choices_may_be_numbers():
+    choose(6, (1, 2, 6), "views")
+    with pytest.raises(CifarError, match=r"^unknown views 26; choose one of 1, 2, 6$"):
+        choose(26, (1, 2, 6), "views")
