@@ -163,6 +163,8 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
             classes=classes,
             title=f"{title}: {which}",
         )
+        # The maps of EigenCAM are those of no class.
+        of_what = " of the predicted class" if heat["method"] != "eigencam" else ""
         for kind, find, show in (
             ("mistakes", most_confident_mistakes, plots.show_mistakes),
             ("hits", most_confident_hits, plots.show_hits),
@@ -177,7 +179,7 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
                 heatmaps,
                 classes=classes,
                 columns=4,
-                title=f"{heading}, with {method_title(heat['method'])} of the predicted class",
+                title=f"{heading}, with {method_title(heat['method'])}{of_what}",
             )
     for name, figure in drawn.items():
         plots.save(figure, out / f"{name}.png")
