@@ -114,7 +114,8 @@ def _read_state_dict(path):
     for name in ("model", "state_dict", "model_state_dict", "net"):
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
-    if not (isinstance(held, dict) and held and all(map(torch.is_tensor, held.values()))):
+    whole = isinstance(held, dict) and held and all(isinstance(name, str) for name in held)
+    if not (whole and all(map(torch.is_tensor, held.values()))):
         raise CifarError(
             f"{path} holds no plain state dict; write one with torch.save(model.state_dict(), PATH)"
         )
@@ -137,6 +138,10 @@ def _from_plain(path, tensors, name):
         pairs = zip(own.items(), tensors.values(), strict=True)
         tensors = {key: tensor.reshape(mine.shape) for (key, mine), tensor in pairs}
         order = " in the order of its tensors, whose names are not ours"
+    elif len(tensors) != len(own):
+        raise CifarError(
+            f"{path} does not fit {name}: it holds {len(tensors)} tensors, {name} has {len(own)}"
+        )
     _fill(network, tensors, f"{path} does not fit {name}")
     print(
         f"{path} is read as {name}{order}; if it was trained with another mean and standard "

@@ -56,11 +56,13 @@ def save_cam_gif(
     for picture, heatmap in zip(pictures[1:], heatmaps, strict=True):
         if not heatmap.any():
             picture[:] = _written(picture, f"nothing speaks\nfor {name}")
-    key = _color_key(pictures.shape[3]).expand(len(pictures), -1, -1, -1)
+    if pictures.shape[3] > 120:  # otherwise there is no room for a key
+        key = _color_key(pictures.shape[3]).expand(len(pictures), -1, -1, -1)
+        pictures = torch.cat([pictures, key], 2)
     epochs = range(len(heatmaps)) if epochs is None else epochs
     when = ["the image", *(f"epoch {epoch}" if epoch else "untrained" for epoch in epochs)]
     texts = [f"{name}: {one}" for one in when]
-    save_gif(path, torch.cat([pictures, key], 2), texts, milliseconds=milliseconds)
+    save_gif(path, pictures, texts, milliseconds=milliseconds)
 
 
 def _color_key(width):

@@ -78,17 +78,18 @@ def _grid(count, columns, size, title):
 
     columns = max(1, min(columns, count))
     rows = max(1, -(-count // columns))
+    width = max(columns * size[0], 4 if title else 2)  # room for the words of a single image
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(columns * size[0], rows * size[1] + (0.5 if title else 0)),
+        figsize=(width, rows * size[1] + (0.5 if title else 0)),
         layout="constrained",
         squeeze=False,
     )
     for ax in axes.flat:
         ax.axis("off")
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title, wrap=True)
     return figure, axes.flat[:count]
 
 
@@ -493,13 +494,13 @@ def show_explanation(
     heatmap: Tensor,
     probabilities: Mapping[str, float],
     *,
-    method: str = "Grad-CAM",
+    heading: str = "Grad-CAM",
     title: str | None = None,
 ) -> "Figure":
     """What the network saw, where it looked and what it predicted, side by side.
 
     image: uint8 (3, H, W); heatmap: (H, W) in [0, 1], of the likeliest class; probabilities: dict
-    from name to fraction; method: what stands above the heatmap.
+    from name to fraction; heading: what stands above the heatmap.
     """
     import matplotlib.pyplot as plt
 
@@ -510,7 +511,7 @@ def show_explanation(
     likeliest = max(probabilities, key=probabilities.__getitem__)
     _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), likeliest)
     axes[0].set_title("as the network sees it", fontsize=9)
-    axes[1].set_title(f"{method}: what speaks for {likeliest}", fontsize=9)
+    axes[1].set_title(heading, fontsize=9)
     _color_key(figure, axes[1].inset_axes((0.2, -0.1, 0.6, 0.05)))
     plot_probabilities(probabilities, ax=axes[2])
     figure.suptitle(title or "")

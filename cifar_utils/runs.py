@@ -110,7 +110,8 @@ class RunFolder:
 
     It holds history.json, weights.safetensors (last epoch), best.safetensors (best on validation)
     and checkpoint.pt, all written anew after each epoch, and cam/ with heatmaps, if any are kept.
-    If you run the same lines again, training goes on where it stopped. Inside `with` no other
+    If you run the same lines again, training goes on where it stopped. If it has finished,
+    `recipe = folder.continuing(recipe.changed(epochs=…))` trains it further. Inside `with` no other
     process can train into the folder. With several processes, only the first touches it.
 
     Args:
@@ -156,7 +157,17 @@ class RunFolder:
         kept = history.recipe
         more = history.is_finished and recipe.epochs > kept.epochs
         before = kept.epochs if more else kept.epochs_before
-        return recipe.changed(epochs_before=before) if recipe.epochs > before else recipe
+        if before >= recipe.epochs:
+            return recipe
+        if before and recipe.start_from not in (
+            "",
+            *(one.start_from for one in (kept, *history.earlier)),
+        ):
+            raise CifarError(
+                f"the run in {self.path} goes on from its own weights; leave out --from"
+            )
+        first = "" if before else recipe.start_from  # it has started there already
+        return recipe.changed(epochs_before=before, start_from=first)
 
     def state(self, recipe: Recipe) -> dict[str, Any] | None:
         """What `fit` takes as `resume`: the checkpoint, or None for a run that starts anew.
@@ -171,12 +182,15 @@ class RunFolder:
             kept = history.recipe
             remedy = "resuming keeps its recipe"
             if history.is_finished:
-                remedy += f"; to train it further, ask for more epochs than its {kept.epochs}"
+                remedy += (
+                    f"; to train it further, ask for more epochs than its {kept.epochs} "
+                    "(--epochs, folder.continuing)"
+                )
             for name, value in recipe.as_dict().items():
                 if value != getattr(kept, name):
                     raise CifarError(
-                        f"the run in {self.path} was started with {name} {getattr(kept, name)}, "
-                        f"not {value}; {remedy}"
+                        f"the run in {self.path} was started with {name} {getattr(kept, name)!r}, "
+                        f"not {value!r}; {remedy}"
                     )
         self.saved = bool(state)
         return state

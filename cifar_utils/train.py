@@ -178,7 +178,7 @@ def fit(
             "that they belong to as `resume`"
         )
     if recipe.schedule == "plateau" and not val:
-        raise CifarError("the schedule plateau needs validation images")
+        raise CifarError("the schedule plateau needs validation images; hold some out")
     run = start(model, train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
     network = machine.share(model, some_rest=recipe.whitening > 0)
@@ -195,7 +195,7 @@ def fit(
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
             batches = load_batches(train, recipe, epoch, workers, machine)
             span = recipe.progress(epoch - 1), recipe.progress(epoch)
-            slow_down(run.optimizer, recipe, run.val_losses)
+            slow_down(run.optimizer, recipe, broadcast(run.val_losses))
             trained = train_one_epoch(
                 network, batches, run.optimizer, recipe,
                 machine=machine, teacher=teacher, span=span, progress=progress,

@@ -60,7 +60,7 @@ def main(arguments=None, folder=Path(__file__).parent):
     out = options.out or (None if options.in_place else Path("build/course"))
     try:
         chosen = choose(options.notebooks, folder)
-        # What nbclient asks of an event loop, Windows' default one lacks.
+        # Windows' default event loop lacks what nbclient needs.
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
             runs = runner.run(
                 run_all(chosen, folder, out and out.resolve(), not options.full, options.in_place)

@@ -96,6 +96,8 @@ def test_what_the_reason_of_the_default_says_was_measured():
         assert f"{row['score']:.2f}" in reason
         assert row["empty"] == 0 or f"{row['empty']:.0%} of its maps are empty" in reason
     assert f"rank correlation {row['alike']:.2f}" in reason
+    blob = MEASURED["mean"][-1]
+    assert blob["method"] == "blob in the middle" and f"scores {blob['score']:.2f}" in reason
 
 
 def test_unknown_networks_and_folders_are_refused_before_anything_is_measured(capsys, monkeypatch):

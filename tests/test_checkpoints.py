@@ -150,14 +150,16 @@ def test_plain_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     torch.save(model, tmp_path / "whole.pt")
     torch.save({"model": Bomb(tmp_path / "boom")}, tmp_path / "bomb.pt")
     torch.save({}, tmp_path / "empty.pt")
+    torch.save({0: torch.zeros(3)}, tmp_path / "numbers.pt")
     checkpoints.save_weights(tmp_path / "named.safetensors", model, INFO)
     for file, name, message in (
         ("plain.pt", "", "does not name its network; name it with --model"),
-        ("plain.pt", "conv5", "plain.pt does not fit conv5: Missing key"),
+        ("plain.pt", "conv5", "plain.pt does not fit conv5: it holds 41 tensors, conv5 has 18"),
         ("plain.pt", "lenet", "unknown model 'lenet'"),
         ("whole.pt", "compact", "holds no plain state dict"),
         ("bomb.pt", "compact", "holds no plain state dict"),
         ("empty.pt", "compact", "holds no plain state dict"),
+        ("numbers.pt", "compact", "holds no plain state dict"),
         ("named.safetensors", "conv5", "holds weights of compact, not of conv5"),
     ):
         with pytest.raises(CifarError, match=message) as caught:

@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from cifar_utils import checkpoints, data, estimate, evaluate, explain, train
-from cifar_utils.cli.main import main
+from cifar_utils.cli.main import main, make_parser
+from cifar_utils.cli.options import checked_recipe, named_recipe
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
@@ -300,8 +301,9 @@ def test_resume_alone_takes_flags_that_the_runs_own_recipe_reads(arrays, capsys)
 def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(arrays, capsys):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--resume"]
     main(run)
-    main([*run, "--epochs", "3", "--lr", "0.02"])
-    assert "run goes on after epoch 2" in capsys.readouterr().err
+    loud = [word for word in run if word != "-q"]
+    main([*loud, "--epochs", "3", "--lr", "0.02"])
+    assert "run goes on after epoch 2" in capsys.readouterr().out
     history = History.load("run/history.json")
     assert (history.recipe.epochs, history.recipe.epochs_before) == (3, 2)
     assert [recipe.lr for recipe in (*history.earlier, history.recipe)] == [0.1, 0.02]
@@ -311,6 +313,9 @@ def test_a_finished_run_goes_on_if_more_epochs_are_asked_for(arrays, capsys):
     main(["train", "--resume", "--out", "run", "--validation", "30", *arrays, "-q",
           "--epochs", "4"])  # fmt: skip
     assert len(History.load("run/history.json").earlier) == 2
+    assert "from its own weights; leave out --from" in refused(
+        capsys, *run, "--epochs", "5", "--from", "compact"
+    )
 
 
 @pytest.mark.slow
@@ -322,7 +327,7 @@ def test_a_training_starts_from_trained_weights(arrays, capsys):
     assert after.recipe.start_from == "first"
     untrained, trained = after.epochs[0], before.epochs[-1]
     assert untrained.val_loss == pytest.approx(trained.val_loss, rel=1e-6)
-    assert "cannot be the start" in refused(
+    assert "a training cannot start from it" in refused(
         capsys, *run, "--out", "second", "--overwrite", "--from", "second"
     )
 
@@ -342,12 +347,40 @@ def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
     assert Path("quick.toml").read_text().splitlines()[:2] == ['recipe = "quick"', 'name = "quick"']
     main(["train", "--config", "whole/history.json", *some, "--out", "again"])
     assert History.load("again/history.json").recipe == whole
+    assert "give one" in refused(
+        capsys, "train", "--config", "whole/history.json", "--recipe", "compact"
+    )
+    Path("other.toml").write_text('recipe = "compact"')
+    assert "started with name 'quick', not 'compact'" in refused(
+        capsys, "train", "--config", "other.toml", "--resume", "--out", "again", *some
+    )
     for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),
                             ("lr = 'a'", "bad.toml: lr is 'a'; it must be of type float"),
+                            ("epochs_before = 3", "unknown recipe field 'epochs_before'"),
                             ("lr", "bad.toml does not hold recipe fields as TOML")):  # fmt: skip
         Path("bad.toml").write_text(text)
         assert complaint in refused(capsys, "train", "--config", "bad.toml", *some)
     assert "nowhere.json: No such file" in refused(capsys, "train", "--config", "nowhere.json")
+    Path("lr.toml").write_text("lr = 0.05")
+    assert "--recipe is missing" in refused(capsys, "train", "--config", "lr.toml")
+
+
+def test_the_history_of_any_run_is_a_recipe_for_another():
+    """One whose recipe has fields that it never reads, an old one, and one that was continued."""
+    sgd = RECIPES["vgg"].changed(model="conv5", optimizer="sgd")
+    old = {"vector_rate": 64.0, "decay_vectors": False, "warmup": 0.0, **RECIPES["fast"].as_dict()}
+    for name in ("bias_lr_factor", "decay_biases", "epochs_before", "start_from", "patience"):
+        del old[name]
+    later = RECIPES["compact"].changed(epochs=60, epochs_before=40)
+    for values, wanted in (
+        (sgd.as_dict(), sgd),
+        (old, RECIPES["fast"].changed(bias_lr_factor=64.0, decay_biases=False)),
+        (later.as_dict(), RECIPES["compact"].changed(epochs=60)),
+    ):
+        Path("history.json").write_text(json.dumps({"recipe": values, "epochs": []}))
+        options = make_parser().parse_args(["train", "--config", "history.json", "--lr", "0.5"])
+        options.recipe = named_recipe(options)
+        assert checked_recipe(options, options.recipe) == wanted.changed(lr=0.5)
 
 
 @pytest.mark.parametrize("kept", ["best.safetensors", "cam/heatmaps-003.npz"])

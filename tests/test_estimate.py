@@ -82,7 +82,7 @@ def test_only_a_long_training_is_worth_timing():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["crop-flip", "compact-torchvision", "separable-published"])
+@pytest.mark.parametrize("policy", ["crop-flip", "compact-published", "separable-published"])
 def test_timing_leaves_every_random_number_as_it_was(random_split, policy):
     recipe = get_recipe("compact-distilled").changed(
         augmentation=policy, dropout_factor=1.0, batch_size=8

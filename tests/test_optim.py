@@ -386,3 +386,14 @@ def test_plateau_is_torchs(patience):
         assert rate == theirs.param_groups[0]["lr"]
         scheduler.step(loss)
     assert rate < 1
+
+
+def test_a_rate_per_epoch_counts_the_epochs_of_its_own_recipe():
+    """Four epochs of three steps after two others, as torch's cosine over four epochs."""
+    recipe = Recipe(epochs=6, epochs_before=2, schedule="cosine", per_epoch=True, lr=1.0)
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = optim.make_optimizer(nn.ParameterList([parameter]), recipe)
+    wanted = scheduled(lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 4), 4)
+    for step in range(12):
+        optim.set_rates(optimizer, recipe, step / 12)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(wanted[step // 3])

@@ -181,10 +181,10 @@ def test_an_empty_map_says_what_nothing_speaks_for(judged):
             assert [text.get_text() for text in ax.texts] == wanted
             assert all(30 < text.get_position()[0] < 65 for text in ax.texts), "on the overlay"
     shares = {"cat": 0.3, "dog": 0.7}
-    figure = plots.show_explanation(split.images[0], heatmaps[0], shares, method="XGrad-CAM")
+    figure = plots.show_explanation(split.images[0], heatmaps[0], shares, heading="XGrad-CAM")
     (text,) = figure.axes[1].texts
     assert text.get_text() == "nothing speaks\nfor dog" and text.get_color() == "white"
-    assert figure.axes[1].get_title() == "XGrad-CAM: what speaks for dog"
+    assert figure.axes[1].get_title() == "XGrad-CAM"
 
 
 def test_an_explanation_lays_its_heatmap_over_the_second_copy_of_the_image(random_split):

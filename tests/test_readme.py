@@ -191,7 +191,7 @@ def test_every_command_is_understood(line, tmp_path, monkeypatch):
 def test_what_users_of_the_five_repositories_are_told_to_type_is_there(tmp_path, monkeypatch):
     """In the last column of "Coming from": commands, flags with or without a value, functions."""
     monkeypatch.chdir(tmp_path)
-    Path("FILE").write_text("{}")  # as --config reads it
+    Path("mine.toml").touch()  # because --config reads its file at once
     _, _, rest = README.partition("### Coming from")
     table, _, _ = rest.partition("\n##")
     commands = make_parser()._subparsers._group_actions[0].choices.values()

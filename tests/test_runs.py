@@ -143,7 +143,7 @@ def test_what_does_not_follow_a_run_is_refused(tmp_path, painted_split):
     assert RunFolder(tmp_path / "run").continuing(RECIPE.changed(epochs=5)) == after
     for recipe, complaint in (
         (after.changed(epochs_before=2), "started with epochs 3, not 5; .*ask for more epochs"),
-        (after.changed(model="compact"), "started with model conv5, not compact"),
+        (after.changed(model="compact"), "started with model 'conv5', not 'compact'"),
     ):
         with pytest.raises(CifarError, match=complaint):
             train(tmp_path / "run", split, recipe)

@@ -736,3 +736,31 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, painted_split, two_thr
               ("killed", "whole")]  # fmt: skip
     for one, other in zip(*(state["optimizer"]["state"].values() for state in states), strict=True):
         assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_a_plateau_lowers_the_rate_as_torchs_does_and_a_resumed_run_as_if_never_stopped(
+    painted_split, monkeypatch
+):
+    recipe = Recipe("tiny", model="conv5", epochs=7, batch_size=16, lr=0.1, schedule="plateau",
+                    patience=1, step_factor=0.5)  # fmt: skip
+    losses = [2.0, 1.0, 1.5, 1.2, 0.9, 1.0, 1.0, 1.0]  # of the untrained network and each epoch
+    split, states = painted_split(32), []
+    for past in (0, 4):
+        told = iter(losses[past and past + 1 :])
+
+        def evaluate(model, images, precision, told=told):
+            return next(told) if len(images) == 16 else 2.3, 0.5
+
+        monkeypatch.setattr(train, "evaluate", evaluate)
+        history = fit(
+            build(recipe, split.classes), split, split[:16], recipe, device="cpu",
+            precision="fp32", resume=states[past] if past else None,
+            log=lambda run: states.append(run.state()),
+        )  # fmt: skip
+        theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=1)
+        for row, loss in zip(history.epochs[1:], losses[1:], strict=True):
+            assert row.lr == theirs.param_groups[0]["lr"] and row.val_loss == loss
+            plateau.step(loss)
+        assert len({row.lr for row in history.epochs[1:]}) == 3

@@ -10,6 +10,7 @@ from cifar_utils.cli.options import (
     add_recipe_fields,
     checked_recipe,
     command,
+    flag_of,
     load,
     path,
     positive,
@@ -91,7 +92,7 @@ def _check_bench(options):
             raise CifarError(f"--{name} needs --recipe")
     for name in recipe_changes(options):
         if not options.recipe:
-            raise CifarError(f"--{name.replace('_', '-')} needs --recipe")
+            raise CifarError(f"{flag_of(name)} needs --recipe")
     for name in ("models", "augmentations", "quick"):
         if options.recipe and _given(options, name):
             raise CifarError(

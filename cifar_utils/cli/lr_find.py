@@ -1,25 +1,29 @@
 """`cifar lr-find`: find a learning rate for a recipe by a range test."""
 
 from argparse import Namespace
+from dataclasses import fields
 from pathlib import Path
 
 from cifar_utils.cli.options import (
     Subparsers,
+    add_config,
     add_data,
     add_machine,
     add_recipe_fields,
     checked_recipe,
     command,
     load,
+    named_recipe,
     path,
     positive,
     writable,
 )
+from cifar_utils.recipes import Recipe
 
 # Recipe fields that the test does not read: it has rates, a length and an image size of its own.
 UNUSED = (
-    "epochs", "epochs_before", "schedule", "peak", "step_every", "step_factor", "step_decay_factor",
-    "patience", "small_size", "small_until", "views",
+    "epochs", "schedule", "small_size", "small_until", "views",
+    *(field.name for field in fields(Recipe) if field.metadata["only_with"][:1] == ("schedule",)),
 )  # fmt: skip
 
 
@@ -45,6 +49,7 @@ def add(subparsers: Subparsers) -> None:
     # fmt: on
     add_data(parser)
     add_machine(parser)
+    add_config(parser)
     add_recipe_fields(parser, without=UNUSED)
 
 
@@ -56,7 +61,8 @@ def run(options: Namespace) -> None:
     from cifar_utils.lr_range import lr_range_test
     from cifar_utils.models import build
 
-    recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
+    options.recipe = named_recipe(options) or "compact"
+    recipe = checked_recipe(options, options.recipe)
     writable(options.out)
     cifar = load(options)
     model = build(recipe, cifar.classes)

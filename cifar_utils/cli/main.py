@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         if os.environ.get("CIFAR_UTILS_TRACEBACK"):
             raise
-        parser.exit(2, f"cifar {options.command}: error: {_in_one_line(error, options)}\n")
+        said = _in_one_line(error, options)
+        if said.startswith("unknown "):  # a name
+            said += f"; see cifar {options.command} --help"
+        parser.exit(2, f"cifar {options.command}: error: {said}\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -71,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 # What other projects call a flag of ours.
 ELSEWHERE = {
-    "learning-rate": "lr", "train-batch": "batch-size", "test-batch": "batch-size",
+    "learning-rate": "lr", "train-batch": "batch-size",
     "net": "model", "arch": "model", "pretrained": "from", "weights": "from",
     "checkpoints": "out", "save": "out", "train-path": "data", "test-path": "data", "root": "data",
     "num-workers": "workers", "wd": "weight-decay", "scheduler": "schedule", "e": "epochs",

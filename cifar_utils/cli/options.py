@@ -1,6 +1,8 @@
 """What the commands share: their common flags, and what these flags lead to."""
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import tomllib
@@ -14,6 +16,8 @@ from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_o
 
 if TYPE_CHECKING:
     from cifar_utils.data import Cifar
+
+FILE_FIELDS = [field.name for field in fields(Recipe) if field.name != "epochs_before"]
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -105,18 +109,12 @@ def add_recipe_fields(
     effect: str = "Each replaces the recipe's own value.",
     without: Collection[str] = (),
 ) -> None:
-    """A flag for each field of a recipe, and one for a file of them; see `recipe_changes`."""
+    """A flag for each field of a recipe; `recipe_changes` returns those that were given."""
     flag = parser.add_argument_group("recipe fields", effect).add_argument
-    flag(
-        "--config", type=recipe_file, metavar="FILE",
-        help="read fields from a .toml or .json file, such as what `cifar recipes NAME` prints, or "
-        "from a run's history.json; its key recipe names the recipe, as --recipe does; flags win "
-        "over the file",
-    )  # fmt: skip
     for field in fields(Recipe):
-        if field.name in ("name", *without):
+        if field.name in ("name", "epochs_before", *without):  # --resume sets the latter
             continue
-        name = field.metadata["flag"] or _flag_of(field.name)
+        name = flag_of(field.name)
         known: dict[str, Any] = {"dest": f"recipe_{field.name}", "help": _field_help(field)}
         if field.type is bool:
             flag(name, action=argparse.BooleanOptionalAction, **known)
@@ -126,8 +124,20 @@ def add_recipe_fields(
             flag(name, type=kind, metavar=metavar, **known)
 
 
-def _flag_of(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The flag for a file of recipe fields, which `recipe_changes` and `checked_recipe` read."""
+    parser.add_argument(
+        "--config", type=recipe_file, default={}, metavar="FILE",
+        help="read recipe fields from a .toml or .json file, such as what `cifar recipes NAME` "
+        "prints, or the recipe of a run from its history.json; the key recipe names a recipe, as "
+        "--recipe does; flags win over the file",
+    )  # fmt: skip
+
+
+def flag_of(name: str) -> str:
+    """The flag of the recipe field with that name."""
+    (field,) = (field for field in fields(Recipe) if field.name == name)
+    return field.metadata["flag"] or "--" + name.replace("_", "-")
 
 
 def _field_help(field: Field) -> str:
@@ -140,7 +150,7 @@ def _field_help(field: Field) -> str:
     if needed := field.metadata["only_with"]:
         name, *values = needed
         state = f"is {_either(values[0])}" if values else "is set"
-        text += f"; only if {_flag_of(name)} {state}"
+        text += f"; only if {flag_of(name)} {state}"
     return text
 
 
@@ -172,13 +182,20 @@ def positive(text: str) -> int:
 
 
 def recipe_file(text: str) -> dict[str, Any]:
-    """The recipe fields in a TOML or JSON file, and under "recipe" the name of the recipe."""
+    """The recipe fields in a TOML or JSON file; "recipe" names one, or is that of a history."""
     file = path(text)
+    if file.suffix not in (".toml", ".json"):
+        raise argparse.ArgumentTypeError(f"{file} is neither a .toml nor a .json file")
     try:
         content = file.read_text(encoding="utf-8")
         values = tomllib.loads(content) if file.suffix == ".toml" else json.loads(content)
-        if isinstance(values.get("recipe"), dict):  # a run's history
-            values = values["recipe"]
+        if isinstance(values.get("recipe"), dict):  # a run's history, perhaps an old one
+            whole = Recipe.from_dict(values["recipe"])
+            return {"recipe": whole.changed(epochs_before=0)}  # a new run begins at its beginning
+        flags = {flag_of(name)[2:]: name for name in FILE_FIELDS}  # as they are on the command line
+        values = {flags.get(name, name): value for name, value in values.items()}
+        for name in values:
+            choose(name, ["recipe", *FILE_FIELDS], "recipe field")
         Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
@@ -193,11 +210,18 @@ def recipe_file(text: str) -> dict[str, Any]:
 # --- what flags lead to ---------------------------------------------------------------------------
 
 
-def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
-    """The recipe of that name with the changes that the flags and the file of --config ask for.
+def named_recipe(options: argparse.Namespace) -> str | Recipe | None:
+    """What --recipe or the file of --config names: by its name, or whole, if that is a history."""
+    told = options.config.get("recipe")
+    if options.recipe and isinstance(told, Recipe):
+        raise CifarError("--recipe and the history of --config each say what to train; give one")
+    return options.recipe or told
 
-    Without a name the file names it, or holds the whole recipe. All that can be refused without
-    the data is refused here, as a CifarError.
+
+def checked_recipe(options: argparse.Namespace, recipe: str | Recipe) -> Recipe:
+    """The recipe, or that of this name, with the changes that flags and --config ask for.
+
+    All that can be refused without the data is refused here, as a CifarError.
     """
     from cifar_utils.augment import operations
     from cifar_utils.checkpoints import find_weights
@@ -208,8 +232,7 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     from cifar_utils.train import check_model
 
     own = options.recipe or not getattr(options, "resume", False)  # else the run brings its recipe
-    name = name or (options.config or {}).get("recipe", "")
-    recipe = get_recipe(name) if name else Recipe()
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     recipe = recipe.changed(**recipe_changes(options) if own else {})
     device = pick_device(options.device)
     if options.precision != "auto":
@@ -221,7 +244,12 @@ def checked_recipe(options: argparse.Namespace, name: str) -> Recipe:
     if recipe.teacher:
         find_weights(recipe.teacher)
     if recipe.start_from:
-        find_weights(recipe.start_from, model=recipe.model)
+        with contextlib.redirect_stderr(io.StringIO()):  # its notices come again with the training
+            find_weights(recipe.start_from, model=recipe.model)
+    if recipe.schedule == "plateau" and options.validation == 0:
+        raise CifarError(
+            "the schedule plateau needs validation images; hold some out: --validation"
+        )
     if own:
         check_model(build(recipe, CLASSES), recipe)
     return recipe
@@ -234,7 +262,7 @@ def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
         for name, value in vars(options).items()
         if name.startswith("recipe_") and value is not None
     }
-    read = options.config or {}
+    read = getattr(options, "config", {})
     return {name: value for name, value in read.items() if name != "recipe"} | given
 
 

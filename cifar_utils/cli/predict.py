@@ -16,6 +16,7 @@ from cifar_utils.cli.options import (
     path,
     writable,
 )
+from cifar_utils.errors import CifarError
 
 
 def add(subparsers: Subparsers) -> None:
@@ -31,7 +32,7 @@ def add(subparsers: Subparsers) -> None:
          help=f"{WEIGHTS_HELP} (default: compact)")
     flag("--model", default="", metavar="NAME", help=MODEL_HELP)
     flag("--cam", action="store_true", help="also draw each image with its heatmap")
-    flag("--out", type=path, default=Path(), metavar="DIR",
+    flag("--out", type=path, metavar="DIR",
          help="folder for the pictures of --cam (default: .)")
     flag("--json", action="store_true",
          help="print one JSON list, with all classes, and nothing else")
@@ -50,6 +51,9 @@ def run(options: Namespace) -> None:
 
     device = pick_device(options.device)
     heat = cam_options(options, "cam")
+    if options.out and not options.cam:
+        raise CifarError("--out needs --cam")
+    options.out = options.out or Path()
     model, info = checkpoints.find_weights(options.weights, model=options.model)
     chosen_stages(model, heat["stage"])
     if options.cam:
@@ -84,7 +88,7 @@ def _draw_predictions(options, model, info, images, probabilities, answers, heat
     """
     from cifar_utils import plots
     from cifar_utils.data import source_title
-    from cifar_utils.explain import grad_cam, method_title
+    from cifar_utils.explain import grad_cam
 
     trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
@@ -102,7 +106,16 @@ def _draw_predictions(options, model, info, images, probabilities, answers, heat
             images[place],
             heatmaps[place],
             answer["probabilities"],
-            method=method_title(heat["method"]),
+            heading=_heading(heat["method"], info.classes[predictions[place]]),
             title=f"{shown}: {info.classes[predictions[place]]}{trained_on}",
         )
         plots.save(figure, answer["cam"])
+
+
+def _heading(method, name):
+    """What a heatmap of the class with that name shows, in words."""
+    from cifar_utils.explain import method_title
+
+    varies = method in ("eigencam", "eigengradcam")  # whether for the class or against it
+    shows = "where the maps vary most" if varies else f"what speaks for {name}"
+    return f"{method_title(method)}: {shows}"

@@ -3,7 +3,7 @@
 import json
 from argparse import Namespace
 
-from cifar_utils.cli.options import Subparsers, command
+from cifar_utils.cli.options import FILE_FIELDS, Subparsers, command
 from cifar_utils.recipes import RECIPES, get_recipe
 
 
@@ -21,9 +21,10 @@ def add(subparsers: Subparsers) -> None:
 
 def run(options: Namespace) -> None:
     if options.name:
-        recipe = {"recipe": options.name}  # whose values hold for the lines that a reader deletes
-        for field, value in (recipe | get_recipe(options.name).as_dict()).items():
-            print(f"{field} = {json.dumps(value)}")  # TOML writes such values as JSON does
+        print(f'recipe = "{options.name}"')  # whose values hold for the lines that a reader deletes
+        for field, value in get_recipe(options.name).as_dict().items():
+            if field in FILE_FIELDS:
+                print(f"{field} = {json.dumps(value)}")  # TOML writes such values as JSON does
     else:
         _list()
 

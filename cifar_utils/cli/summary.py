@@ -15,6 +15,10 @@ def add(subparsers: Subparsers) -> None:
 
 def run(options: Namespace) -> None:
     from cifar_utils.models import create_model
-    from cifar_utils.profile import summary
+    from cifar_utils.profile import stage_shapes, summary
 
-    summary(create_model(options.model, seed=0))
+    model = create_model(options.model, seed=0)
+    summary(model)
+    print("\nstages, as --stage counts them, and the maps after each: channels × height × width")
+    for number, shape in enumerate(stage_shapes(model)):
+        print(f"{number:>3}  {' × '.join(map(str, shape))}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from cifar_utils.cli.options import (
     Subparsers,
     add_cam,
+    add_config,
     add_data,
     add_machine,
     add_recipe_fields,
@@ -18,6 +19,7 @@ from cifar_utils.cli.options import (
     command,
     count,
     load,
+    named_recipe,
     path,
     recipe_changes,
     writable,
@@ -33,7 +35,7 @@ def add(subparsers: Subparsers) -> None:
         subparsers, "train", "train a network by a recipe", run,
         example="cifar train --recipe compact --epochs 3 --out runs/first",
     )
-    parser.usage = "cifar train --recipe NAME [options]"
+    parser.usage = "cifar train (--recipe NAME | --config FILE | --resume --out DIR) [options]"
     flag = parser.add_argument
     flag("--recipe", metavar="NAME", help="recipe to follow; `cifar recipes` lists them")
     flag("--out", type=path, metavar="DIR",
@@ -41,8 +43,8 @@ def add(subparsers: Subparsers) -> None:
          "epoch, and best.safetensors of the best epoch on the validation images (default: "
          "runs/NAME)")
     flag("--resume", action="store_true",
-         help="go on with the run in DIR from its last epoch; it keeps its recipe, but a finished "
-         "one goes on under another, if --epochs asks for more")
+         help="go on with the run in DIR from its last epoch, by its own recipe; once it has "
+         "finished, more --epochs train it further, and then other recipe fields may change, too")
     flag("--overwrite", action="store_true", help="replace the run in DIR")
     flag("--cam", nargs="*", metavar="CLASS",
          help="also make GIFs that show the heatmaps of one image of each of these classes, epoch "
@@ -61,6 +63,7 @@ def add(subparsers: Subparsers) -> None:
          "image by image (default: 0)")
     # fmt: on
     add_cam(parser, "cam")
+    add_config(parser)
     add_recipe_fields(parser)
 
 
@@ -76,10 +79,10 @@ def run(options: Namespace) -> None:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
-        named = options.recipe or options.config
-        if not named and not options.resume:
+        options.recipe = named_recipe(options)
+        if not options.recipe and not options.resume:
             raise CifarError(f"--recipe is missing; choose one of {', '.join(RECIPES)}")
-        if not named and not options.out:
+        if not options.recipe and not options.out:
             raise CifarError(
                 "--resume needs to know the run; give --out, or --recipe for runs/RECIPE"
             )
@@ -97,7 +100,7 @@ def train(options: Namespace) -> None:
     from cifar_utils.train import fit
 
     say = (lambda *_: None) if options.quiet else print
-    recipe = checked_recipe(options, options.recipe or ("" if options.config else "compact"))
+    recipe = checked_recipe(options, options.recipe or "compact")
     heat = cam_options(options, "cam")
     out = options.out or Path("runs") / recipe.name
     if rank() == 0:
@@ -115,11 +118,11 @@ def train(options: Namespace) -> None:
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
             f"{len(cifar.test):,} test images"
         )
-        for name in (recipe.teacher, recipe.start_from):
+        for name in (recipe.teacher, "" if state else recipe.start_from):
             if name in pretrained_names() and not name.endswith("-val") and len(cifar.val):
                 print(
-                    f"{name} learned from the validation images, too, and so they flatter what it "
-                    "passes on; choose a network called -val, or --validation 0",
+                    f"{name} learned from the validation images, too, so the validation accuracy "
+                    "will look too good; choose a network called -val, or --validation 0",
                     file=sys.stderr,
                 )
         recorder = None
@@ -162,31 +165,36 @@ def train(options: Namespace) -> None:
 def _begin(options, folder, recipe):
     """(recipe to follow, checkpoint or None). A run that is there is never replaced unasked."""
     from cifar_utils.checkpoints import pretrained_names
+    from cifar_utils.history import History
 
-    if options.resume and not options.recipe:
+    if not options.recipe:
         kept = folder.recipe()
-        if kept is None and not options.config:
+        if kept is None:
             raise CifarError(
                 f"there is no checkpoint in {folder.path} to resume; give --recipe to start"
             )
-        recipe = kept.changed(**recipe_changes(options)) if kept else recipe
+        recipe = kept.changed(**({"epochs_before": 0} | recipe_changes(options)))
     recipe = folder.continuing(recipe)
     state = folder.state(recipe)
-    if recipe.epochs_before:
+    history = History.from_json(state["history"]) if state and not options.quiet else None
+    if history and history.recipe != recipe:
         print(
             f"{folder.path} goes on after epoch {recipe.epochs_before}, under the recipe "
-            f"{recipe.name}, to epoch {recipe.epochs}",
-            file=sys.stderr,
+            f"{recipe.name}, to epoch {recipe.epochs}"
         )
+    elif history and history.is_finished:
+        print(f"all {recipe.epochs} epochs are done; a larger number for --epochs trains further")
     if options.resume and state is None:
         print(f"no checkpoint in {folder.path} yet: starting from the first epoch", file=sys.stderr)
-    for name, needed in (("be the teacher", recipe.teacher), ("be the start", recipe.start_from)):
+    uses = (
+        ("it cannot be the teacher", recipe.teacher),
+        ("a training cannot start from it", recipe.start_from),
+    )
+    for name, needed in uses:
         path = Path(needed).expanduser().resolve()
         of_a_run = needed and needed not in pretrained_names()
         if of_a_run and folder.path.resolve() in (path, path.parent):
-            raise CifarError(
-                f"{folder.path} will be written to, so it cannot {name}; choose another folder"
-            )
+            raise CifarError(f"{folder.path} will be written to, so {name}; choose another folder")
     return recipe, state
 
 
@@ -244,7 +252,9 @@ def _cam_recorder(options, cifar, model, out, heat, *, resumed):
 
     chosen_stages(model, heat["stage"])
     split = cifar.val if len(cifar.val) else cifar.train
-    recorder = CamRecorder(out / "cam", split.first_of_each(options.cam or 5), **heat)
+    recorder = CamRecorder(
+        out / "cam", split.first_of_each(list(dict.fromkeys(options.cam)) or 5), **heat
+    )
     if resumed:
         recorder.check()
     return None if rank() else recorder

@@ -1,7 +1,7 @@
 """Which method, stages and smoothing Grad-CAM should use by default, measured on held-out images.
 
 A heatmap is good if it shows something, if the pixels that it heats matter to the answer, and if it
-would be another one for another class. No map of a network tells all three by its looks.
+would be another one for another class. You cannot see all three by looking at a map.
 """
 
 from collections.abc import Iterable, Sequence
