@@ -220,7 +220,7 @@ def show_predictions(
     images: uint8 (N, 3, H, W). labels: int64 (N,). logits: float (N, C).
     """
     confidences, predictions = logits.softmax(1).max(1)
-    figure, axes = _grid(len(images), columns, (1.4, 1.65), title)
+    figure, axes = _grid(len(images), columns, (1.65, 1.65), title)
     for ax, image, label, prediction, confidence in zip(
         axes, images, labels, predictions, confidences, strict=True
     ):

@@ -270,6 +270,8 @@ def test_ctrl_c_ends_all_that_run(tmp_path):
         save(tmp_path / f"{name}.ipynb", code(f"{there}\ntime.sleep(600)"))
     rooms = [str(Path(run.__file__).parent), str(tmp_path)]  # of run.py, of the notebooks
     call_main = (
+        # A shell that starts the tests in the background lets them ignore Ctrl-C.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "import pathlib, sys; code, notebooks = sys.argv[1:]; sys.path.insert(0, code); import run;"
         "run.cores = lambda: 2; sys.exit(run.main(['--out', 'pages'], pathlib.Path(notebooks)))"
     )
