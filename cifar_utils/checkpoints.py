@@ -85,7 +85,10 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
         recipe, classes = Recipe.from_dict(known["recipe"]), tuple(known["classes"])
         info = WeightsInfo(recipe, known["source"], classes, known["epoch"])
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
-        raise CifarError(f"{path} does not name its network; name it with --model") from None
+        raise CifarError(
+            f"{path} does not name its network; cifar test and predict take it with --model, cifar "
+            "train with --from"
+        ) from None
     if model and model != recipe.model:
         raise CifarError(f"{path} holds weights of {recipe.model}, not of {model}")
     network = build(recipe, classes)

@@ -153,7 +153,7 @@ def test_plain_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     torch.save({0: torch.zeros(3)}, tmp_path / "numbers.pt")
     checkpoints.save_weights(tmp_path / "named.safetensors", model, INFO)
     for file, name, message in (
-        ("plain.pt", "", "does not name its network; name it with --model"),
+        ("plain.pt", "", "does not name its network; cifar test and predict take it with --model"),
         ("plain.pt", "conv5", "plain.pt does not fit conv5: it holds 41 tensors, conv5 has 18"),
         ("plain.pt", "lenet", "unknown model 'lenet'"),
         ("whole.pt", "compact", "holds no plain state dict"),

@@ -269,6 +269,7 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),
         (["predict", "nowhere.png"], "there is no file nowhere.png"),
         (["predict"], "required: IMAGE"),
+        (["predict", "x.png", "--out", "pictures"], "--out needs --cam"),
         (["data", "--source", "x"], "choose one of auto"),
         (["bench", "--recipe", "no-such-net"], "unknown recipe 'no-such-net'; choose one of vgg"),
         (["bench", "--recipe", "fast", "--against", "no-such-net"], "choose one of vgg"),

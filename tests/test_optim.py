@@ -378,7 +378,8 @@ def test_one_cycle_peaks_where_it_says():
 
 @pytest.mark.parametrize("patience", [0, 1, 3])
 def test_plateau_is_torchs(patience):
-    losses = (2 - 0.05 * torch.arange(40).clamp(max=25) + 0.1 * torch.rand(40)).tolist()
+    noise = torch.rand(40, generator=torch.Generator().manual_seed(0))
+    losses = (2 - 0.05 * torch.arange(40).clamp(max=25) + 0.1 * noise).tolist()
     theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=0.5, patience=patience)
     for number, loss in enumerate(losses):

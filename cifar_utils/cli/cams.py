@@ -16,7 +16,7 @@ def add(subparsers: Subparsers) -> None:
     )
     flag = parser.add_argument
     flag("--weights", nargs="+", metavar="NAME",
-         help="shipped networks to measure (default: all, which takes ten minutes on a CPU)")
+         help="shipped networks to measure (default: all, which takes minutes)")
     flag("--count", type=positive, default=40, metavar="N",
          help="validation images of CIFAR-10 per network (default: 40)")
     flag("--data", type=path, metavar="ROOT", help=ROOT_HELP)
