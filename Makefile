@@ -5,6 +5,7 @@
 # make check      set up, then lint and the fast unit tests: a minute, for while you work
 # make lint       set up, then ruff, mypy and the rules for notebooks
 # make test       set up, then lint, the notebooks as tests, and all unit tests
+# make hard-knocks  what users, machines and files can do to it, tried for real, as a table: ten minutes
 # make clean      remove what these have made, but neither the data nor runs/
 #
 # PYTHON=python3.12 make course  takes another interpreter (after make clean, if one is set up already).
@@ -22,7 +23,7 @@ ifeq (,$(filter $(MODE),quick full))
 $(error MODE is $(MODE); choose quick or full)
 endif
 
-.PHONY: course lab notebooks check lint test clean
+.PHONY: course lab notebooks check lint test hard-knocks clean
 
 course: $(VENV)/installed
 	$(BIN)/python notebooks/run.py --out build/course $(if $(filter full,$(MODE)),--full)
@@ -45,6 +46,10 @@ lint: $(VENV)/installed
 test: lint
 	$(PYTEST) --nbval-lax notebooks
 	$(PYTEST)
+
+# -o: these files are not called test_*, so that `make test` does not collect them.
+hard-knocks: $(VENV)/installed
+	$(PYTEST) tests/hard_knocks -o python_files='knock_*.py' --tb=short --dist=worksteal
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \

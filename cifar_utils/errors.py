@@ -6,11 +6,28 @@ from typing import Any
 
 
 class CifarError(ValueError):
-    """A user's mistake, in one line that names the valid choices or the remedy."""
+    """A user's mistake, in one line that names the valid choices or the remedy.
+
+    The message may hold names from files: it is kept as `shown` shows it.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(shown(message))
 
 
 class DivergedError(CifarError, ArithmeticError):
     """A training whose loss is no longer finite."""
+
+
+def shown(text: object) -> str:
+    r"""Text that may come from anywhere, on one line and with nothing that could move a cursor.
+
+    Whatever is not printable is escaped as Python would: newlines, terminal escapes, marks that
+    turn the direction of writing, and the lone surrogates of file names that are not UTF-8.
+    """
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in str(text)
+    )
 
 
 def choose(name: Any, choices: Collection, what: str) -> None:

@@ -1,11 +1,11 @@
-"""Which of the valid names a wrong one was probably meant to be."""
+"""What an error says: on one line, and which of the valid names was probably meant."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_utils.augment import AUGMENTATIONS
-from cifar_utils.errors import CifarError, choose, nearest
+from cifar_utils.errors import CifarError, choose, nearest, shown
 from cifar_utils.machine import DEVICES
 from cifar_utils.models import MODELS
 from cifar_utils.recipes import RECIPES
@@ -48,3 +48,18 @@ def test_the_choices_may_be_numbers():
     choose(6, (1, 2, 6), "views")
     with pytest.raises(CifarError, match=r"^unknown views 26; choose one of 1, 2, 6$"):
         choose(26, (1, 2, 6), "views")
+
+
+@given(st.text())
+def test_foreign_text_is_one_line_that_can_be_printed_and_read_back(text):
+    line = shown(text)
+    assert line.isprintable()
+    assert len(line.splitlines()) <= 1
+    assert str(CifarError(text)) == line
+    if "\\" not in text:  # a backslash is printable, so it stays as it is
+        assert line.encode("latin-1", "backslashreplace").decode("unicode_escape") == text
+
+
+def test_ordinary_names_are_shown_as_they_are():
+    for name in ("airplane", "schräg", "日本語", "e\u0301", "two words", "a_b$c", "<b>"):
+        assert shown(name) == name

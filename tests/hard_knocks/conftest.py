@@ -1,0 +1,47 @@
+"""`make hard-knocks`: what users, machines and files can do to the course, tried for real.
+
+Each file here is one kind of trouble, and the first line of its docstring is its name in the table.
+Every case is an ordinary test. They are too many and too slow for `make test`, which runs a few of
+each kind beside the code that they are about.
+"""
+
+from collections import Counter
+
+import pytest
+
+
+def pytest_report_teststatus(report, config):
+    """Dots would fill pages; the table says all."""
+    if report.passed:
+        return ("passed" if report.when == "call" else ""), "", ""
+    return None
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    rows: dict[str, Counter] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if report.when == "call" or outcome != "passed":
+                row = rows.setdefault(report.nodeid.partition("::")[0], Counter())
+                row[outcome] += 1
+                row["seconds"] += report.duration
+    say = terminalreporter.write_line
+    terminalreporter.section("hard knocks")
+    say(f"{'':52} {'tried':>6} {'survived':>8} {'lost':>5} {'skipped':>7} {'seconds':>7}")
+    total: Counter = Counter()
+    for path, row in sorted(rows.items()):
+        say(_line(_title(config.rootpath / path), row))
+        total.update(row)
+    say(_line("all", total))
+
+
+def _title(path):
+    return path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0].rstrip(".")
+
+
+def _line(title, row):
+    lost = row["failed"] + row["error"]
+    tried = row["passed"] + lost
+    skipped = row["skipped"] or ""
+    return f"{title:52} {tried:6} {row['passed']:8} {lost:5} {skipped:>7} {row['seconds']:7.0f}"
