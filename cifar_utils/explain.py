@@ -8,7 +8,6 @@ import contextlib
 import copy
 import io
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
 from cifar_utils.models import ConvNet
 from cifar_utils.profile import stage_shapes
-from cifar_utils.sources.files import save_arrays
+from cifar_utils.sources.sealed import load_arrays, reading, save_arrays
 
 Method = Literal[
     "gradcam", "gradcam++", "hirescam", "xgradcam", "layercam",
@@ -190,10 +189,8 @@ class CamRecorder:
         Ask before a run goes on, because the maps of all its epochs become one GIF.
         """
         for path in sorted(self.folder.glob(_KEPT.format("*")))[:1]:
-            with _damage_named(path), np.load(path) as file:
-                same_images = np.array_equal(file["indices"], self.split.indices.numpy())
-                about = str(file["options"]) if "options" in file else "{}"  # older files lack it
-            if not same_images or about != self._about():
+            _, indices, about = load_heatmaps(path)
+            if not np.array_equal(indices, self.split.indices.numpy()) or about != self._about():
                 raise CifarError(
                     f"the heatmaps in {self.folder} are of other images, or by another method; go "
                     "on with the classes and the method of the run's beginning, or without --cam"
@@ -226,21 +223,35 @@ def read_heatmaps(folder: Path | str, epochs: int) -> tuple[list[int], Tensor, n
     known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
     if not known:
         raise CifarError(f"there are no heatmaps in {folder}")
-    heatmaps = []
-    for epoch in known:  # one open file at a time, because systems limit their number
-        path = _kept(folder, epoch)
-        with _damage_named(path), np.load(path) as file:
-            heatmaps.append(file["heatmaps"])
-            indices = file["indices"]
-    return known, torch.from_numpy(np.stack(heatmaps)), indices
+    kept = [load_heatmaps(_kept(folder, epoch)) for epoch in known]
+    for epoch, (_, indices, _) in zip(known, kept, strict=True):
+        if not np.array_equal(indices, kept[0][1]):
+            raise CifarError(
+                f"{_kept(folder, epoch)}: its images are not those of epoch {known[0]}; train with "
+                "--cam again"
+            )
+    return known, torch.from_numpy(np.stack([maps for maps, _, _ in kept])), kept[0][1]
 
 
-@contextlib.contextmanager
-def _damage_named(path):
-    try:
-        yield
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        raise CifarError(f"{path} is damaged; train with --cam again") from None
+def load_heatmaps(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """(maps, indices of their images, options as JSON) in a file of heatmaps.
+
+    The maps are float32 (…, N, 32, 32) in [0, 1], the indices int64 (N,). Raises CifarError for any
+    other file.
+    """
+    with reading(path, "file of heatmaps", "train with --cam again"):
+        held = load_arrays(path)
+        maps, indices = held.pop("heatmaps"), held.pop("indices")
+        about = str(held.pop("options", "{}"))  # older files lack it
+        if maps.dtype == np.uint8:  # as they ship
+            maps = maps.astype(np.float32) / 255
+        shape = (len(indices), 32, 32)
+        right = maps.dtype == np.float32 and indices.dtype == np.int64 and indices.ndim == 1
+        if held or not right or maps.shape[-3:] != shape or maps.ndim > 4:
+            raise CifarError("it does not hold heatmaps of 32 by 32 pixels, one per image")
+        if not ((maps >= 0) & (maps <= 1)).all():  # not so either for what is not a number
+            raise CifarError("its heatmaps are not in [0, 1]")
+    return maps, indices, about
 
 
 def has_heatmaps(folder: Path) -> bool:

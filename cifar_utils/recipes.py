@@ -168,8 +168,13 @@ class Recipe:
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         if values.pop("warmup", 0.0):  # no recipe that shipped ever used it
             raise CifarError("this recipe has a warm-up, which only versions before 0.2 know")
+        known = [field.name for field in fields(cls)]
         for name in values:
-            choose(name, [field.name for field in fields(cls)], "recipe field")
+            if name not in known:
+                near = did_you_mean(str(name), known) or ";"
+                raise CifarError(
+                    f"unknown recipe field {name!r:.60}{near} a newer cifar_utils may know it"
+                )
         return cls(**values)
 
 

@@ -10,7 +10,14 @@ from typing import Any, Self
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_utils.checkpoints import WeightsInfo, load_checkpoint, save_checkpoint, save_weights
+from cifar_utils.checkpoints import (
+    WeightsInfo,
+    check_fits,
+    check_optimizer_fits,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
 from cifar_utils.explain import forget_heatmaps, has_heatmaps
@@ -70,7 +77,6 @@ class Run:
                 "the run was started on other training images, labels or classes, or in another "
                 "order; resume it on the same data"
             )
-        self.model.load_state_dict(state["model"])
         optimizer = copy.deepcopy(state["optimizer"])  # because `load_state_dict` keeps the tensors
         if new_recipe:  # with its own rates; momentum stays if the optimizer is the same one
             own, kept = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]
@@ -78,6 +84,9 @@ class Run:
             if recipe.optimizer != history.recipe.optimizer or not same:
                 optimizer["state"] = {}
             optimizer["param_groups"] = own
+        check_fits(self.model, state["model"], "the checkpoint does not fit this network")
+        check_optimizer_fits(self.optimizer, optimizer)
+        self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])

@@ -1,6 +1,5 @@
 """`cifar bench`: measure how fast recipes, networks and augmentations are on this machine."""
 
-import json
 from argparse import Namespace
 
 from cifar_utils.cli.options import (
@@ -19,7 +18,7 @@ from cifar_utils.cli.options import (
 )
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import get_recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.sealed import write_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -73,8 +72,7 @@ def run(options: Namespace) -> None:
     else:
         results |= _throughput(options, device, precision)
     if options.json:
-        text = json.dumps(results, indent=1)
-        write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_json(options.json, results)
         print(f"written: {options.json}")
 
 

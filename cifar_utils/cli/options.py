@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import json
 import os
 import tomllib
 from collections.abc import Callable, Collection
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
+from cifar_utils.sources.sealed import parsed, reading
 
 if TYPE_CHECKING:
     from cifar_utils.data import Cifar
@@ -186,25 +186,22 @@ def recipe_file(text: str) -> dict[str, Any]:
     file = path(text)
     if file.suffix not in (".toml", ".json"):
         raise argparse.ArgumentTypeError(f"{file} is neither a .toml nor a .json file")
+    form = "TOML" if file.suffix == ".toml" else "JSON"
     try:
-        content = file.read_text(encoding="utf-8")
-        values = tomllib.loads(content) if file.suffix == ".toml" else json.loads(content)
-        if isinstance(values.get("recipe"), dict):  # a run's history, perhaps an old one
-            whole = Recipe.from_dict(values["recipe"])
-            return {"recipe": whole.changed(epochs_before=0)}  # a new run begins at its beginning
-        flags = {flag_of(name)[2:]: name for name in FILE_FIELDS}  # as they are on the command line
-        values = {flags.get(name, name): value for name, value in values.items()}
-        for name in values:
-            choose(name, ["recipe", *FILE_FIELDS], "recipe field")
-        Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
+        with reading(file, f"file of recipe fields as {form}", "`cifar recipes NAME` prints one"):
+            content = file.read_text(encoding="utf-8")
+            values = tomllib.loads(content) if file.suffix == ".toml" else parsed(content)
+            if isinstance(values.get("recipe"), dict):  # a run's history, perhaps an old one
+                whole = Recipe.from_dict(values["recipe"])
+                return {"recipe": whole.changed(epochs_before=0)}  # a new run starts from scratch
+            flags = {flag_of(name)[2:]: name for name in FILE_FIELDS}  # as on the command line
+            values = {flags.get(name, name): value for name, value in values.items()}
+            for name in values:
+                choose(name, ["recipe", *FILE_FIELDS], "recipe field")
+            Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
+            return values
     except CifarError as error:
-        raise argparse.ArgumentTypeError(f"{file}: {error}") from None
-    except (ValueError, AttributeError):
-        form = "TOML" if file.suffix == ".toml" else "JSON"
-        raise argparse.ArgumentTypeError(f"{file} does not hold recipe fields as {form}") from None
-    return values
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # --- what flags lead to ---------------------------------------------------------------------------

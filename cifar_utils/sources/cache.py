@@ -4,12 +4,14 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from cifar_utils.sources import files
+from cifar_utils.errors import CifarError
+from cifar_utils.sources import files, sealed
 
 FALLBACK = "~/.cache/cifar_utils"  # for data that has no other place
 
@@ -64,23 +66,33 @@ def decoded(
 def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that make() returns, kept in the safetensors file `path`.
 
-    The file is used as long as `stamp` stays the same. If it cannot be written, a warning says so.
+    The file is used as long as `stamp` stays the same and its digest is right. If it cannot be
+    written, a warning says so.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file, save_file
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            fresh = (file.metadata() or {}).get("stamp") == stamp
-        if fresh:
-            return load_file(path)
-    except (OSError, SafetensorError):
-        pass  # not there yet, or cut short: make it again
+    with suppress(CifarError):  # not there yet, of other data, damaged, or from before digests
+        return _kept(path, stamp)
     tensors = make()
+    about = {"stamp": stamp, "digest": sealed.digest({"stamp": stamp, "tensors": tensors})}
     try:
-        files.write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
+        files.write_whole(path, lambda temporary: save_file(tensors, temporary, about))
     except (OSError, SafetensorError) as error:
         warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
+    return tensors
+
+
+def _kept(path: Path, stamp: str) -> dict[str, Tensor]:
+    """The tensors in the file, if they are as they were written for this stamp; else CifarError."""
+    from safetensors import safe_open
+
+    with sealed.reading(path, "cache", "delete it"), safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        if about.get("stamp") != stamp:
+            raise CifarError("it is of other data")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sealed.unseal({"stamp": stamp, "tensors": tensors, "digest": about.get("digest")})
     return tensors
 
 

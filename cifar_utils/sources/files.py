@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
@@ -34,17 +33,6 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def save_arrays(path: str | Path, **arrays: Any) -> None:
-    """Write NumPy arrays as one compressed .npz, in one piece."""
-    import numpy as np
-
-    def write(temporary):
-        with temporary.open("wb") as file:  # given a path, np.savez would add a suffix
-            np.savez_compressed(file, **arrays)
-
-    write_whole(path, write)
 
 
 def download(target: Path, urls: Iterable[str], digest: str) -> None:
