@@ -516,4 +516,4 @@ def test_a_damaged_checkpoint_is_refused(capsys, arrays):
     assert "damaged" in line
     torch.save(create_model("compact").state_dict(), "run/checkpoint.pt")
     line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
-    assert "run/checkpoint.pt is not the checkpoint of a run" in line
+    assert "run/checkpoint.pt: it is not the checkpoint of a run; start the run anew" in line

@@ -63,15 +63,20 @@ def _digest_of_array(content: Any) -> str:
 
     if torch.is_tensor(content):
         kind = str(content.dtype).removeprefix("torch.")
-        values = content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        content = content.detach().cpu()
+        # NumPy knows no bfloat16.
+        array = content.view(torch.int16) if content.dtype == torch.bfloat16 else content
+        array = array.numpy()
     elif isinstance(content, (np.ndarray, np.generic)):
         if content.dtype.kind == "U":
             return digest(content.tolist())
-        kind = content.dtype.name
-        native = content.dtype.newbyteorder("=")
-        values = np.ascontiguousarray(content, native).reshape(-1).view(np.uint8)
+        kind, array = content.dtype.name, np.asarray(content)
     else:
         raise TypeError(f"{type(content).__name__} has no digest")
+    if array.dtype.hasobject:
+        raise TypeError("Python objects have no digest")
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    values = array.view(np.uint8).reshape(-1) if array.size else b""
     pieces = [values[start : start + PIECE] for start in range(0, len(values), PIECE)]
     if len(pieces) > 1:  # hashlib lets other threads run meanwhile
         with ThreadPoolExecutor(4) as pool:
@@ -134,21 +139,23 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def _check_file(path: Path, what: str) -> None:
+    start = b""
     try:
         about = path.stat()  # before it is opened: that would wait for the other end of a pipe
-        if stat.S_ISDIR(about.st_mode):
-            raise CifarError(f"it is a folder, not a {what}")
-        if not stat.S_ISREG(about.st_mode):
-            raise CifarError(f"it is a pipe or a device, not a {what}")
-        if not about.st_size:
-            raise CifarError("it is empty")
-        with path.open("rb") as file:
-            start = file.read(2)
+        if stat.S_ISREG(about.st_mode):
+            with path.open("rb") as file:
+                start = file.read(2)
     except FileNotFoundError:
         raise CifarError(f"there is no such {what}") from None
     except (OSError, ValueError) as error:  # a ValueError for a zero in its name
         reason = getattr(error, "strerror", None) or error
         raise CifarError(f"it cannot be read ({reason})") from None
+    if stat.S_ISDIR(about.st_mode):
+        raise CifarError(f"it is a folder, not a {what}")
+    if not stat.S_ISREG(about.st_mode):
+        raise CifarError(f"it is a pipe or a device, not a {what}")
+    if not start:
+        raise CifarError("it is empty")
     if start == b"PK":  # torch.save and NumPy write zip files
         with zipfile.ZipFile(path) as unpacked:
             size = sum(part.file_size for part in unpacked.infolist())
