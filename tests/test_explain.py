@@ -248,6 +248,36 @@ def test_heatmaps_are_read_in_order_up_to_the_last_epoch_wanted(tmp_path, kept, 
     assert torch.equal(heatmaps, kept[:known]) and indices.tolist() == [0, 1]
 
 
+def save(path, **changes):
+    whole = {"heatmaps": np.zeros((2, 32, 32), np.float32), "indices": np.arange(2)}
+    np.savez(path, **(whole | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"heatmaps": np.full((2, 32, 32), 1.5, np.float32)}, r"are not in \[0, 1\]; train with"),
+        ({"heatmaps": np.full((2, 32, 32), np.nan, np.float32)}, r"are not in \[0, 1\]"),
+        ({"heatmaps": np.zeros((2, 8, 8), np.float32)}, "does not hold heatmaps of 32 by 32"),
+        ({"heatmaps": np.zeros((3, 32, 32), np.float32)}, "one per image; train with --cam again"),
+        ({"heatmaps": np.zeros((2, 32, 32), np.complex64)}, "does not hold heatmaps"),
+        ({"heatmaps": np.array(["x"])}, "does not hold heatmaps"),
+        ({"indices": np.arange(2.0)}, "does not hold heatmaps"),
+        ({"indices": np.arange(1, 3)}, "its images are not those of epoch 0; train with --cam"),
+        ({"heatmaps": np.array([None])}, "it is damaged, or not a file of heatmaps; train with"),
+        ({"digest": np.array("0" * 32)}, "it has changed since it was written"),
+        ({"mood": np.zeros(1)}, "does not hold heatmaps"),
+    ],
+)
+def test_heatmaps_of_the_wrong_form_are_refused_by_name(tmp_path, change, complaint):
+    save(tmp_path / "heatmaps-000.npz")
+    save(tmp_path / "heatmaps-001.npz")
+    assert explain.read_heatmaps(tmp_path, 1)[0] == [0, 1]
+    save(tmp_path / "heatmaps-001.npz", **change)
+    with pytest.raises(CifarError, match=rf"heatmaps-001\.npz: .*{complaint}"):
+        explain.read_heatmaps(tmp_path, 1)
+
+
 def test_each_image_has_a_gif_of_its_own_maps_over_the_epochs_that_there_are(
     tmp_path, kept, random_split
 ):

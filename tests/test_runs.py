@@ -1,6 +1,8 @@
 """A run's folder, as a notebook uses it; tests/test_cli_train.py uses it by the command line."""
 
+import copy
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from cifar_utils.machine import Machine
 from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.runs import RunFolder
+from cifar_utils.sources.sealed import digest
 from cifar_utils.train import fit, start
 
 RECIPE = Recipe("tiny", model="conv5", epochs=3, batch_size=16, lr=0.05, seed=5)
@@ -147,3 +150,65 @@ def test_what_does_not_follow_a_run_is_refused(tmp_path, painted_split):
     ):
         with pytest.raises(CifarError, match=complaint):
             train(tmp_path / "run", split, recipe)
+
+
+def test_a_state_that_does_not_fit_leaves_network_and_optimizer_as_they_were(
+    tmp_path, painted_split
+):
+    split = painted_split(32)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, split, stop_after=1)
+    whole = RunFolder(tmp_path).state(RECIPE)
+    model = build(RECIPE, split.classes)
+    run = start(model, split, None, RECIPE, Machine.pick("cpu", "fp32"))
+    before = digest(run.state())
+    *_, bias = whole["model"]
+    for change, complaint in (
+        (lambda state: state["model"].pop(bias), f"{bias} is missing"),
+        (lambda state: state["model"].update(x=torch.ones(1)), "x is unknown to it"),
+        (
+            lambda state: state["model"].update({bias: torch.ones(3)}),
+            rf"{bias} has the shape \(3,\), not \(10,\)",
+        ),
+        (
+            lambda state: state["model"].update({bias: torch.ones(10).int()}),
+            f"{bias} is torch.int32, not torch.float32",
+        ),
+        (lambda state: state["optimizer"]["param_groups"].pop(), "other groups of parameters"),
+        (lambda state: state["optimizer"]["param_groups"][0].update(lr="high"), "lr cannot be"),
+        (
+            lambda state: state["optimizer"]["state"][0].update(momentum_buffer=torch.ones(3, 4)),
+            r"momentum_buffer has the shape \(3, 4\)",
+        ),
+    ):
+        state = copy.deepcopy(whole)
+        change(state)
+        with pytest.raises(CifarError, match=f"the checkpoint.*{complaint}"):
+            run.load_state(state)
+        assert digest(run.state()) == before
+    run.load_state(whole)
+    assert digest(run.state()) != before
+
+
+def test_a_checkpoint_of_the_wrong_form_is_refused_by_name(tmp_path, painted_split):
+    path = tmp_path / "checkpoint.pt"
+    train(tmp_path, painted_split(32))
+    whole = torch.load(path)
+    assert whole.pop("digest") == digest(whole)
+    first, *_ = whole["model"]
+    for change, complaint in (
+        ({}, ""),  # as an earlier version wrote it
+        ({"mood": 1}, "unknown entry 'mood'; a newer cifar_utils may know it"),
+        ({"history": "{}"}, "not a training history"),
+        ({"history": 3}, "not a training history"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'; choose one of"),
+        ({"images": 3}, "not the checkpoint of a run"),
+        ({"scaler": {"scale": 1.0}}, "not the checkpoint of a run"),
+        ({"optimizer": {"state": {}, "param_groups": [3]}}, "damaged, or not a checkpoint"),
+        ({"optimizer": []}, "damaged, or not a checkpoint"),
+        ({"model": {first: torch.tensor(math.nan)}}, f"its model {first} holds numbers that are"),
+        ({"digest": "0"}, "it has changed since it was written .*; start the run anew"),
+    ):
+        torch.save(whole | change, path)
+        with pytest.raises(CifarError, match=complaint) if complaint else nullcontext():
+            RunFolder(tmp_path).state(RECIPE)
