@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cifar_utils.data import CLASSES
-from cifar_utils.errors import CifarError, choose, did_you_mean
+from cifar_utils.errors import CifarError, choose, did_you_mean, shown
 from cifar_utils.history import History
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
@@ -92,7 +92,7 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
             network, notice = build(info.recipe, info.classes), ""
             _fill(network, tensors, "its own recipe")
     if notice:  # out here, because nothing may be printed about a file that is refused
-        print(f"{path} {notice}", file=sys.stderr)
+        print(shown(f"{path} {notice}"), file=sys.stderr)
     return network, info
 
 
@@ -261,11 +261,11 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
     if not fits:
         last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
         tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(f"{last}.")}
-        print(
+        notice = (
             f"{recipe.start_from} knows {', '.join(info.classes)}; the data has "
-            f"{', '.join(classes)}: the last layer starts anew",
-            file=sys.stderr,
+            f"{', '.join(classes)}: the last layer starts anew"
         )
+        print(shown(notice), file=sys.stderr)
     model.load_state_dict(tensors)
 
 
@@ -295,23 +295,25 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = unseal(state)
         for name in state.keys() - _KEYS - {"images"}:
             raise CifarError(f"unknown entry {name!r:.60}; a newer cifar_utils may know it")
-        choose(state["precision"], ("fp32", "bf16", "fp16"), "precision")
-        History.from_json(state["history"])
-        groups, kept, scaler = (
-            state["optimizer"]["param_groups"], state["optimizer"]["state"], state["scaler"],
-        )  # fmt: skip
-        whole = (
-            all(map(torch.is_tensor, state["model"].values()))
-            and all(isinstance(group["params"], list) for group in groups)
-            and all(isinstance(values, dict) for values in kept.values())
-            and all(isinstance(value, (int, float)) for value in scaler.values())
-            and (not scaler or scaler.keys() == torch.amp.GradScaler("cpu").state_dict().keys())
-            and isinstance(state.get("images", ""), str)
-        )
-        if not whole:
+        if not _has_form_of_a_state(state):
             raise CifarError("it is not the checkpoint of a run")
+        History.from_json(state["history"])
         check_finite(state, "its")
     return state
+
+
+def _has_form_of_a_state(state):
+    """Whether the entries of a checkpoint are what a Run's state() holds. The history is apart."""
+    optimizer, scaler = state["optimizer"], state["scaler"]
+    return (
+        all(map(torch.is_tensor, state["model"].values()))
+        and all(isinstance(group["params"], list) for group in optimizer["param_groups"])
+        and all(isinstance(values, dict) for values in optimizer["state"].values())
+        and (not scaler or scaler.keys() == torch.amp.GradScaler("cpu").state_dict().keys())
+        and all(isinstance(value, (int, float)) for value in scaler.values())
+        and state["precision"] in ("fp32", "bf16", "fp16")
+        and isinstance(state.get("images", ""), str)
+    )
 
 
 def check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

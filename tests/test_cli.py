@@ -44,7 +44,9 @@ def test_a_home_folder_may_be_written_where_no_shell_expands_it(arrays, capsys, 
     monkeypatch.setenv("HOME", str(Path(arrays[1]).parent))
     main(["data", "--data=~/arrays", "--source", "npy"])
     assert f"root        {arrays[1]}" in capsys.readouterr().out
-    assert "there are no weights at" in refused(capsys, "test", "--weights=~/none.safetensors")
+    assert "there is no such weights file" in refused(
+        capsys, "test", "--weights=~/none.safetensors"
+    )
     main(["data", "--data=~/arrays", "--source", "npy", "--montage=~/m.png"])
     assert Path(arrays[1]).with_name("m.png").is_file() and not Path("~").exists()
 
@@ -263,7 +265,7 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
             ["train", "--recipe", "compact", "--learning-rate", "1"],
             "; did you mean --lr? see cifar tr",
         ),
-        (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
+        (["test", "--weights", "nowhere.safetensors"], "there is no such weights file; ch"),
         (["test", "--weights", "no-such-net"], "shipped networks"),
         (["test"], "required: --weights"),
         (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),

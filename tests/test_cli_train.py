@@ -357,10 +357,13 @@ def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
     for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),
                             ("lr = 'a'", "bad.toml: lr is 'a'; it must be of type float"),
                             ("epochs_before = 3", "unknown recipe field 'epochs_before'"),
-                            ("lr", "bad.toml does not hold recipe fields as TOML")):  # fmt: skip
+                            ("lr", "bad.toml: it is damaged, or not a file of recipe fields"),
+                            ("", "bad.toml: it is empty; `cifar recipes NAME`")):  # fmt: skip
         Path("bad.toml").write_text(text)
         assert complaint in refused(capsys, "train", "--config", "bad.toml", *some)
-    assert "nowhere.json: No such file" in refused(capsys, "train", "--config", "nowhere.json")
+    assert "nowhere.json: there is no such file of recipe fields as JSON" in refused(
+        capsys, "train", "--config", "nowhere.json"
+    )
     Path("lr.toml").write_text("lr = 0.05")
     assert "--recipe is missing" in refused(capsys, "train", "--config", "lr.toml")
 
