@@ -11,6 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cifar_utils.checkpoints import WeightsInfo, load_checkpoint, save_checkpoint, save_weights
+from cifar_utils.checks import load_plain, unwrapped
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
 from cifar_utils.explain import forget_heatmaps, has_heatmaps
@@ -48,7 +49,7 @@ class Run:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
         return {
-            "model": copy.deepcopy(self.model.state_dict()),
+            "model": copy.deepcopy(unwrapped(self.model).state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
@@ -70,7 +71,7 @@ class Run:
                 "the run was started on other training images, labels or classes, or in another "
                 "order; resume it on the same data"
             )
-        self.model.load_state_dict(state["model"])
+        load_plain(self.model, state["model"])
         optimizer = copy.deepcopy(state["optimizer"])  # because `load_state_dict` keeps the tensors
         if new_recipe:  # with its own rates; momentum stays if the optimizer is the same one
             own, kept = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]

@@ -17,7 +17,7 @@ LEVELS = [
     {"speed", "sources", "recipes"},
     {"data", "gifs"},
     {"machine"},
-    {"augment", "models", "optim", "history"},
+    {"augment", "models", "optim", "history", "checks"},
     {"batches", "profile", "evaluate", "checkpoints"},
     {"explain", "plots"},
     {"runs"},
