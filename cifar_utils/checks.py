@@ -92,6 +92,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def failure_named(images: Tensor | None = None) -> Iterator[None]:
+    """Whatever a network raises on such images, or on a 32×32 one, as a CifarError in one line."""
+    try:
+        yield
+    except (CifarError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        shape = (3, 32, 32) if images is None else tuple(images.shape[1:])
+        raise CifarError(
+            f"the network fails on an image of shape {shape}, normalised float32: "
+            f"{first_line(error)}"
+        ) from error
+
+
 def check_kind(model: nn.Module) -> None:
     """Raise CifarError if it is not a network."""
     if not isinstance(model, nn.Module):
@@ -109,15 +124,8 @@ def check_network(model: nn.Module, images: Tensor, classes: int | None = None) 
     inputs = normalize(torch.zeros(1, *images.shape[1:], dtype=torch.uint8)).to(device)
     takes = f"an image of shape {tuple(images.shape[1:])}"
     gpus = [device] if device.type == "cuda" else []
-    try:
-        with evaluating(plain), torch.random.fork_rng(devices=gpus):
-            logits = plain(inputs)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        raise CifarError(
-            f"the network fails on {takes}, normalised float32; it says {first_line(error)}"
-        ) from error
+    with failure_named(images), evaluating(plain), torch.random.fork_rng(devices=gpus):
+        logits = plain(inputs)
     if not torch.is_tensor(logits):
         raise CifarError(f"the network returns a {type(logits).__name__}; wanted logits alone")
     if not logits.is_floating_point() or logits.ndim != 2 or len(logits) != 1:
@@ -152,9 +160,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             model = model.module
-        elif "_orig_mod" in getattr(
-            model, "_modules", ()
-        ):  # torch.compile's; its class is slow to import
+        elif "_orig_mod" in getattr(model, "_modules", ()):  # torch.compile's wrapper
             model = model._orig_mod  # type: ignore[assignment]
         else:
             return model
