@@ -5,6 +5,8 @@ import io
 
 import torch
 from torch import nn
+from torch.backends import mha
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cifar_utils.checks import check_kind, copied, failure_named, unwrapped
@@ -38,8 +40,8 @@ def stages(model: nn.Module) -> nn.Sequential:
     found = getattr(unwrapped(model), "features", None)
     if not isinstance(found, nn.Sequential):
         raise CifarError(
-            "the network has no nn.Sequential called features, so its stages have no numbers; give "
-            "the layers themselves"
+            "the network has no nn.Sequential called features, so its stages have no numbers; for "
+            "heatmaps give grad_cam its layers=[…]"
         )
     return found
 
@@ -96,10 +98,18 @@ def _costs(model):
             layer.register_forward_pre_hook(begin)
             layer.register_forward_hook(end)
 
+    if any(isinstance(layer, nn.RNNBase) for layer in model.modules()):
+        raise CifarError("the mult-adds of recurrent layers, such as LSTM, are not counted")
     model.apply(watch)
-    with torch.no_grad(), failure_named(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, 32, 32))
-        charge()
+    counter = FlopCounterMode(display=False)
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)  # attention in steps that can be counted
+    try:
+        with torch.no_grad(), failure_named(), sdpa_kernel(SDPBackend.MATH), counter:
+            model(torch.zeros(1, 3, 32, 32))
+            charge()
+    finally:
+        mha.set_fastpath_enabled(fast)
     return costs + open_layers
 
 
@@ -175,4 +185,4 @@ def _field_in_words(model):
     try:
         return f"{receptive_field(model)} pixels"
     except CifarError as reason:
-        return f"not a number, because {reason}"
+        return str(reason)

@@ -46,7 +46,7 @@ def receptive_field(model: nn.Module) -> int:
         raise CifarError("the network's output does not depend on the image")
     lost = [view.lost for view in seen if view.lost]
     if lost:
-        raise CifarError(f"the receptive field cannot be followed through its {lost[0]}")
+        raise CifarError(f"the field cannot be followed through the operation {lost[0]}")
     field = max(view.field for view in seen)
     if field == math.inf:
         raise CifarError("a unit of the last feature map sees the whole image, whatever its size")
