@@ -60,10 +60,11 @@ def check_labels(labels: Tensor, images: int, classes: int, name: str = "labels"
             )
 
 
-def check_count(count: int, name: str) -> None:
-    """Raise CifarError if it is not a whole number of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-        raise CifarError(f"{name} is {count!r}; it must be a whole number of at least 1")
+def check_count(count: int, name: str, *, least: int = 1) -> int:
+    """The whole number, NumPy's too, as an int; CifarError if it is none, or below `least`."""
+    if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
+        raise CifarError(f"{name} is {count!r}; it must be a whole number of at least {least}")
+    return int(count)
 
 
 def check_split(split: Split, name: str) -> None:

@@ -19,7 +19,7 @@ from cifar_utils.checks import (
     check_labels,
     check_network,
     evaluating,
-)  # fmt: skip
+)
 from cifar_utils.data import Split, normalize
 from cifar_utils.errors import CifarError, DivergedError, choose
 from cifar_utils.machine import Machine, Precision
@@ -55,7 +55,7 @@ def predict(
             images into logits.
     """
     check_images(images)
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     choose(precision, get_args(Precision), "precision")
     if views not in (1, 2, 6):
         raise CifarError(f"views is {views}; choose one of 1, 2, 6")
@@ -130,7 +130,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 def topk(logits: Tensor, labels: Tensor, *, k: int) -> float:
     """Share of the images whose right class is among the k largest logits, in [0, 1]."""
     _check(logits, labels)
-    check_count(k, "k")
+    k = check_count(k, "k")
     best = logits.topk(min(k, logits.shape[1])).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
@@ -204,7 +204,7 @@ def calibration(
         The mean confidences and accuracies are float64, NaN for an empty bin.
     """
     _check(logits, labels, ranked=True)
-    check_count(bins, "bins")
+    bins = check_count(bins, "bins")
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()
     place = np.minimum((confidences.numpy() * bins).astype(int), bins - 1)
@@ -313,6 +313,7 @@ def most_confident_hits(logits: Tensor, labels: Tensor, *, count: int = 20) -> R
 
 def _most_confident(logits, labels, right, count):
     _check(logits, labels, ranked=True)
+    count = check_count(count, "count", least=0)
     wanted = (logits.argmax(1) == labels) == right
     confidences, predictions = logits.double().softmax(1).max(1)
     order = confidences.argsort(descending=True, stable=True)

@@ -23,8 +23,9 @@ from cifar_utils.checks import (
     check_labels,
     check_network,
     copied,
+    failure_named,
     unwrapped,
-)  # fmt: skip
+)
 from cifar_utils.data import Split, normalize
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
@@ -113,7 +114,7 @@ def grad_cam(
 
     choose(method, METHODS, "method")
     check_images(images)
-    check_count(batch_size, "batch_size")
+    batch_size = check_count(batch_size, "batch_size")
     twin = copied(model)
     if not list(twin.parameters()):
         raise CifarError("the network has no parameters, and pytorch-grad-cam needs some")
@@ -125,9 +126,9 @@ def grad_cam(
     if not len(images):
         return torch.zeros(0, *images.shape[2:])
     twin.requires_grad_(True)
-    # The library stores a layer's maps without copying them, and a layer or function in place would
-    # change them. So what it stores is a copy, and what follows gets another; the images, too. (With inplace=False
-    # the network might compute something else: some add to a shortcut what has changed it.)
+    # The library keeps images and maps without copying them, and layers or functions in place would
+    # change them. So it gets a copy, and what follows gets another. inplace=False would not reach
+    # the functions, and would change a network whose shortcut is what was changed in place.
     twin.register_forward_pre_hook(lambda _, inputs: tuple(value.clone() for value in inputs))
     for layer in chosen:
         layer.register_forward_hook(lambda _, inputs, maps: maps.clone().requires_grad_())
@@ -136,7 +137,7 @@ def grad_cam(
         layer.register_forward_hook(lambda _, inputs, maps: maps.clone())
     device = device_of(twin)
     heatmaps = []
-    with torch.enable_grad():
+    with torch.enable_grad(), failure_named(images):
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
             inputs = normalize(few.to(device))
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]

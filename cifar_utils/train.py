@@ -173,7 +173,8 @@ def fit(
                 )  # fmt: skip
             except DivergedError as error:
                 raise DivergedError(f"in epoch {epoch}, {error.where}") from None
-            record(run, epoch, trained, val, seconds=time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            record(run, epoch, trained, val, few=train[:100], seconds=seconds)
             log(run)
     finally:  # also after Ctrl-C in a notebook, whose reader may go on training the network
         unfreeze(run.optimizer)
@@ -216,17 +217,19 @@ def start(
 
 
 def record(
-    run: Run, epoch: int, trained: tuple[float, float], val: Split | None, *, seconds: float = 0.0
-) -> None:
+    run: Run, epoch: int, trained: tuple[float, float], val: Split | None, *,
+    few: Split | None = None, seconds: float = 0.0,
+) -> None:  # fmt: skip
     """Evaluate on `val` and write the epoch's row into the run's history.
 
-    trained: (loss, accuracy) on the training images. Raises DivergedError if a loss or a weight is
-    not finite: the last step may have led there, after its loss was measured.
+    trained: (loss, accuracy) on the training images, each measured before the step that it led to.
+    few: images to see without `val` what the last step has led to. Raises DivergedError if a loss
+    is not finite.
     """
     recipe, history = run.history.recipe, run.history
     held_out = evaluate(run.model, val, run.machine.precision) if val else None
-    finite = all(math.isfinite(loss) for loss, _ in (trained, held_out or trained))
-    if not finite or not all(weights.isfinite().all() for weights in run.model.parameters()):
+    after = held_out or (evaluate(run.model, few, run.machine.precision) if few else trained)
+    if not all(math.isfinite(loss) for loss, _ in (trained, after)):
         raise DivergedError(f"in epoch {epoch}, after its last step" if epoch else "at once")
     factor = rate_factor(recipe, recipe.progress(epoch - 1)) if epoch else 0.0
     factor *= run.optimizer.param_groups[0].get("plateau", 1.0)
