@@ -24,7 +24,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
     """Raise CifarError if they are not uint8 (N, 3, H, W), with the way to make them so."""
     if not torch.is_tensor(images):
         kind = type(images).__name__
-        raise CifarError(f"{name}: a {kind}; give a tensor, torch.from_numpy(…) of an array")
+        raise CifarError(f"{name}: of type {kind}, wanted a tensor; torch.from_numpy(…) makes one")
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape[2:]:
         remedy = ""
@@ -43,7 +43,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
 def check_labels(labels: Tensor, images: int, classes: int, name: str = "labels") -> None:
     """Raise CifarError if they are not int64 (images,) from 0 to classes - 1."""
     if not torch.is_tensor(labels):
-        raise CifarError(f"{name}: a {type(labels).__name__}; torch.tensor(…) makes a tensor of it")
+        kind = type(labels).__name__
+        raise CifarError(f"{name}: of type {kind}, wanted a tensor; torch.tensor(…) makes one")
     if labels.ndim != 1:
         shape = tuple(labels.shape)
         raise CifarError(f"{name}: of shape {shape}, wanted (N,); flatten() drops sizes of 1")
@@ -70,7 +71,7 @@ def check_count(count: int, name: str, *, least: int = 1) -> int:
 def check_split(split: Split, name: str) -> None:
     """Raise CifarError if it is not a Split, or if its parts do not fit together."""
     if not isinstance(split, Split):
-        raise CifarError(f"{name}: a {type(split).__name__}; give a Split of cifar_utils.data")
+        raise CifarError(f"{name}: of type {type(split).__name__}; give a Split of cifar_utils.data")
     check_images(split.images, f"{name}.images")
     check_labels(split.labels, len(split.images), len(split.classes), f"{name}.labels")
     if not torch.is_tensor(split.indices) or split.indices.shape != split.labels.shape:
@@ -111,7 +112,7 @@ def failure_named(images: Tensor | None = None) -> Iterator[None]:
 def check_kind(model: nn.Module) -> None:
     """Raise CifarError if it is not a network."""
     if not isinstance(model, nn.Module):
-        raise CifarError(f"the network is a {type(model).__name__}; give a torch.nn.Module")
+        raise CifarError(f"the network is of type {type(model).__name__}; give a torch.nn.Module")
 
 
 def check_network(model: nn.Module, images: Tensor, classes: int | None = None) -> int:

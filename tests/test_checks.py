@@ -21,7 +21,7 @@ IMAGES = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
 LABELS = torch.arange(4)
 WRONG_IMAGES = {
     "array": (IMAGES.numpy(), "from_numpy"),
-    "list": ([1, 2], "a list"),
+    "list": ([1, 2], "of type list"),
     "floats": (IMAGES / 255, r"\(255 \* images\)\.round\(\)\.byte\(\)"),
     "nan": (IMAGES * torch.nan, "uint8"),
     "int64": (IMAGES.long(), "uint8"),
