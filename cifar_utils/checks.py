@@ -71,7 +71,8 @@ def check_count(count: int, name: str, *, least: int = 1) -> int:
 def check_split(split: Split, name: str) -> None:
     """Raise CifarError if it is not a Split, or if its parts do not fit together."""
     if not isinstance(split, Split):
-        raise CifarError(f"{name}: of type {type(split).__name__}; give a Split of cifar_utils.data")
+        kind = type(split).__name__
+        raise CifarError(f"{name}: of type {kind}; give a Split of cifar_utils.data")
     check_images(split.images, f"{name}.images")
     check_labels(split.labels, len(split.images), len(split.classes), f"{name}.labels")
     if not torch.is_tensor(split.indices) or split.indices.shape != split.labels.shape:

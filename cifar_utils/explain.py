@@ -156,11 +156,15 @@ def grad_cam(
 
 def _named_layers(model, twin, layers):
     """The layers of the copy that are called like these layers of the network."""
-    if not isinstance(layers, (str, nn.Module, Iterable)):
-        raise CifarError(f"layers is {layers!r}; give layers of the network, or their names")
+    try:
+        wanted = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    except TypeError:
+        raise CifarError(
+            f"layers is {layers!r}; give layers of the network, or their names"
+        ) from None
     names = {id(layer): name for name, layer in unwrapped(model).named_modules()}
     chosen = []
-    for layer in [layers] if isinstance(layers, (str, nn.Module)) else layers:
+    for layer in wanted:
         name = layer if isinstance(layer, str) else names.get(id(layer))
         if name not in names.values():
             what = f"layer called {layer!r}" if isinstance(layer, str) else "such layer"
