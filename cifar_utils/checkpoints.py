@@ -6,7 +6,6 @@ read with weights_only=True.
 
 import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cifar_utils.checks import plain_names, unwrapped
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError, choose, did_you_mean, shown
 from cifar_utils.history import History
@@ -43,14 +43,14 @@ class WeightsInfo:
 def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
     """Write the plain state dict as safetensors, with `info` and a digest in its metadata.
 
-    Equal weights and info give equal bytes.
+    Equal weights and info give equal bytes, whether torch.compile wraps the network or not.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
+        for name, value in unwrapped(model).state_dict().items()
     }
     about = asdict(info)
     about["digest"] = digest({**about, "tensors": tensors})
@@ -90,7 +90,7 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
                 raise CifarError(f"it holds weights of {info.recipe.model}, not of {model}")
             choose(info.recipe.model, MODELS, "model")
             network, notice = build(info.recipe, info.classes), ""
-            _fill(network, tensors, "its own recipe")
+            _fill(network, plain_names(tensors), "its own recipe")
     if notice:  # out here, because nothing may be printed about a file that is refused
         print(shown(f"{path} {notice}"), file=sys.stderr)
     return network, info
@@ -133,8 +133,7 @@ def _read_state_dict(path):
         raise CifarError(
             "it holds no plain state dict, as torch.save(model.state_dict(), PATH) writes one"
         )
-    # DataParallel and torch.compile put a word before each name.
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): held[name] for name in held}
+    return held
 
 
 def _from_plain(path, tensors, name):
@@ -145,6 +144,7 @@ def _from_plain(path, tensors, name):
             "train with --from"
         )
     choose(name, MODELS, "model")
+    tensors = plain_names(tensors)
     last = list(create_model(name, seed=0).state_dict())[-1]  # it has a row per class
     last = last if last in tensors else list(tensors)[-1]
     count = len(torch.atleast_1d(tensors[last]))
@@ -253,6 +253,7 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
     networks only those called -val did not. Raises CifarError for weights of another network, and
     as `find_weights` does.
     """
+    model = unwrapped(model)
     trained, info = find_weights(recipe.start_from, model=recipe.model)
     tensors = trained.state_dict()
     fits = tuple(classes) == info.classes

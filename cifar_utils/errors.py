@@ -16,7 +16,18 @@ class CifarError(ValueError):
 
 
 class DivergedError(CifarError, ArithmeticError):
-    """A training whose loss is no longer finite."""
+    """A training whose loss is no longer finite. where: the epoch and the step, in words."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"training diverged {where}: the loss is no longer finite; lower lr, or set clip_norm"
+        )
+        self.where = where
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first, with its kind; torch adds pages of advice."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
 
 
 def shown(text: object) -> str:
@@ -35,7 +46,7 @@ def choose(name: Any, choices: Collection, what: str) -> None:
 
     what: the kind of thing that is chosen, such as "recipe".
     """
-    if name not in choices:
+    if name not in list(choices):  # a list, because a dict cannot be asked for every kind of value
         valid = [str(choice) for choice in choices]
         near = did_you_mean(str(name), valid) or ";"
         raise CifarError(f"unknown {what} {name!r}{near} choose one of {', '.join(valid)}")

@@ -5,22 +5,31 @@ evaluation mode and leaves gradients and hooks behind.
 """
 
 import contextlib
-import copy
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cifar_utils.checks import (
+    check_count,
+    check_images,
+    check_labels,
+    check_network,
+    copied,
+    failure_named,
+    unwrapped,
+)
 from cifar_utils.data import Split, normalize
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
-from cifar_utils.models import ConvNet
-from cifar_utils.profile import stage_shapes
+from cifar_utils.machine import device_of
+from cifar_utils.profile import stage_shapes, stages
 from cifar_utils.sources.sealed import load_arrays, reading, save_arrays
 
 Method = Literal[
@@ -65,11 +74,12 @@ def method_title(method: Method) -> str:
 
 
 def grad_cam(
-    model: ConvNet,
+    model: nn.Module,
     images: Tensor,
     targets: Tensor,
     *,
     stage: int | Iterable[int] | Stages = "deepest",
+    layers: Sequence[nn.Module | str] | None = None,
     method: Method = "gradcam",
     smooth: bool = False,
     batch_size: int = 100,
@@ -80,35 +90,53 @@ def grad_cam(
     most, whether that speaks for the class or against it.
 
     Args:
-        images: uint8 (N, 3, 32, 32).
+        images: uint8 (N, 3, H, W).
         targets: int64 (N,), one class per image.
         stage: An entry of model.features, counted from the end if negative, or several whose maps
             are averaged. A name of STAGES chooses from those with maps of at least 4×4.
+        layers: Instead of a stage, layers of any network that return maps, or their names in
+            model.named_modules(). Their heatmaps are averaged.
         method: A name of METHODS.
         smooth: Average over the image and its mirror image, each in three contrasts.
 
     Returns:
-        float32 (N, 32, 32) in [0, 1]. Each map is stretched to this range on its own, so the
+        float32 (N, H, W) in [0, 1]. Each map is stretched to this range on its own, so the
         strengths of two maps cannot be compared. If nothing in an image speaks for its class, its
         map is all zeros.
 
     Raises:
-        CifarError: The method or the stage is unknown, or there is not one target per image.
+        CifarError: An argument has another type, shape or value, the network does not turn such
+            images into logits, or a layer does not run exactly once and return maps.
     """
     from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     choose(method, METHODS, "method")
-    if len(targets) != len(images):
-        raise CifarError(f"there are {len(images)} images and {len(targets)} targets")
+    check_images(images)
+    batch_size = check_count(batch_size, "batch_size")
+    twin = copied(model)
+    if not list(twin.parameters()):
+        raise CifarError("the network has no parameters, and pytorch-grad-cam needs some")
+    chosen = _named_layers(model, twin, layers) if layers is not None else [
+        stages(twin)[number] for number in chosen_stages(twin, stage)
+    ]  # fmt: skip
+    chosen, classes = _in_running_order(twin, chosen, images)
+    check_labels(targets, len(images), classes, "targets")
     if not len(images):
         return torch.zeros(0, *images.shape[2:])
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
-    layers = [twin.features[number] for number in chosen_stages(twin, stage)]
-    device = next(twin.parameters()).device
-    cam = _library_class(method)(model=twin, target_layers=layers)
+    twin.requires_grad_(True)
+    # The library keeps images and maps without copying them, and layers or functions in place would
+    # change them. So it gets a copy, and what follows gets another. inplace=False would not reach
+    # the functions, and would change a network whose shortcut is what was changed in place.
+    twin.register_forward_pre_hook(lambda _, inputs: tuple(value.clone() for value in inputs))
+    for layer in chosen:
+        layer.register_forward_hook(lambda _, inputs, maps: maps.clone().requires_grad_())
+    cam = _library_class(method)(model=twin, target_layers=chosen)
+    for layer in chosen:
+        layer.register_forward_hook(lambda _, inputs, maps: maps.clone())
+    device = device_of(twin)
     heatmaps = []
-    with torch.enable_grad():
+    with torch.enable_grad(), failure_named(images):
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
             inputs = normalize(few.to(device))
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
@@ -117,10 +145,60 @@ def grad_cam(
                     up = 1 + 2 * twin(inputs).abs().max().item()
                 outputs = [lambda logits, one=one, up=up: one(logits) + up for one in outputs]
             with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar per image
-                heatmaps.append(cam(inputs, outputs, aug_smooth=smooth))
+                heatmaps.append(cam(inputs, outputs, aug_smooth=bool(smooth)))
     together = np.concatenate(heatmaps)
+    if np.isnan(together).any():
+        raise CifarError("the network's maps are not all numbers; has its training diverged?")
     # A mean of several maps no longer reaches 1.
     return torch.from_numpy(scale_cam_image(together) if smooth else together)
+
+
+def _named_layers(model, twin, layers):
+    """The layers of the copy that are called like these layers of the network."""
+    try:
+        wanted = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    except TypeError:
+        raise CifarError(
+            f"layers is {layers!r}; give layers of the network, or their names"
+        ) from None
+    names = {id(layer): name for name, layer in unwrapped(model).named_modules()}
+    chosen = []
+    for layer in wanted:
+        name = layer if isinstance(layer, str) else names.get(id(layer))
+        if name not in names.values():
+            what = f"layer called {layer!r}" if isinstance(layer, str) else "such layer"
+            raise CifarError(f"the network has no {what}; its named_modules() lists what it has")
+        chosen.append(twin.get_submodule(name))
+    if not chosen:
+        raise CifarError("layers is empty; give at least one layer of the network")
+    return chosen
+
+
+def _in_running_order(twin, layers, images):
+    """(layers as they run, number of classes); CifarError unless each returns maps, once."""
+    ran = []
+
+    def note(layer, inputs, maps):
+        if not torch.is_tensor(maps) or maps.ndim != 4:
+            shape = tuple(maps.shape) if torch.is_tensor(maps) else type(maps).__name__
+            raise CifarError(
+                f"a {type(layer).__name__} returns {shape}, not maps (N, channels, height, width); "
+                "choose another layer"
+            )
+        ran.append(layer)
+
+    layers = list(dict.fromkeys(layers))
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    classes = check_network(twin, images)
+    for hook in hooks:
+        hook.remove()
+    for layer in layers:
+        if ran.count(layer) != 1:
+            raise CifarError(
+                f"a {type(layer).__name__} runs {ran.count(layer)} times for an image; choose a "
+                "layer that runs once"
+            )
+    return ran, classes
 
 
 def _library_class(method):
@@ -134,6 +212,13 @@ def _library_class(method):
     from pytorch_grad_cam.utils import svd_on_activations
 
     kind = getattr(pytorch_grad_cam, METHODS[method])
+
+    class Kept(kind):
+        def save_activation(self, module, inputs, maps):
+            self.activations = maps.clone()  # a function in place may come next
+
+    if method == "ablationcam":
+        return Kept
     if method not in ("eigencam", "eigengradcam"):
         return kind
 
@@ -145,16 +230,21 @@ def _library_class(method):
     return Signed
 
 
-def chosen_stages(model: ConvNet, stage: int | Iterable[int] | Stages) -> list[int]:
+def chosen_stages(model: nn.Module, stage: int | Iterable[int] | Stages) -> list[int]:
     """The stages that grad_cam takes, counted from 0, in order; CifarError for unknown ones."""
-    count = len(model.features)
+    count = len(stages(model))
     if isinstance(stage, str):
         choose(stage, STAGES, "choice of stages")
         shapes = stage_shapes(model)
-        large = [number for number, (_, height, _) in enumerate(shapes) if height >= 4]
+        large = [number for number, shape in enumerate(shapes) if len(shape) == 3 and shape[1] >= 4]
         chosen = STAGES[stage](large) or [count - 1]
     else:
-        chosen = [stage] if isinstance(stage, int) else list(stage)
+        try:
+            chosen = [index(n) for n in (stage if isinstance(stage, Iterable) else [stage])]
+        except TypeError:
+            chosen = []
+        if not chosen:
+            raise CifarError(f"stage is {stage!r}; give a number, several, or {', '.join(STAGES)}")
     for number in chosen:
         if not -count <= number < count:
             raise CifarError(f"no stage {number}; this network has stages 0 to {count - 1}")

@@ -18,6 +18,7 @@ from cifar_utils.checkpoints import (
     save_checkpoint,
     save_weights,
 )
+from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
 from cifar_utils.explain import forget_heatmaps, has_heatmaps
@@ -55,7 +56,7 @@ class Run:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
         return {
-            "model": copy.deepcopy(self.model.state_dict()),
+            "model": copy.deepcopy(unwrapped(self.model).state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
@@ -84,9 +85,11 @@ class Run:
             if recipe.optimizer != history.recipe.optimizer or not same:
                 optimizer["state"] = {}
             optimizer["param_groups"] = own
-        check_fits(self.model, state["model"], "the checkpoint does not fit this network")
+        network = unwrapped(self.model)
+        tensors = named_for(network, state["model"])
+        check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
-        self.model.load_state_dict(state["model"])
+        network.load_state_dict(tensors)
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])

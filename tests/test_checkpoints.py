@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,19 @@ def test_weights_come_back_equal_with_recipe_and_source(tmp_path, name):
     with safe_open(tmp_path / "deep" / "w.safetensors", framework="pt") as file:
         inside = json.loads(file.metadata()["cifar_utils"])
     assert inside["recipe"]["name"] == name and inside["source"] == "cifar10"
+
+
+@pytest.mark.parametrize("wrap", [partial(torch.compile, backend="eager"), torch.nn.DataParallel])
+def test_a_wrapped_network_is_written_under_plain_names(tmp_path, wrap):
+    model = create_model("compact", seed=1)
+    checkpoints.save_weights(tmp_path / "plain.safetensors", model, INFO)
+    wrapped = torch.nn.DataParallel(wrap(model))
+    checkpoints.save_weights(tmp_path / "wrapped.safetensors", wrapped, INFO)
+    plain, other = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("plain", "wrapped"))
+    assert plain == other
+    save_file(wrapped.state_dict(), tmp_path / "names.safetensors")  # as others would write it
+    loaded, _ = checkpoints.load_weights(tmp_path / "names.safetensors", model="compact")
+    assert all(torch.equal(v, model.state_dict()[n]) for n, v in loaded.state_dict().items())
 
 
 def test_equal_weights_give_equal_bytes(tmp_path):
