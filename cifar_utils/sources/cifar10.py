@@ -12,6 +12,7 @@ import torch
 
 from cifar_utils.errors import CifarError
 from cifar_utils.sources import cache, files
+from cifar_utils.sources.download import download
 
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -77,7 +78,7 @@ def fetch(root: Path) -> Path:
     if not archive.is_file() or files.md5(archive) != ARCHIVE_MD5:
         archive = writable / ARCHIVE
         try:
-            files.download(archive, MIRRORS, ARCHIVE_MD5)
+            download(archive, MIRRORS, ARCHIVE_MD5)
         except ConnectionError as error:
             raise ConnectionError(
                 f"{error}; put {ARCHIVE} or {BATCHES}/ into {root}, or choose source 'synthetic'"

@@ -1,15 +1,12 @@
-"""Files that are whole and right: verified, written in one piece, resumed."""
+"""Files that are whole and right: verified, and written in one piece."""
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
 
 
 def md5(path: str | Path) -> str:
@@ -45,80 +42,3 @@ def save_arrays(path: str | Path, **arrays: Any) -> None:
             np.savez_compressed(file, **arrays)
 
     write_whole(path, write)
-
-
-def download(target: Path, urls: Iterable[str], digest: str) -> None:
-    """Download to `target` from the first of `urls` that delivers bytes with MD5 `digest`.
-
-    A broken transfer is resumed, even by a later call and from another mirror, because all copies
-    are the same to the byte. Wrong bytes are thrown away and fetched afresh, once per mirror. If
-    several processes call it, one downloads and the others wait.
-
-    Raises:
-        ConnectionError: if no mirror delivers; it says what each of them did.
-    """
-    from filelock import FileLock
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    with suppress(NotImplementedError, OSError):  # some network drives have no locks
-        lock.acquire()
-    try:
-        if not target.is_file() or md5(target) != digest:
-            _download(target, urls, digest)
-    finally:
-        lock.release()
-
-
-def _download(target: Path, urls: Iterable[str], digest: str) -> None:
-    import requests
-
-    part = target.with_name(target.name + ".part")
-    problems = []
-    for url in urls:
-        host = urlsplit(url).netloc
-        for _ in range(2):
-            before = _size(part)
-            try:
-                _transfer(url, part)
-            except requests.RequestException as error:
-                if _size(part) > before:
-                    problems.append(f"{host}: broken off")
-                    continue
-                status = getattr(error.response, "status_code", "no answer")
-                problems.append(f"{host}: {status}")
-                break  # trying again at once would not help
-            if md5(part) == digest:
-                part.replace(target)
-                return
-            part.unlink(missing_ok=True)
-            problems.append(f"{host}: wrong MD5")
-    raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
-
-
-def _transfer(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of the file at `url`; start over if the server cannot."""
-    import requests
-    from tqdm import tqdm
-
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as reply:
-        if reply.status_code == 416:  # nothing beyond what we have: its MD5 will tell
-            return
-        reply.raise_for_status()
-        if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0
-        length = reply.headers.get("Content-Length", "")
-        size = (int(length) if length.isdecimal() else 0) + have
-        with (
-            part.open("ab" if have else "wb") as file,
-            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
-        ):
-            for chunk in reply.iter_content(1 << 16):
-                file.write(chunk)
-                progress.update(len(chunk))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
