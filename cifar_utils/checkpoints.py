@@ -21,7 +21,7 @@ from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError, choose, did_you_mean
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.files import expanded, write_whole
 
 _KEYS = {"model", "optimizer", "scaler", "history", "precision"}  # of a checkpoint
 UNKNOWN = "unknown data"  # the source of weights that do not say on what they were trained
@@ -199,7 +199,7 @@ def find_weights(where: str | Path, *, model: str = "") -> tuple[ConvNet, Weight
         if model and model != info.recipe.model:
             raise CifarError(f"{where} holds weights of {info.recipe.model}, not of {model}")
         return network, info
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path, model=model)
     names = pretrained_names()

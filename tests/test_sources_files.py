@@ -1,10 +1,103 @@
-"""Verified files, and files that are written in one piece."""
+"""Paths of every kind, verified files, and files that are written in one piece."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from cli_helpers import refused
 
-from cifar_utils.sources import files
+from cifar_utils import checkpoints, data, runs
+from cifar_utils.errors import CifarError
+from cifar_utils.sources import cache, files
+
+# --- the home folder
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """No $HOME, and a user without an entry: what a container under a foreign uid looks like."""
+    for name in ("HOME", "USERPROFILE", "CIFAR10_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+
+DOORS = {
+    "load": lambda path: data.load(path, source="synthetic"),
+    "read_image": data.read_image,
+    "find_weights": checkpoints.find_weights,
+    "RunFolder": runs.RunFolder,
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_an_unknown_home_folder_is_one_line_at_every_door(door, homeless):
+    for path in ("~nobody-of-that-name/x", "~/x", "a\0b"):
+        with pytest.raises(CifarError, match=r"home folder ~|NUL character") as caught:
+            DOORS[door](path)
+        assert path.replace("\0", "\\x00") in str(caught.value)
+
+
+def test_the_command_line_says_it_too(homeless, capsys):
+    said = refused(capsys, "data", "--data", "~nobody-of-that-name/x")
+    assert "--data" in said and "write the path in full" in said
+    assert "set CIFAR10_ROOT to a folder" in refused(capsys, "data", "--source", "cifar10")
+
+
+def test_data_in_a_read_only_folder_is_read_without_a_home_folder(homeless, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache.writable(tmp_path) == tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root becomes any")
+def test_a_user_without_an_entry_and_without_home(tmp_path):
+    code = "import os; from cifar_utils import data; os.setuid(54321); data.load(source='npy')"
+    environment = {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1].endswith("set CIFAR10_ROOT to a folder for the data")
+
+
+# --- before a file is opened
+
+
+def test_what_is_no_file_is_said_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    held = socket.socket(socket.AF_UNIX)
+    held.bind(str(tmp_path / "s"))
+    (tmp_path / "loop").symlink_to("loop")
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is a pipe or a device"),
+        (tmp_path / "s", "is a pipe or a device"),
+        (Path("/dev/zero"), "is a pipe or a device"),
+        (tmp_path / "absent", "there is no file"),
+        (tmp_path / "loop", "cannot be read"),
+        (tmp_path / ("x" * 256), "cannot be read: File name too long"),
+    ):
+        with pytest.raises(CifarError, match=said) as caught:
+            files.check_file(path)
+        assert str(path) in str(caught.value)
+    held.close()
+    (tmp_path / "file").write_bytes(b"")
+    files.check_file(tmp_path / "file")
+
+
+def test_a_file_that_may_not_be_read_is_said_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CifarError, match="file cannot be read: Permission denied"):
+        files.check_file(tmp_path / "file")
+
+
+# --- verified, in one piece
 
 
 def test_drives_without_permissions_are_written_to(tmp_path, monkeypatch):
