@@ -190,16 +190,19 @@ def load(
 
 def _auto(root: Path) -> Decoded:
     """The official files, else the stand-in, but never in place of data of the user's own."""
-    if official_folder(root) is None and not (root / ARCHIVE).is_file():
-        for other, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
+    other = cifar10.cifar100_at(root)
+    if official_folder(root) is None and not (root / ARCHIVE).exists() and other != root:
+        for source, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
             if sign is not None and sign.exists():
                 raise CifarError(
                     f"{root} holds {sign.name} and not the CIFAR-10 files; to read it, choose "
-                    f"source '{other}'"
+                    f"source '{source}'"
                 )
     try:
         return cifar10.read(root)
     except (CifarError, OSError) as problem:
+        if other:
+            raise
         return synthetic.read(root, reason=str(problem))
 
 

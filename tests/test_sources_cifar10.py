@@ -64,6 +64,7 @@ def official(monkeypatch):
     for name, digest in digests.items():
         monkeypatch.setitem(cifar10.MD5, name, digest)
     monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(cifar10, "ARCHIVE_SIZE", len(archive))
     return SimpleNamespace(files=contents, archive=archive, rows=rows, labels=labels)
 
 
