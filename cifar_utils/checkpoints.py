@@ -22,7 +22,7 @@ from cifar_utils.errors import CifarError, choose, did_you_mean, shown
 from cifar_utils.history import History
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.files import expanded, write_whole
 from cifar_utils.sources.sealed import built, check_finite, digest, reading, seal, unseal
 
 _KEYS = {"model", "optimizer", "scaler", "history", "precision"}  # of a checkpoint
@@ -235,7 +235,7 @@ def find_weights(where: str | Path, *, model: str = "") -> tuple[ConvNet, Weight
         if model and model != info.recipe.model:
             raise CifarError(f"{where} holds weights of {info.recipe.model}, not of {model}")
         return network, info
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path, model=model)
     names = pretrained_names()

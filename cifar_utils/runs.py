@@ -25,6 +25,7 @@ from cifar_utils.explain import forget_heatmaps, has_heatmaps
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.files import expanded
 from cifar_utils.speed.distributed import broadcast, rank
 
 
@@ -132,7 +133,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, resume: bool = True, overwrite: bool = False) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.resume, self.overwrite = resume, overwrite
         self.saved = False  # whether --resume could go on from here
         self._lock = FileLock(self.path / ".lock")

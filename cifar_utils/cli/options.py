@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
+from cifar_utils.sources.files import expanded
 from cifar_utils.sources.sealed import parsed, reading
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
 SOURCE_HELP = (
-    "cifar10; folder: image files in train/CLASS and test/CLASS; npy: NumPy arrays; synthetic: "
-    "drawn images; auto: cifar10 if it can be had, else synthetic (default: auto)"
+    "cifar10; folder: image files in train/CLASS, test/CLASS and perhaps val/CLASS; npy: NumPy "
+    "arrays; synthetic: drawn images; auto: cifar10 if it can be had, else synthetic (default: "
+    "auto)"
 )
 WEIGHTS_HELP = (
     "a shipped network's name, a weights file or a run's folder; write ./NAME for a folder that "
@@ -69,7 +71,7 @@ def add_data(
         flag(
             "--validation", type=count, metavar="N",
             help="training images to hold out (default: 5000, or a tenth if there are fewer than "
-            "50,000)",
+            "50,000, or none beside a folder val/)",
         )  # fmt: skip
 
 
@@ -164,7 +166,10 @@ def _either(values: Collection) -> str:
 
 def path(text: str) -> Path:
     """A path, also one with a ~ that no shell has expanded: --out=~/runs."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except CifarError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:
@@ -282,10 +287,8 @@ def load(options: argparse.Namespace) -> "Cifar":
     """The data that the flags of `add_data` name."""
     from cifar_utils import data
 
-    cifar = data.load(options.data, source=options.source, validation=0)
-    if hasattr(options, "validation"):
-        smaller = min(5000, len(cifar.train) // 10)
-        cifar = cifar.hold_out(smaller if options.validation is None else options.validation)
+    validation = getattr(options, "validation", 0)
+    cifar = data.load(options.data, source=options.source, validation=validation)
     limit = getattr(options, "limit", None)
     return cifar.limit(limit) if limit else cifar
 

@@ -27,6 +27,7 @@ from cifar_utils.cli.options import (
 from cifar_utils.cli.test import print_per_class
 from cifar_utils.errors import CifarError
 from cifar_utils.recipes import RECIPES
+from cifar_utils.sources.files import expanded
 
 
 def add(subparsers: Subparsers) -> None:
@@ -191,7 +192,7 @@ def _begin(options, folder, recipe):
         ("a training cannot start from it", recipe.start_from),
     )
     for name, needed in uses:
-        path = Path(needed).expanduser().resolve()
+        path = expanded(needed).resolve()
         of_a_run = needed and needed not in pretrained_names()
         if of_a_run and folder.path.resolve() in (path, path.parent):
             raise CifarError(f"{folder.path} will be written to, so {name}; choose another folder")

@@ -25,17 +25,25 @@ class Decoded(NamedTuple):
     classes: tuple[str, ...]
     train: Labelled
     test: Labelled
+    val: Labelled | None = None  # if the source itself has validation images
 
 
 def default_root() -> Path:
     """$CIFAR10_ROOT, else ~/.cache/cifar_utils."""
-    return Path(os.environ.get("CIFAR10_ROOT") or FALLBACK).expanduser()
+    remedy = "set CIFAR10_ROOT to a folder for the data"
+    return files.expanded(os.environ.get("CIFAR10_ROOT") or FALLBACK, remedy)
 
 
 def writable(root: Path) -> Path:
-    """`root`, or ~/.cache/cifar_utils if `root` cannot be written to."""
+    """`root`, or ~/.cache/cifar_utils if `root` cannot be written to.
+
+    If there is no home folder either, it is `root`: reading goes on, and a write says what failed.
+    """
     nearest = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    return root if os.access(nearest, os.W_OK) else Path(FALLBACK).expanduser()
+    if not os.access(nearest, os.W_OK):
+        with suppress(CifarError):
+            return files.expanded(FALLBACK)
+    return root
 
 
 def decoded(
@@ -43,24 +51,29 @@ def decoded(
     source: str,
     classes: tuple[str, ...],
     stamp: str,
-    decode: Callable[[], tuple[Labelled, Labelled]],
+    decode: Callable[[], tuple[Labelled, ...]],
 ) -> Decoded:
-    """What decode() returns for train and test, kept in a file until `stamp` changes.
+    """What decode() returns for train, test and perhaps val, kept in a file until `stamp` changes.
 
     The file lies beside the data, or in ~/.cache/cifar_utils if that folder cannot be written to.
     """
 
     def make():
-        train, test = decode()
-        names = ("train_images", "train_labels", "test_images", "test_labels")
-        return dict(zip(names, (*train, *test), strict=True))
+        return {
+            f"{part}_{kind}": tensor
+            for part, pair in zip(("train", "test", "val"), decode(), strict=False)
+            for kind, tensor in zip(("images", "labels"), pair, strict=True)
+        }
 
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     path = writable(root) / f"decoded-{source}-{key}.safetensors"
     held = cached(path, stamp, make)
-    train = held["train_images"], held["train_labels"]
-    test = held["test_images"], held["test_labels"]
-    return Decoded(source, classes, train, test)
+    parts = [
+        (held[f"{part}_images"], held[f"{part}_labels"])
+        for part in ("train", "test", "val")
+        if f"{part}_images" in held
+    ]
+    return Decoded(source, classes, *parts)
 
 
 def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -101,5 +114,5 @@ def stamp_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         about = path.stat()
-        digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{path} {about.st_size} {about.st_mtime_ns}\n"))
     return digest.hexdigest()

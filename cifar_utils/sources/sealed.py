@@ -8,7 +8,6 @@ versions have none; they are read, and only their form is checked.
 import hashlib
 import json
 import math
-import stat
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from cifar_utils.errors import CifarError
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.files import unreadable, write_whole
 
 PACKAGE = Path(__file__).parent.parent
 PIECE = 1 << 23  # bytes of a tensor that are hashed at once; another number gives other digests
@@ -139,28 +138,16 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def _check_file(path: Path, what: str) -> None:
-    start = b""
-    try:
-        about = path.stat()  # before it is opened: that would wait for the other end of a pipe
-        if stat.S_ISREG(about.st_mode):
-            with path.open("rb") as file:
-                start = file.read(2)
-    except FileNotFoundError:
-        raise CifarError(f"there is no such {what}") from None
-    except (OSError, ValueError) as error:  # a ValueError for a zero in its name
-        reason = getattr(error, "strerror", None) or error
-        raise CifarError(f"it cannot be read ({reason})") from None
-    if stat.S_ISDIR(about.st_mode):
-        raise CifarError(f"it is a folder, not a {what}")
-    if not stat.S_ISREG(about.st_mode):
-        raise CifarError(f"it is a pipe or a device, not a {what}")
-    if not start:
+    if reason := unreadable(path, what):
+        raise CifarError(reason)
+    size = path.stat().st_size
+    if not size:
         raise CifarError("it is empty")
-    if start == b"PK":  # torch.save and NumPy write zip files
-        with zipfile.ZipFile(path) as unpacked:
-            size = sum(part.file_size for part in unpacked.infolist())
-        if size > max(LARGE, 20 * about.st_size):
-            raise CifarError(f"it would unpack to {size / 1e9:,.0f} GB, so it is not a {what}")
+    if zipfile.is_zipfile(path):  # torch.save and NumPy write zip files
+        with zipfile.ZipFile(path) as packed:
+            unpacked = sum(part.file_size for part in packed.infolist())
+        if unpacked > max(LARGE, 20 * size):
+            raise CifarError(f"it would unpack to {unpacked / 1e9:,.0f} GB, so it is not a {what}")
 
 
 # --- forms ----------------------------------------------------------------------------------------
