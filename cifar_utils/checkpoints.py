@@ -8,8 +8,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,6 @@ def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
 
     Equal weights and info give equal bytes.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -52,8 +50,7 @@ def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
     }
     # A single entry, because safetensors writes several in an order that changes between runs.
     metadata = {"cifar_utils": json.dumps(asdict(info))}
-    with _failed_writes_named(path, SafetensorError):
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, WeightsInfo]:
@@ -235,17 +232,7 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write the state() of a Run, whole or not at all."""
-    with _failed_writes_named(path, RuntimeError):
-        write_whole(path, lambda temporary: torch.save(state, temporary))
-
-
-@contextmanager
-def _failed_writes_named(path: Path, kind: type[Exception]) -> Iterator[None]:
-    """A full disk as an OSError in one line: the libraries raise a `kind` of their own."""
-    try:
-        yield
-    except kind as error:
-        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+    write_whole(path, lambda temporary: torch.save(state, temporary))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dic
     tensors = make()
     try:
         files.write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
     return tensors
 
