@@ -7,8 +7,7 @@ read with weights_only=True.
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
 
     Equal weights and info give equal bytes, whether torch.compile wraps the network or not.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
@@ -56,8 +54,7 @@ def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
     about["digest"] = digest({**about, "tensors": tensors})
     # A single entry, because safetensors writes several in an order that changes between runs.
     metadata = {"cifar_utils": json.dumps(about)}
-    with _failed_writes_named(path, SafetensorError):
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, WeightsInfo]:
@@ -273,17 +270,7 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write the state() of a Run with its digest, whole or not at all."""
     sealed = seal(state)
-    with _failed_writes_named(path, RuntimeError):
-        write_whole(path, lambda temporary: torch.save(sealed, temporary))
-
-
-@contextmanager
-def _failed_writes_named(path: Path, kind: type[Exception]) -> Iterator[None]:
-    """A full disk as an OSError in one line: the libraries raise a `kind` of their own."""
-    try:
-        yield
-    except kind as error:
-        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+    write_whole(path, lambda temporary: torch.save(sealed, temporary))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 import copy
 import math
+import sys
+import threading
 from contextlib import nullcontext
 
 import pytest
 import torch
 
+from cifar_utils import runs
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
@@ -59,8 +62,6 @@ def test_a_run_is_neither_mixed_nor_lost(tmp_path, painted_split):
     ):
         with pytest.raises(CifarError, match=complaint):
             train(path, other, **options)
-    with RunFolder(path), pytest.raises(CifarError, match="another training is writing to"):
-        train(path, split)
     assert (path / "weights.safetensors").read_bytes() == before
     train(path, split, RECIPE.changed(seed=6), resume=False, overwrite=True)
     assert (path / "weights.safetensors").read_bytes() != before
@@ -74,6 +75,73 @@ def test_a_folder_without_its_checkpoint_is_not_taken_for_a_new_one(tmp_path, pa
     (tmp_path / "checkpoint.pt").write_bytes(b"cut short")
     with pytest.raises(CifarError, match="damaged, or not a checkpoint"):
         train(tmp_path, painted_split(32))
+
+
+@pytest.mark.parametrize("step", ["save_weights", "save_checkpoint"])
+def test_a_run_that_is_killed_in_its_first_save_begins_anew(
+    tmp_path, painted_split, monkeypatch, step
+):
+    """In a new folder, and in that of a run that it replaces, of which nothing stays."""
+    split, path = painted_split(32), tmp_path / "replaced"
+    train(path, split, RECIPE.changed(seed=6))
+    (path / "curves.png").touch()
+    whole = train(tmp_path / "whole", split)
+    for folder, options in ((tmp_path / "new", {}), (path, {"resume": False, "overwrite": True})):
+        with monkeypatch.context() as killing, pytest.raises(KeyboardInterrupt):
+            killing.setattr(runs, step, interrupt)
+            train(folder, split, **options)
+        resumed = train(folder, split)
+        for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+            assert torch.equal(one, other)
+        left = {file.name for file in folder.iterdir()} - {".lock"}
+        assert left == {"checkpoint.pt", "history.json", "weights.safetensors"}
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_the_second_training_into_a_folder_is_refused_before_it_begins(tmp_path):
+    """Also in a folder that is not there yet, in another thread, and by another name."""
+    path, refused = tmp_path / "run", []
+
+    def second(name):
+        try:
+            with RunFolder(name, overwrite=True):
+                pytest.fail("it begins")
+        except CifarError as error:
+            refused.append(str(error))
+
+    with RunFolder(path):
+        other = threading.Thread(target=second, args=(path,))
+        other.start(), other.join()
+        second(path)
+        if sys.platform != "win32":  # where a link takes more rights
+            (tmp_path / "link").symlink_to(path)
+            second(tmp_path / "link")
+            second(tmp_path / "link" / ".." / "run")
+    assert refused and all("another training is writing to" in said for said in refused)
+    with RunFolder(path):
+        pass
+
+
+def test_a_run_that_never_begins_leaves_no_folder_and_no_other_files(tmp_path, painted_split):
+    with pytest.raises(CifarError, match="batch"), RunFolder(tmp_path / "new" / "run"):
+        raise CifarError("the batch is wrong")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "own").mkdir()
+    with RunFolder(tmp_path / "own" / "run"):
+        (tmp_path / "own" / "run" / "notes.txt").touch()
+    assert (tmp_path / "own" / "run" / "notes.txt").exists()
+
+
+def test_a_training_removes_what_killed_ones_left_half_written(tmp_path, painted_split):
+    for name in (".cifar-0123.tmp", "cam/.cifar-4567.tmp", "mine.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    train(tmp_path, painted_split(32))
+    assert not list((tmp_path / "cam").iterdir()) and (tmp_path / "mine.tmp").exists()
+    assert not list(tmp_path.glob(".cifar*"))
 
 
 def test_a_folder_may_be_used_twice_and_fit_without_its_state_replaces_nothing(

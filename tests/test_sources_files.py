@@ -1,13 +1,18 @@
 """Paths of every kind, verified files, and files that are written in one piece."""
 
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import time
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from cli_helpers import refused
+from safetensors import SafetensorError
 
 from cifar_utils import checkpoints, data, runs
 from cifar_utils.errors import CifarError
@@ -143,3 +148,56 @@ def test_write_whole_that_fails_leaves_everything_as_it_was(tmp_path, error):
     with pytest.raises(error):
         files.write_whole(path, write)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, "any"), "No space left on device; free some space"),
+        (OSError(errno.EFBIG, "any"), "File too large"),
+        (RuntimeError("unexpected pos 896 vs 790"), "unexpected pos 896 vs 790"),
+        (SafetensorError("I/O error: x (os error 28)"), "No space left on device; free some space"),
+    ],
+    ids=["disk", "size", "torch", "safetensors"],
+)
+def test_a_failed_write_is_one_line_whatever_the_library_raised(tmp_path, error, said):
+    def write(temporary):
+        temporary.write_bytes(b"half")
+        raise error
+
+    with pytest.raises(OSError) as failed:
+        files.write_whole(tmp_path / "file", write)
+    assert str(failed.value) == f"{tmp_path / 'file'} cannot be written: {said}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_that_does_not_say_that_the_disk_is_full(tmp_path, monkeypatch):
+    def write(temporary):
+        raise RuntimeError("unexpected pos 896 vs 790")
+
+    full = namedtuple("usage", "free")(0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match="No space left on device; free some space"):
+        files.write_whole(tmp_path / "file", write)
+
+
+def test_a_writer_removes_what_a_killed_one_left_and_spares_a_live_one(tmp_path):
+    temporaries = []
+
+    def write(temporary):
+        temporary.write_bytes(b"half")
+        temporaries.append(temporary)
+        files.write_whole(tmp_path / "other", lambda other: other.write_bytes(b"x"))
+        assert temporary.exists()
+
+    files.write_whole(tmp_path / "file", write)
+    temporaries[0].write_bytes(b"half")  # as a kill would have left it
+    os.utime(temporaries[0], (time.time() - 7200,) * 2)
+    files.write_whole(tmp_path / "other", lambda other: other.write_bytes(b"x"))
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "other"]
+
+
+def test_a_name_of_any_length_that_the_drive_takes(tmp_path):
+    for name in ("a" * 255, "é" * 127, "飞" * 85):
+        files.write_whole(tmp_path / name, lambda temporary: temporary.write_bytes(b"x"))
+        assert (tmp_path / name).read_bytes() == b"x"

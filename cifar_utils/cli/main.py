@@ -11,8 +11,11 @@ import importlib.metadata
 import os
 import pkgutil
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
@@ -30,8 +33,9 @@ COMMANDS = [
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    A user's mistake ends in one line and exit status 2, Ctrl-C in status 130, and a reader of our
-    output who leaves in 141. Any other exception is a bug and shows its traceback.
+    A user's mistake ends in one line and exit status 2. Ctrl-C ends in status 130, a polite kill
+    in 143, a closed terminal in 129, and a reader of our output who leaves in 141. Any other
+    exception is a bug and shows its traceback.
     """
     parser = make_parser()
     options = parser.parse_args(arguments)
@@ -39,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
-        options.run(options)
+        with _signals_as_ctrl_c():
+            options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None  # as a shell reports a program that SIGPIPE has ended
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:  # the status is that of a shell for a signal's number
+        raise SystemExit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
     except Exception as error:
         if not (isinstance(error, (CifarError, OSError)) or _is_out_of_memory(error)):
             error.add_note(f"This is a bug in cifar_utils; please report it at {_address()}")
@@ -55,6 +60,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if said.startswith("unknown "):  # a name
             said += f"; see cifar {options.command} --help"
         parser.exit(2, f"cifar {options.command}: error: {said}\n")
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Inside it, SIGTERM and SIGHUP raise KeyboardInterrupt, too, with their number.
+
+    Clusters, torchrun and `kill` send the first, and a terminal that closes the second. A signal
+    that somebody handles or ignores already, as nohup does, stays so.
+    """
+
+    def stop(number, frame):
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
+    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
+        numbers = []
+    ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def make_parser() -> argparse.ArgumentParser:

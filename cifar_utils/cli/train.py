@@ -25,7 +25,7 @@ from cifar_utils.cli.options import (
     writable,
 )
 from cifar_utils.cli.test import print_per_class
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.recipes import RECIPES
 from cifar_utils.sources.files import expanded
 
@@ -148,11 +148,16 @@ def train(options: Namespace) -> None:
                 device=options.device, precision=options.precision, workers=options.workers,
                 resume=state, compile=options.compile,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            onwards = f"the same command with --resume goes on from {out}"
-            onwards = onwards if folder.saved else "no checkpoint has been saved yet"
-            print(f"\nstopped; {onwards}", file=sys.stderr)
+        except KeyboardInterrupt:  # or a signal that main() takes for one
+            print(f"\nstopped; {_onwards(folder)}", file=sys.stderr)
             raise
+        except OSError as error:  # a full disk, most of all
+            raise CifarError(f"{error}; {_onwards(folder)}") from error
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error}; start anew with --overwrite or another --out, because --resume keeps "
+                f"the recipe ({out} holds the last good epoch)"
+            ) from None
         if rank():
             return
         plots.save(plots.show_history(history), out / "curves.png")
@@ -161,6 +166,12 @@ def train(options: Namespace) -> None:
         if recorder:
             say("heatmaps: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
         say(f"written to {out}")
+
+
+def _onwards(folder):
+    if folder.saved:
+        return f"the same command with --resume goes on from {folder.path}"
+    return "no checkpoint has been saved yet"
 
 
 def _begin(options, folder, recipe):

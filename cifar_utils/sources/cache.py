@@ -82,7 +82,6 @@ def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dic
     The file is used as long as `stamp` stays the same and its digest is right. If it cannot be
     written, a warning says so.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with suppress(CifarError):  # not there yet, of other data, damaged, or from before digests
@@ -91,7 +90,7 @@ def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dic
     about = {"stamp": stamp, "digest": sealed.digest({"stamp": stamp, "tensors": tensors})}
     try:
         files.write_whole(path, lambda temporary: save_file(tensors, temporary, about))
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
     return tensors
 

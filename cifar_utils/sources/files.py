@@ -1,7 +1,12 @@
 """Files that are whole and right: verified, and written in one piece."""
 
+import errno
 import hashlib
+import os
+import re
+import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,16 +65,52 @@ def md5(path: str | Path) -> str:
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path), then rename it to `path`: nobody ever sees half a file.
 
-    Missing parent folders are made. If `write` fails, `path` stays as it was.
+    Missing parent folders are made. If it fails, `path` stays as it was, and nothing else is left.
+
+    Raises:
+        OSError: in one line that names `path`, whatever kind the library that writes has raised.
     """
+    from safetensors import SafetensorError
+
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     # No process id: on a drive that machines share, two of them may have the same one.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".cifar-{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         with suppress(OSError):  # some drives have no permissions
             temporary.chmod(0o644)  # safetensors lets nobody else read its files
         temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError
+        number, why = _reason(error, path.parent)
+        failure = OSError(f"{path} cannot be written: {why}")
+        failure.errno = number
+        raise failure from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a drive that has gone away says so above
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 3600) -> None:
+    """Delete the temporary files of `write_whole` that killed processes have left in `folder`.
+
+    older_than: seconds since they were last written to. An hour spares those of a process that
+    writes at this moment, perhaps on another machine.
+    """
+    for leftover in folder.glob(".cifar-*.tmp"):
+        with suppress(OSError):  # another process may be deleting it, too
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()
+
+
+def _reason(error, folder):
+    """(errno or None, a few words): why a file in `folder` could not be written."""
+    in_words = re.search(r"\(os error (\d+)\)", str(error))  # safetensors, which is in Rust
+    number = getattr(error, "errno", None) or (int(in_words[1]) if in_words else None)
+    with suppress(OSError):  # torch and Pillow do not say
+        if number is None and shutil.disk_usage(folder).free < 1 << 16:
+            number = errno.ENOSPC
+    if number is None:
+        return None, (str(error).splitlines() or [type(error).__name__])[0]
+    return number, os.strerror(number) + ("; free some space" if number == errno.ENOSPC else "")
