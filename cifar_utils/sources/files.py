@@ -83,10 +83,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.chmod(0o644)  # safetensors lets nobody else read its files
         temporary.replace(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError
-        number, why = _reason(error, path.parent)
-        failure = OSError(f"{path} cannot be written: {why}")
-        failure.errno = number
-        raise failure from error
+        raise failed_write(path, error) from error
     finally:
         with suppress(OSError):  # a drive that has gone away says so above
             temporary.unlink(missing_ok=True)
@@ -104,13 +101,15 @@ def remove_leftovers(folder: Path, *, older_than: float = 3600) -> None:
                 leftover.unlink()
 
 
-def _reason(error, folder):
-    """(errno or None, a few words): why a file in `folder` could not be written."""
+def failed_write(path: Path, error: Exception) -> OSError:
+    """An error in one line: which file could not be written, and why, whatever library says so."""
     in_words = re.search(r"\(os error (\d+)\)", str(error))  # safetensors, which is in Rust
     number = getattr(error, "errno", None) or (int(in_words[1]) if in_words else None)
     with suppress(OSError):  # torch and Pillow do not say
-        if number is None and shutil.disk_usage(folder).free < 1 << 16:
+        if number is None and shutil.disk_usage(path.parent).free < 1 << 16:
             number = errno.ENOSPC
-    if number is None:
-        return None, (str(error).splitlines() or [type(error).__name__])[0]
-    return number, os.strerror(number) + ("; free some space" if number == errno.ENOSPC else "")
+    why = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
+    remedy = "; free some space" if number == errno.ENOSPC else ""
+    failure = OSError(f"{path} cannot be written: {why}{remedy}")
+    failure.errno = number
+    return failure
