@@ -67,6 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour not in ("no-length", "endless"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if behaviour == "slow":  # though fast enough
+            for place in range(0, len(body), 10_000):
+                self.wfile.write(body[place : place + 10_000])
+                time.sleep(0.01)
+            return None
         if behaviour in ("drip", "trickle"):
             return self.drip(body, 1 if behaviour == "drip" else 20)
         self.wfile.write(body[: len(body) // 2] if behaviour in ("cut", "stall") else body)
