@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_helpers import posix
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -296,6 +297,7 @@ def test_bytes_are_taken_as_they_are_sent(server, tmp_path):
     assert fetch(server, tmp_path, "labelled") == {"file": CONTENT}
 
 
+@posix
 def test_what_is_no_file_in_a_download_s_place_is_named(server, tmp_path):
     for name, make in (("file", os.mkfifo), ("file", Path.mkdir), ("file.part", os.mkfifo)):
         make(tmp_path / name)
