@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from cli_helpers import posix
 
 from cifar_utils import data
 from cifar_utils.cli.main import main
@@ -324,6 +325,7 @@ def test_a_missing_batch_without_a_network_is_named(root):
         data.load(root, source="cifar10")
 
 
+@posix
 def test_pipes_and_folders_in_the_place_of_files(official, root):
     os.mkfifo(root / cifar10.ARCHIVE)
     batch = root / cifar10.BATCHES / "data_batch_4"

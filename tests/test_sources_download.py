@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_helpers import posix
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         if behaviour not in ("no-length", "endless"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if behaviour == "slow":  # though fast enough
+            for place in range(0, len(body), 10_000):
+                self.wfile.write(body[place : place + 10_000])
+                time.sleep(0.01)
+            return None
         if behaviour in ("drip", "trickle"):
             return self.drip(body, 1 if behaviour == "drip" else 20)
         self.wfile.write(body[: len(body) // 2] if behaviour in ("cut", "stall") else body)
@@ -291,6 +297,7 @@ def test_bytes_are_taken_as_they_are_sent(server, tmp_path):
     assert fetch(server, tmp_path, "labelled") == {"file": CONTENT}
 
 
+@posix
 def test_what_is_no_file_in_a_download_s_place_is_named(server, tmp_path):
     for name, make in (("file", os.mkfifo), ("file", Path.mkdir), ("file.part", os.mkfifo)):
         make(tmp_path / name)

@@ -11,7 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from cli_helpers import refused
+from cli_helpers import posix, refused
 from safetensors import SafetensorError
 
 from cifar_utils import checkpoints, data, runs
@@ -70,6 +70,7 @@ def test_a_user_without_an_entry_and_without_home(tmp_path):
 # --- before a file is opened
 
 
+@posix
 def test_what_is_no_file_is_said_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     held = socket.socket(socket.AF_UNIX)

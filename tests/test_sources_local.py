@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli_helpers import refused
+from cli_helpers import posix, refused
 from PIL import Image
 
 from cifar_utils import data
@@ -119,6 +119,7 @@ def place(root, *names):
 SMALLEST = ("train/ant/1.png", "train/bee/2.png", "test/ant/3.png", "test/bee/4.png")
 
 
+@posix
 def test_folder_takes_what_image_folder_takes_and_more(tmp_path):
     """The oracle is torchvision's ImageFolder, on formats, sub-folders and links that it reads."""
     from torchvision.datasets import ImageFolder
@@ -138,6 +139,7 @@ def test_folder_takes_what_image_folder_takes_and_more(tmp_path):
     assert len(cifar.train) == 16 and cifar.train.names.count("bee") == 6
 
 
+@posix
 def test_what_is_left_out_is_counted_and_named_once_per_load(tmp_path, capsys):
     place(tmp_path, *SMALLEST, *(f"train/ant/n{number}.txt" for number in range(5)))
     place(tmp_path, "train/README", "test/bee/deep/phone.heic", "test/ant/.hidden/x.txt")
@@ -150,6 +152,7 @@ def test_what_is_left_out_is_counted_and_named_once_per_load(tmp_path, capsys):
         assert "1 in test (bee/deep/phone.heic); convert HEIC to JPEG or PNG" in line
 
 
+@posix
 def test_a_link_to_a_folder_above_is_named_and_never_followed(tmp_path, capsys):
     place(tmp_path, *SMALLEST, "train/ant/deep/5.png")
     (tmp_path / "train" / "ant" / "deep" / "up").symlink_to(tmp_path / "train" / "ant")
@@ -201,6 +204,8 @@ def test_names_of_a_mac_and_of_linux_are_one_class(tmp_path, capsys):
     assert cifar.classes == ("ant", composed) and not capsys.readouterr().err
     assert cifar.test.names.count(composed) == cifar.train.names.count(composed) == 1
     place(tmp_path, f"train/{composed}/5.png")
+    if len(list((tmp_path / "train").iterdir())) == 2:
+        return  # this file system takes the two forms for the same
     with pytest.raises(CifarError, match=f"two folders whose name is {composed}; rename one"):
         data.load(tmp_path, source="folder")
 
@@ -259,6 +264,7 @@ def test_two_files_that_are_swapped_are_noticed(tmp_path):
     assert blues() == {"ant": 100, "bee": 200}
 
 
+@posix
 def test_names_that_are_not_utf_8_are_read(tmp_path, capsys):
     try:
         place(tmp_path, *SMALLEST, os.fsdecode(b"train/ant/\xff.png"))
@@ -404,6 +410,7 @@ def test_normalised_images_have_no_remedy_but_the_images_before(tmp_path):
         data.load(tmp_path, source="npy")
 
 
+@posix
 @pytest.mark.parametrize("name", ["x.npy", "labels.npy"])
 @pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
 def test_what_is_no_file_in_an_arrays_place_is_named(save, tmp_path, name, kind):
@@ -665,6 +672,7 @@ def test_heic_is_to_be_converted(tmp_path):
         data.read_image(tmp_path / "x.jpg")
 
 
+@posix
 def test_predict_says_what_is_not_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe.png")
