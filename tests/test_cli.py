@@ -376,6 +376,32 @@ def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, 
     assert "C++ compiler no-such-compiler" in line
 
 
+def test_a_device_or_a_pipe_is_neither_waited_for_nor_replaced(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["bench", "--json"], ["cams", "--json"], ["data", "--montage"],
+                    ["report", "--write"]):  # fmt: skip
+        assert f"{pipe} is a device or a pipe; choose" in refused(capsys, *command, pipe)
+    assert "is a folder; choose a file" in refused(capsys, "data", "--montage", ".")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("flag", ["--config", "--weight-decay", "--source", "--cam", "--recipe"])
+def test_two_dashes_are_no_value(capsys, flag):
+    assert f"error: argument {flag}: '--' is not a value; see" in refused(
+        capsys, "train", f"{flag}=--"
+    )
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train", "--x\x1b[2J"], ["train", "--config", "\x1b[31m\n"],
+    ["report", "--write", "\udcff\x07"],
+], ids=ascii)  # fmt: skip
+def test_what_was_typed_is_shown_on_one_printable_line(capsys, arguments):
+    assert refused(capsys, *arguments).isprintable()
+
+
 def test_bench_measures_nothing_before_it_knows_the_recipes(capsys, monkeypatch):
     monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measured"))
     for names in (

@@ -1,6 +1,7 @@
 """Verified files, against a real server on loopback that serves well or badly."""
 
 import hashlib
+import os
 import socket
 import tempfile
 import threading
@@ -17,6 +18,16 @@ from cifar_utils.sources import files
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.md5(CONTENT).hexdigest()
+
+
+def test_only_an_ordinary_file_is_ever_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for path in (pipe, link, tmp_path, Path()):
+        with pytest.raises(OSError, match="is not an ordinary file; choose another name"):
+            files.write_whole(path, lambda temporary: pytest.fail("it began to write"))
+    assert pipe.is_fifo() and link.is_symlink()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
-from cifar_utils.errors import CifarError, choose, nearest
+from cifar_utils.errors import CifarError, choose, nearest, shown
 from cifar_utils.recipes import RECIPES
 
 # Every other file of this folder is a command, so a new command is a new file.
@@ -123,6 +123,12 @@ class Parser(argparse.ArgumentParser):
         near = nearest(flag.lstrip("-"), names)
         return f"; did you mean {names[near]}?" if near else ";"
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13, the value of --flag=-- would be an empty list.
+        if action.option_strings and "--" in arg_strings:
+            raise argparse.ArgumentError(action, "'--' is not a value")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None:
             of_a_command = isinstance(action, argparse._SubParsersAction)
@@ -132,6 +138,7 @@ class Parser(argparse.ArgumentParser):
                 raise argparse.ArgumentError(None if of_a_command else action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:
+        message = shown(message)
         stop = "" if message[-1] in ";?" else ";"
         self.exit(2, f"{self.prog}: error: {message}{stop} see {self.prog} --help\n")
 

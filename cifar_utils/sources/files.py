@@ -24,6 +24,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     Missing parent folders are made. If `write` fails, `path` stays as it was.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # the rename would replace even /dev/null
+        raise OSError(f"{path} is not an ordinary file; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     # No process id: on a drive that machines share, two of them may have the same one.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
