@@ -440,6 +440,20 @@ def test_what_writes_nothing_works_in_a_folder_that_cannot_be_written_to(
 
 
 @pytest.mark.slow
+def test_nothing_is_said_about_a_home_that_cannot_be_written_to(trained):
+    """matplotlib would, each time; the folder for its caches is its own business."""
+    Image.new("RGB", (32, 32)).save("x.png")
+    command = [sys.executable, "-m", "cifar_utils", "predict", "x.png", "--cam"]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    done = subprocess.run(
+        [*command, "--weights", trained], env=environment | {"HOME": "/dev/null/home"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "trained on" not in line]
+    assert (done.returncode, said) == (0, [])
+
+
+@pytest.mark.slow
 def test_the_module_runs_as_a_program_and_needs_no_whole_output():
     command = [sys.executable, "-m", "cifar_utils"]
     result = subprocess.run([*command, "--help"], capture_output=True, text=True)

@@ -8,6 +8,7 @@ CIFAR_UTILS_TRACEBACK=1 to see where a user's mistake was noticed.
 import argparse
 import importlib
 import importlib.metadata
+import logging
 import os
 import pkgutil
 import re
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
+    # Without a home that can be written to, it would say on each run where its caches are.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
