@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, plain, whole
 from cifar_utils.sources import cifar10, local, synthetic
 from cifar_utils.sources.cache import Decoded, default_root
 from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
@@ -64,7 +65,9 @@ class Split:
         """
         if not isinstance(chosen, slice):
             chosen = torch.as_tensor(chosen)
-            chosen = chosen if chosen.numel() else chosen.long()  # torch makes [] a float tensor
+            positions = chosen.dtype != torch.bool and not chosen.is_floating_point()
+            # torch makes [] a float tensor, and would take positions in uint8 for Booleans.
+            chosen = chosen.long() if positions or not chosen.numel() else chosen
             chosen = chosen.reshape(1) if chosen.ndim == 0 else chosen  # one number: a Split of one
         images, labels, indices = (t[chosen] for t in (self.images, self.labels, self.indices))
         return replace(self, images=images, labels=labels, indices=indices)
@@ -80,8 +83,9 @@ class Split:
         classes: names, or how many of the classes that occur. CifarError for a name that is
         unknown, or of which there is no image.
         """
-        if isinstance(classes, int):
-            classes = [self.classes[label] for label in self.labels.unique()[:classes]]
+        if isinstance(classes, (int, Integral)):  # mypy does not know int as Integral
+            count = whole(classes, "classes")
+            classes = [self.classes[label] for label in self.labels.unique()[:count]]
         few: list[int] = []
         for name in classes:
             choose(name, self.classes, "class")
@@ -119,13 +123,13 @@ class Cifar:
         Raises CifarError if there are validation images already, such as those of a folder val/, or
         too few images to move.
         """
-        available = len(self.train)
+        available, count = len(self.train), plain(count)
         if count and len(self.val):
             raise CifarError(
                 f"there are {len(self.val):,} validation images already; leave validation out, or "
                 "rename the folder val/ if they come from one"
             )
-        if not isinstance(count, int) or not 0 <= count < max(available, 1):
+        if type(count) is not int or not 0 <= count < max(available, 1):
             raise CifarError(
                 f"validation is {count}; it must be a whole number of at least 0, and less than "
                 f"the {available:,} training images"
@@ -140,8 +144,7 @@ class Cifar:
 
         Raises CifarError if `count` is below 1.
         """
-        if not isinstance(count, int) or count < 1:
-            raise CifarError(f"limit is {count}; it must be a whole number of at least 1")
+        count = whole(count, "limit", least=1)
         splits = (self.train, self.val, self.test)
         return Cifar(*(s[stratified(s.labels, min(count, len(s)))] for s in splits))
 
@@ -225,10 +228,11 @@ def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
 
     Shares that are not whole numbers are rounded by largest remainder. The draw depends on `seed`
     only, on every platform and for good, because RandomState's stream is frozen (NEP 19). Raises
-    CifarError if there are fewer labels than `count`. Used in notebook 03.
+    CifarError if there are fewer labels than `count`, or for a seed outside 0 to 4,294,967,295.
+    Used in notebook 03.
     """
-    if not 0 <= count <= len(labels):
-        raise CifarError(f"count is {count}; it must be in 0 to {len(labels):,}")
+    count = whole(count, "count", most=len(labels))
+    seed = whole(seed, "seed", most=2**32 - 1)
     labels = labels.cpu()
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(labels)))
     classes, sizes = labels.unique(return_counts=True)
@@ -266,8 +270,7 @@ def batches(
     With a torch.Generator the images come in a fresh random order, without one in their own. Raises
     CifarError if the batch size is below 1, when the first piece is asked for. Used in notebook 01.
     """
-    if batch_size < 1:
-        raise CifarError(f"batch_size is {batch_size}; it must be at least 1")
+    batch_size = min(whole(batch_size, "batch_size", least=1), len(split))
     if not len(split):
         return
     if generator is None:

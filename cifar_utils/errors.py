@@ -52,6 +52,24 @@ def choose(name: Any, choices: Collection, what: str) -> None:
         raise CifarError(f"unknown {what} {name!r}{near} choose one of {', '.join(valid)}")
 
 
+def plain(value: Any) -> Any:
+    """A number of NumPy or torch as the Python number that it is; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def whole(value: Any, what: str, *, least: int = 0, most: int | None = None) -> int:
+    """`value` as an int; it may be a whole number of NumPy's or torch's, too.
+
+    Raises CifarError, which calls it `what`, for anything else, 3.0 and True among them, and for a
+    number below `least` or above `most`.
+    """
+    number = plain(value)
+    if type(number) is not int or number < least or (most is not None and number > most):
+        wanted = f"of at least {least}" if most is None else f"in {least:,} to {most:,}"
+        raise CifarError(f"{what} is {value!r}; it must be a whole number {wanted}")
+    return number
+
+
 def did_you_mean(name: str, choices: Collection[str]) -> str:
     """ "; did you mean compact?" if `name` is close to one of `choices`, else an empty string."""
     near = nearest(name, choices)

@@ -18,6 +18,17 @@ from cifar_utils import checkpoints, data, runs
 from cifar_utils.errors import CifarError
 from cifar_utils.sources import cache, files
 
+
+def test_only_an_ordinary_file_is_ever_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for path in (pipe, link, tmp_path, Path()):
+        with pytest.raises(OSError, match="is not an ordinary file; choose another name"):
+            files.write_whole(path, lambda temporary: pytest.fail("it began to write"))
+    assert pipe.is_fifo() and link.is_symlink()
+
+
 # --- the home folder
 
 

@@ -14,7 +14,7 @@ from cifar_utils.cli.options import (
     path,
     positive,
     recipe_changes,
-    writable,
+    writable_file,
 )
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import get_recipe
@@ -82,9 +82,7 @@ def _check_bench(options):
     from cifar_utils.models import MODELS
 
     if options.json:
-        writable(options.json.parent, instead="another file with --json")
-        if options.json.is_dir():
-            raise CifarError(f"{options.json} is a folder; choose a file with --json")
+        writable_file(options.json, "--json")
     for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
         if not options.recipe and _given(options, name):
             raise CifarError(f"--{name} needs --recipe")

@@ -2,8 +2,8 @@
 
 from argparse import Namespace
 
-from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable_file
+from cifar_utils.errors import choose
 from cifar_utils.sources.sealed import write_json
 
 
@@ -34,9 +34,7 @@ def run(options: Namespace) -> None:
     for name in names:
         choose(name, pretrained_names(), "network")
     if options.json:
-        writable(options.json.parent, instead="another file with --json")
-        if options.json.is_dir():
-            raise CifarError(f"{options.json} is a folder; choose a file with --json")
+        writable_file(options.json, "--json")
     val = data.load(options.data, source="cifar10").val
     networks, measured = {}, []
     for name in names:

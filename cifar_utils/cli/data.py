@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path
+from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path, writable_file
 from cifar_utils.errors import CifarError
 
 
@@ -24,6 +24,8 @@ def run(options: Namespace) -> None:
     from cifar_utils import data, plots
     from cifar_utils.sources import files
 
+    if options.montage:
+        writable_file(options.montage, "--montage")
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
     print(f"source      {cifar.source}: {data.source_title(cifar.source)}")

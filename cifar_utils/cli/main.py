@@ -8,6 +8,7 @@ CIFAR_UTILS_TRACEBACK=1 to see where a user's mistake was noticed.
 import argparse
 import importlib
 import importlib.metadata
+import logging
 import os
 import pkgutil
 import re
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
-from cifar_utils.errors import CifarError, choose, nearest
+from cifar_utils.errors import CifarError, choose, nearest, shown
 from cifar_utils.recipes import RECIPES
 
 # Every other file of this folder is a command, so a new command is a new file.
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser()
     options = parser.parse_args(arguments)
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
+    # Without a home that can be written to, it would say on each run where its caches are.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
     try:
@@ -152,6 +155,12 @@ class Parser(argparse.ArgumentParser):
         near = nearest(flag.lstrip("-"), names)
         return f"; did you mean {names[near]}?" if near else ";"
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13, the value of --flag=-- would be an empty list.
+        if action.option_strings and "--" in arg_strings:
+            raise argparse.ArgumentError(action, "'--' is not a value")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None:
             of_a_command = isinstance(action, argparse._SubParsersAction)
@@ -161,6 +170,7 @@ class Parser(argparse.ArgumentParser):
                 raise argparse.ArgumentError(None if of_a_command else action, str(error)) from None
 
     def error(self, message: str) -> NoReturn:
+        message = shown(message)
         stop = "" if message[-1] in ";?" else ";"
         self.exit(2, f"{self.prog}: error: {message}{stop} see {self.prog} --help\n")
 

@@ -301,3 +301,16 @@ def writable(folder: Path, *, instead: str = "another folder with --out") -> Pat
     if not os.access(nearest, os.W_OK):
         raise CifarError(f"{nearest} cannot be written to; choose {instead}")
     return folder
+
+
+def writable_file(file: Path, flag: str) -> Path:
+    """`file`; raises CifarError, before any work is done, if it could not be written.
+
+    flag: the flag that it was given with.
+    """
+    writable(file.parent, instead=f"another file with {flag}")
+    if file.is_dir():
+        raise CifarError(f"{file} is a folder; choose a file with {flag}")
+    if file.exists() and not file.is_file():
+        raise CifarError(f"{file} is a device or a pipe; choose a file with {flag}")
+    return file

@@ -73,6 +73,8 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     from safetensors import SafetensorError
 
     path = Path(path)
+    if path.exists() and not path.is_file():  # the rename would replace even /dev/null
+        raise OSError(f"{path} is not an ordinary file; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     # No process id: on a drive that machines share, two of them may have the same one.
