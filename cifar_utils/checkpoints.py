@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from cifar_utils.data import CLASSES
-from cifar_utils.errors import CifarError, choose, did_you_mean
+from cifar_utils.errors import CifarError, choose, did_you_mean, shown
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import write_whole
@@ -147,7 +147,7 @@ def _from_plain(path, tensors, name):
         )
     _fill(network, tensors, f"{path} does not fit {name}")
     print(
-        f"{path} is read as {name}{order}; if it was trained with another mean and standard "
+        f"{shown(path)} is read as {name}{order}; if it was trained with another mean and standard "
         "deviation of the pixels than ours, it does worse here",
         file=sys.stderr,
     )
@@ -226,8 +226,8 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
         last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
         tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(f"{last}.")}
         print(
-            f"{recipe.start_from} knows {', '.join(info.classes)}; the data has "
-            f"{', '.join(classes)}: the last layer starts anew",
+            f"{shown(recipe.start_from)} knows {shown(', '.join(info.classes))}; the data has "
+            f"{shown(', '.join(classes))}: the last layer starts anew",
             file=sys.stderr,
         )
     model.load_state_dict(tensors)

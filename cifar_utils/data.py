@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.sources import cifar10, local, synthetic
 from cifar_utils.sources.cache import Decoded, default_root
 from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[Path], Decoded]] = {
 
 def source_title(source: str) -> str:
     """What a plot's title calls a source; weights may come with one that is not listed here."""
-    return SOURCE_TITLES.get(source, source)
+    return SOURCE_TITLES.get(source) or shown(source)
 
 
 def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ from cifar_utils.cli.options import (
     recipe_changes,
     writable,
 )
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.files import write_whole
 
@@ -75,7 +75,7 @@ def run(options: Namespace) -> None:
     if options.json:
         text = json.dumps(results, indent=1)
         write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        print(f"written: {options.json}")
+        print(f"written: {shown(options.json)}")
 
 
 def _check_bench(options):

@@ -4,7 +4,7 @@ import json
 from argparse import Namespace
 
 from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.sources.files import write_whole
 
 
@@ -55,4 +55,4 @@ def run(options: Namespace) -> None:
         found |= {"networks": networks, "mean": means}
         text = json.dumps(found, indent=1)
         write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-        print(f"written: {options.json}")
+        print(f"written: {shown(options.json)}")

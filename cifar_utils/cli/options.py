@@ -11,7 +11,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, reason
 from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def recipe_file(text: str) -> dict[str, Any]:
             choose(name, ["recipe", *FILE_FIELDS], "recipe field")
         Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{file}: {error.strerror}") from None
+        raise argparse.ArgumentTypeError(f"{file}: {error.strerror or reason(error)}") from None
     except CifarError as error:
         raise argparse.ArgumentTypeError(f"{file}: {error}") from None
     except (ValueError, AttributeError):

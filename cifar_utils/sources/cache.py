@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from cifar_utils.errors import reason
 from cifar_utils.sources import files
 
 FALLBACK = "~/.cache/cifar_utils"  # for data that has no other place
@@ -80,7 +81,7 @@ def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dic
     try:
         files.write_whole(path, lambda temporary: save_file(tensors, temporary, {"stamp": stamp}))
     except (OSError, SafetensorError) as error:
-        warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
+        warnings.warn(f"the decoded images could not be cached: {reason(error)}", stacklevel=2)
     return tensors
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.sources import cache, files
 
 CLASSES = (
@@ -72,7 +72,10 @@ def fetch(root: Path) -> Path:
     """
     writable = cache.writable(root)
     if writable != root:
-        print(f"{root} cannot be written to; CIFAR-10 goes to {writable}", file=sys.stderr)
+        print(
+            f"{shown(root)} cannot be written to; CIFAR-10 goes to {shown(writable)}",
+            file=sys.stderr,
+        )
     archive = root / ARCHIVE
     if not archive.is_file() or files.md5(archive) != ARCHIVE_MD5:
         archive = writable / ARCHIVE

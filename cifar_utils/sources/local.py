@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, reason
 from cifar_utils.sources import cache
 from cifar_utils.sources.cifar10 import CLASSES
 
@@ -75,7 +75,7 @@ def read_image(path: str | Path) -> Tensor:
     except UnidentifiedImageError:
         raise CifarError(f"{path} is not a readable image") from None
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        raise CifarError(f"{path} cannot be read as an image: {error}") from None
+        raise CifarError(f"{path} cannot be read as an image: {reason(error)}") from None
     if image.mode[0] in "IF":  # more than 8 bits per pixel: find the scale
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
         scales = (65535,) if image.mode.startswith("I;16") else (1, 255, 65535)
