@@ -268,7 +268,7 @@ def fingerprint(split: Split) -> str:
 
     Splits that differ by chance or mistake differ in it. It is not proof against intent.
     """
-    digest = hashlib.sha256("\n".join(split.classes).encode())
+    digest = hashlib.sha256("\n".join(split.classes).encode(errors="surrogatepass"))
     for tensor in (split.indices, split.labels, split.images[::50]):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

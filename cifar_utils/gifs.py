@@ -51,7 +51,8 @@ def save_cam_gif(
     their E numbers, by default 0 to E - 1. Each frame is `scale` times as large as the image, with
     44 pixels below it.
     """
-    name = drawable(name)
+    name, room = drawable(name), image.shape[2] * scale // 8 - 12  # letters, with the epoch's
+    name = name if len(name) <= room else f"{name[: max(room - 1, 1)]}…"
     several = image.expand(len(heatmaps), *image.shape)
     original = F.interpolate(image[None].float(), scale_factor=scale, mode="nearest").byte()
     pictures = torch.cat([original, overlay(several, heatmaps, scale=scale)])

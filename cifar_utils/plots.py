@@ -91,6 +91,7 @@ def _settle(artist):
             if isinstance(child.get_major_formatter(), FuncFormatter):  # of names
                 for tick in child.get_major_ticks():
                     _make_literal(tick.label1)
+                    _make_literal(tick.label2)
         else:
             _settle(child)
 
@@ -113,9 +114,13 @@ def _lines(text):
 
 
 def _names(names):
-    """Names of classes and the like as a picture shows them, each on one line, and not too long."""
-    lines = map(drawable, names)
-    return [line if len(line) <= 40 else f"{line[:39]}…" for line in lines]
+    """Names of classes and the like as a picture shows them, each on one short line."""
+    return [_name(name) for name in names]
+
+
+def _name(name, longest=40):
+    line = drawable(name)
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 def _axes(ax, size=(6, 4)):
@@ -205,7 +210,7 @@ def show_images(
     for place, (ax, image) in enumerate(zip(axes, images, strict=True)):
         ax.imshow(_as_picture(image), interpolation="nearest")
         if titles is not None:
-            ax.set_title(drawable(titles[place]), fontsize=9)
+            ax.set_title(_name(titles[place]), fontsize=9)
     return figure
 
 
@@ -405,7 +410,7 @@ def plot_history(
             augmented = " (augmented)" if changed else ""
             name = {"train": f"training{augmented}", "val": "validation"}[part]
             ax.plot(epochs, values, style, color=color, markersize=4, label=name)
-    ax.set(title=drawable(history.title), xlabel="epoch", ylabel=metric)
+    ax.set(title=_name(history.title, 70), xlabel="epoch", ylabel=metric)
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
     ticks: Any = ax.xaxis.get_major_locator()
@@ -574,8 +579,7 @@ def show_explanation(
         ax.imshow(_as_picture(image), interpolation="nearest")
         ax.axis("off")
     likeliest = max(probabilities, key=probabilities.__getitem__)
-    (likeliest,) = _names([likeliest])
-    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), likeliest)
+    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), _name(likeliest))
     axes[0].set_title("as the network sees it", fontsize=9)
     axes[1].set_title(heading, fontsize=9)
     _color_key(figure, axes[1].inset_axes((0.2, -0.1, 0.6, 0.05)))
@@ -669,7 +673,7 @@ def plot_cost(
     for name, (cost, before, after) in points.items():
         ax.annotate("", (cost, after), (cost, before), arrowprops=arrow)
         ax.annotate(f"{after:.1%}", (cost, after), (0, 7), **beside)
-        ax.annotate(drawable(name), (cost, before), (0, -15), **beside)
+        ax.annotate(_name(name), (cost, before), (0, -15), **beside)
     costs, published, ours = zip(*points.values(), strict=True)
     ax.plot(costs, published, "o", color=ORANGE, markerfacecolor="white", label="published")
     ax.plot(costs, ours, "o", color=BLUE, markersize=8, label="this course")

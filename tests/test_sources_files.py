@@ -305,3 +305,12 @@ def test_of_several_processes_one_downloads_and_all_have_the_file(server, tmp_pa
             thread.join()
         assert not failures and files.md5(tmp_path / "file") == DIGEST
         (tmp_path / "file").unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("cat", "cat"), ("a/../b", "a_.._b"), ("..", "__"), ("", "_"), ("a\nb\x1b", "a_b_"),
+     ("\udce9", "_"), ("猫 é", "猫 é"), ('<b>:"', "_b___"), ("é" * 200, "é" * 75)],
+)  # fmt: skip
+def test_any_text_becomes_a_safe_part_of_a_name(text, name):
+    assert files.safe_name(text) == name

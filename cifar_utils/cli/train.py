@@ -178,6 +178,8 @@ def train(options: Namespace) -> None:
             if gifs:
                 say("heatmaps: " + ", ".join(map(shown, gifs)))
             say(f"written to {shown(out)}")
+        if recorder and not records:  # the GIFs lack epochs, as a notice has said
+            raise SystemExit(1)
 
 
 def _begin(options, folder, recipe):

@@ -54,7 +54,7 @@ def decoded(
         names = ("train_images", "train_labels", "test_images", "test_labels")
         return dict(zip(names, (*train, *test), strict=True))
 
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:8]
+    key = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:8]
     path = writable(root) / f"decoded-{source}-{key}.safetensors"
     held = cached(path, stamp, make)
     train = held["train_images"], held["train_labels"]
@@ -90,5 +90,6 @@ def stamp_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         about = path.stat()
-        digest.update(f"{path} {about.st_size} {about.st_mtime_ns}\n".encode())
+        line = f"{path} {about.st_size} {about.st_mtime_ns}\n"
+        digest.update(os.fsencode(line))  # a name on disk need not be UTF-8
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 import uuid
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +18,12 @@ def md5(path: str | Path) -> str:
     """Hex MD5 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def no_bar() -> bool:
+    """Whether a progress bar would only fill a file: stderr is no terminal and no notebook's."""
+    of_a_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    return sys.stderr is None or not (of_a_notebook or sys.stderr.isatty())
 
 
 def safe_name(text: str) -> str:
@@ -135,7 +142,14 @@ def _transfer(url: str, part: Path) -> None:
         size = (int(length) if length.isdecimal() else 0) + have
         with (
             part.open("ab" if have else "wb") as file,
-            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
+            tqdm(
+                total=size,
+                initial=have,
+                unit="B",
+                unit_scale=True,
+                desc=part.stem,
+                disable=no_bar(),
+            ) as progress,  # fmt: skip
         ):
             for chunk in reply.iter_content(1 << 16):
                 file.write(chunk)

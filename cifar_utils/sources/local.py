@@ -9,6 +9,7 @@ from torch import Tensor
 from cifar_utils.errors import CifarError, reason
 from cifar_utils.sources import cache
 from cifar_utils.sources.cifar10 import CLASSES
+from cifar_utils.sources.files import no_bar
 
 
 def read_folder(root: Path) -> cache.Decoded:
@@ -50,7 +51,7 @@ def _image_files(folder: Path) -> list[Path]:
 def _decode(paths: list[Path], classes: tuple[str, ...], part: str) -> cache.Labelled:
     from tqdm import tqdm
 
-    bar = tqdm(paths, desc=f"reading {part}", leave=False)
+    bar = tqdm(paths, desc=f"reading {part}", leave=False, disable=no_bar())
     images = torch.stack([read_image(path) for path in bar])
     labels = torch.tensor([classes.index(path.parent.name) for path in paths])
     # The files come class by class. Mixed, the first thousand images are of all classes.
