@@ -62,10 +62,10 @@ def _files(text):
         if not wanted:
             break
     if wanted and None not in _found.values():  # one notice is enough
+        escaped = "".join(map(_escaped, sorted(wanted)))
         print(
-            f"no font here has {' '.join(sorted(wanted))}, so pictures show "
-            f"{''.join(map(_escaped, sorted(wanted)))}; once a font that has them is installed, "
-            "such as Noto Sans CJK, it will be used",
+            f"no font here has {' '.join(sorted(wanted))}, so pictures show {escaped}; "
+            "install one that does, such as Noto Sans CJK",
             file=sys.stderr,
         )
     _found.update(dict.fromkeys(wanted))

@@ -118,9 +118,10 @@ def _names(names):
     return [_name(name) for name in names]
 
 
-def _name(name, longest=40):
-    line = drawable(name)
-    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+def _name(name, longest=24):
+    """A name that comes from anywhere, without its middle if it is too long."""
+    line, half = drawable(name), longest // 2
+    return line if len(line) <= longest else f"{line[:half]}…{line[1 - half :]}"
 
 
 def _axes(ax, size=(6, 4)):
@@ -353,6 +354,8 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
         text, color = f"✓ {classes[label]}", RIGHT
     else:
         text, color = f"✗ {classes[label]} → {classes[prediction]}", WRONG
+        if len(text) > 26:  # than which the image is not wider
+            text = f"✗ {classes[label]}\n→ {classes[prediction]}"
     ax.set_title(f"{text}\n{confidence:.3f}", fontsize=8, color=color)
 
 
