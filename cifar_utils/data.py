@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, choose, plain, whole
+from cifar_utils.errors import CifarError, choose, plain, shown, whole
 from cifar_utils.sources import cifar10, local, synthetic
 from cifar_utils.sources.cache import Decoded, default_root
 from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
@@ -220,7 +220,7 @@ READERS: dict[str, Callable[[Path], Decoded]] = {
 
 def source_title(source: str) -> str:
     """What a plot's title calls a source; weights may come with one that is not listed here."""
-    return SOURCE_TITLES.get(source, source)
+    return SOURCE_TITLES.get(source) or shown(source)
 
 
 def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
@@ -286,7 +286,7 @@ def fingerprint(split: Split) -> str:
 
     Splits that differ by chance or mistake differ in it. It is not proof against intent.
     """
-    digest = hashlib.sha256("\n".join(split.classes).encode())
+    digest = hashlib.sha256("\n".join(split.classes).encode(errors="surrogatepass"))
     for tensor in (split.indices, split.labels, split.images[::50]):
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

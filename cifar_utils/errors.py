@@ -41,6 +41,11 @@ def shown(text: object) -> str:
     )
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, on one line; the name of its kind if it says nothing."""
+    return shown(str(error).strip()) or type(error).__name__
+
+
 def choose(name: Any, choices: Collection, what: str) -> None:
     """Raise CifarError, with the valid names, if `name` is not one of `choices`.
 

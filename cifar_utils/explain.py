@@ -30,6 +30,7 @@ from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
 from cifar_utils.machine import device_of
 from cifar_utils.profile import stage_shapes, stages
+from cifar_utils.sources.files import safe_name
 from cifar_utils.sources.sealed import load_arrays, reading, save_arrays
 
 Method = Literal[
@@ -297,7 +298,7 @@ class CamRecorder:
         known, heatmaps, _ = read_heatmaps(self.folder, epochs)
         paths: list[Path] = []
         for place, name in enumerate(self.split.names):
-            paths.append(self.folder / f"cam-{place}-{name}.gif")
+            paths.append(self.folder / f"cam-{place}-{safe_name(name)}.gif")
             image = self.split.images[place]
             save_cam_gif(paths[-1], image, heatmaps[:, place], name=name, epochs=known)
         return paths

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cifar_utils.fonts import drawable, files_for, standard_file
 from cifar_utils.sources.files import write_whole
 
 
@@ -50,6 +51,8 @@ def save_cam_gif(
     their E numbers, by default 0 to E - 1. Each frame is `scale` times as large as the image, with
     44 pixels below it.
     """
+    name, room = drawable(name), image.shape[2] * scale // 8 - 12  # letters, with the epoch's
+    name = name if len(name) <= room else f"{name[: max(room - 1, 1)]}…"
     several = image.expand(len(heatmaps), *image.shape)
     original = F.interpolate(image[None].float(), scale_factor=scale, mode="nearest").byte()
     pictures = torch.cat([original, overlay(several, heatmaps, scale=scale)])
@@ -77,9 +80,19 @@ def _color_key(width):
 def _written(picture, text):
     """A picture, uint8 (3, H, W), with white text that has a dark edge in its middle."""
     middle = picture.shape[2] / 2, picture.shape[1] / 2
-    look = {"font_size": 22, "stroke_width": 2, "stroke_fill": "black"}
-    look |= {"anchor": "mm", "align": "center"}
+    look = {"stroke_width": 2, "stroke_fill": "black", "anchor": "mm", "align": "center"}
+    look |= _font(text, 22)
     return _drawn(picture, lambda ink: ink.multiline_text(middle, text, "white", **look))
+
+
+def _font(text, size):
+    """What tells Pillow a font that has the letters of a `drawable` text: its own, if that does."""
+    from PIL import ImageFont
+
+    if text.isascii():
+        return {"font_size": size}
+    file = next(iter(files_for(text)), standard_file())
+    return {"font": ImageFont.truetype(file, size)}
 
 
 def _drawn(picture, draw):
@@ -101,11 +114,12 @@ def save_gif(
     from PIL import Image, ImageDraw
 
     frames = []
-    for text, picture in zip(texts, pictures, strict=True):
+    for text, picture in zip(map(drawable, texts), pictures, strict=True):
         drawing = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
         canvas = Image.new("RGB", (drawing.width, drawing.height + 24), "white")
         canvas.paste(drawing)
-        ImageDraw.Draw(canvas).text((6, drawing.height + 5), text, "black", font_size=14)
+        below = 6, drawing.height + 5
+        ImageDraw.Draw(canvas).text(below, text, "black", **_font(text, 14))
         # This way to choose 256 colours keeps rare ones, such as those of a key.
         frames.append(canvas.quantize(256, Image.Quantize.MAXCOVERAGE))
     pauses = [3 * milliseconds] + [milliseconds] * (len(frames) - 2) + [3 * milliseconds]

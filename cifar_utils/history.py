@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cifar_utils.data import source_title
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.recipes import Recipe
 from cifar_utils.sources.sealed import built, parsed, reading, write_json
 
@@ -78,7 +78,7 @@ class History:
     @property
     def title(self) -> str:
         """What a plot of this run is headed with: recipe and source."""
-        return f"{self.recipe.name} on {source_title(self.source)}"
+        return f"{shown(self.recipe.name)} on {source_title(self.source)}"
 
     @property
     def best(self) -> Epoch | None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from cifar_utils.augment import AUGMENTATIONS
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError
+from cifar_utils.fonts import drawable, families_for
 from cifar_utils.sources.files import write_whole
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ CLASS_COLORS = (
 )  # fmt: skip
 INK, FAINT = "#333333", "#dddddd"
 
-# The one style sheet. Backgrounds are white, not transparent, so that dark pages show figures well.
+# The one style sheet, over matplotlib's own. Backgrounds are white, not transparent, so that dark
+# pages show figures well.
 STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
     "figure.facecolor": "white", "savefig.facecolor": "white", "axes.facecolor": "white",
     "font.size": 10, "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlepad": 8,
     "figure.titlesize": 13, "figure.titleweight": "bold",
@@ -51,16 +54,74 @@ STYLE: dict[Any, Any] = {
 
 
 def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
-    """Let `draw` draw in the style above, and leave the reader's own settings alone."""
+    """Let `draw` draw in the style above, whatever the reader's own settings are.
+
+    They are left alone. Every text that it draws is literal: nothing in a name is markup.
+    """
 
     @functools.wraps(draw)
     def in_style(*arguments: Arguments.args, **options: Arguments.kwargs) -> Drawn:
-        import matplotlib
+        import matplotlib.style
 
-        with matplotlib.rc_context(STYLE):
-            return draw(*arguments, **options)
+        with matplotlib.style.context(["default", STYLE]):
+            drawn = draw(*arguments, **options)
+            if drawn is not None:
+                _settle(drawn)
+            return drawn
 
     return in_style
+
+
+def _settle(artist):
+    """Make all texts of an artist literal, and the look of its ticks that of this moment.
+
+    matplotlib makes ticks when it saves or shows a figure, in the settings of that moment. Numbers
+    on axes stay as they are, because powers of ten are markup.
+    """
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    for child in artist.get_children():
+        if isinstance(child, Text):
+            _make_literal(child)
+        elif isinstance(child, Axis):
+            _make_literal(child.label)
+            child.get_major_ticks(1), child.get_minor_ticks(1)  # the others will be copies
+            if isinstance(child.get_major_formatter(), FuncFormatter):  # of names
+                for tick in child.get_major_ticks():
+                    _make_literal(tick.label1)
+                    _make_literal(tick.label2)
+        else:
+            _settle(child)
+
+
+def _make_literal(text):
+    """Let a matplotlib Text show what it says, in fonts that have its letters."""
+    text.set_usetex(False)
+    said = text.get_text()
+    if "$" in said:  # two would enclose a formula
+        text.set_parse_math(False)
+    if said.isprintable() and said.isascii():
+        return
+    text.set_text(_lines(said))
+    if families := families_for(text.get_text()):
+        text.set(fontfamily=["DejaVu Sans", *families], fontweight="normal")
+
+
+def _lines(text):
+    return "\n".join(map(drawable, text.split("\n")))
+
+
+def _names(names):
+    """Names of classes and the like as a picture shows them, each on one short line."""
+    return [_name(name) for name in names]
+
+
+def _name(name, longest=24):
+    """A name that comes from anywhere, without its middle if it is too long."""
+    line, half = drawable(name), longest // 2
+    return line if len(line) <= longest else f"{line[:half]}…{line[1 - half :]}"
 
 
 def _axes(ax, size=(6, 4)):
@@ -150,7 +211,7 @@ def show_images(
     for place, (ax, image) in enumerate(zip(axes, images, strict=True)):
         ax.imshow(_as_picture(image), interpolation="nearest")
         if titles is not None:
-            ax.set_title(titles[place], fontsize=9)
+            ax.set_title(_name(titles[place]), fontsize=9)
     return figure
 
 
@@ -169,6 +230,7 @@ def show_rows(
     names above the images of the first row. key: whether a bar below says which colour of a
     heatmap means much.
     """
+    rows = {_lines(name): images for name, images in rows.items()}
     count = max(len(images) for images in rows.values())
     longest = max(len(line) for name in rows for line in name.splitlines())
     width = size * count + 0.08 * longest  # a letter takes less than 0.08 inches
@@ -220,6 +282,7 @@ def show_predictions(
     images: uint8 (N, 3, H, W). labels: int64 (N,). logits: float (N, C).
     """
     confidences, predictions = logits.softmax(1).max(1)
+    classes = _names(classes)
     figure, axes = _grid(len(images), columns, (1.65, 1.65), title)
     for ax, image, label, prediction, confidence in zip(
         axes, images, labels, predictions, confidences, strict=True
@@ -264,7 +327,7 @@ def show_hits(
 
 
 def _gallery(images, ranked, heatmaps, classes, columns, title):
-    width = 1.7 if heatmaps is None else 3.2
+    width, classes = 1.7 if heatmaps is None else 3.2, _names(classes)
     figure, axes = _grid(len(ranked), columns, (width, 1.95), title)
     for place, ax in enumerate(axes):
         image = images[ranked.indices[place]]
@@ -291,6 +354,8 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
         text, color = f"✓ {classes[label]}", RIGHT
     else:
         text, color = f"✗ {classes[label]} → {classes[prediction]}", WRONG
+        if len(text) > 26:  # than which the image is not wider
+            text = f"✗ {classes[label]}\n→ {classes[prediction]}"
     ax.set_title(f"{text}\n{confidence:.3f}", fontsize=8, color=color)
 
 
@@ -348,7 +413,7 @@ def plot_history(
             augmented = " (augmented)" if changed else ""
             name = {"train": f"training{augmented}", "val": "validation"}[part]
             ax.plot(epochs, values, style, color=color, markersize=4, label=name)
-    ax.set(title=history.title, xlabel="epoch", ylabel=metric)
+    ax.set(title=_name(history.title, 70), xlabel="epoch", ylabel=metric)
     if metric == "accuracy":
         ax.yaxis.set_major_formatter("{x:.0%}")
     ticks: Any = ax.xaxis.get_major_locator()
@@ -377,8 +442,13 @@ def compare_histories(
     meaning = {"val": "solid: validation", "train": "dashed: training", "test": "★: test"}
     drawn, stars = set(), 0
     for (name, history), color, sign in zip(
-        histories.items(), COLORS * len(histories), SIGNS * len(histories), strict=False
+        zip(_names(histories), histories.values(), strict=True),
+        COLORS * len(histories),
+        SIGNS * len(histories),
+        strict=False,
     ):
+        if name.startswith("_"):  # matplotlib leaves such names out of legends
+            name = f" {name}"
         done = [row.epoch / history.recipe.epochs for row in history.epochs]
         look: dict[str, Any] = {"color": color, "label": name, "markersize": 4}
         look["markevery"] = max(1, len(done) // 12)
@@ -434,13 +504,14 @@ def plot_confusion_matrix(
     from matplotlib.colors import PowerNorm
 
     ax = _axes(ax, (7, 6.4))
-    matrix = np.asarray(matrix)
+    matrix, classes = np.asarray(matrix), _names(classes)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     # The square root of the share, because otherwise only the diagonal would be visible.
     drawn = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     ticks = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 1]
     bar = ax.figure.colorbar(drawn, ax=ax, shrink=0.8, label="share of the true class", ticks=ticks)
     bar.ax.yaxis.set_major_formatter("{x:.0%}")
+    _settle(bar.ax)
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     ax.set_yticks(range(len(classes)), classes)
     ax.set(title=title, xlabel="predicted class", ylabel="true class")
@@ -463,7 +534,8 @@ def plot_per_class(
     """
     ax = _axes(ax, (6, max(4, 0.3 * len(per_class))))
     values = [value or 0 for value in per_class.values()]
-    bars = ax.barh(list(per_class), values, color=_class_colors(len(values)))
+    bars = ax.barh(range(len(values)), values, color=_class_colors(len(values)))
+    ax.set_yticks(range(len(values)), _names(per_class))
     texts = ["no images" if value is None else f"{value:.1%}" for value in per_class.values()]
     ax.bar_label(bars, texts, padding=3, fontsize=8)
     ax.invert_yaxis()
@@ -481,7 +553,8 @@ def plot_probabilities(
     best = max(probabilities, key=probabilities.__getitem__)
     own = zip(probabilities, _class_colors(len(probabilities)), strict=True)
     colors = [color if name == best else FAINT for name, color in own]
-    bars = ax.barh(list(probabilities), list(probabilities.values()), color=colors)
+    bars = ax.barh(range(len(colors)), list(probabilities.values()), color=colors)
+    ax.set_yticks(range(len(colors)), _names(probabilities))
     ax.bar_label(bars, fmt="{:.2f}", padding=3, fontsize=8)
     ax.invert_yaxis()
     ax.set(title=title, xlim=(0, 1.1), xlabel="probability")
@@ -509,7 +582,7 @@ def show_explanation(
         ax.imshow(_as_picture(image), interpolation="nearest")
         ax.axis("off")
     likeliest = max(probabilities, key=probabilities.__getitem__)
-    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), likeliest)
+    _lay_over(axes[1], heatmap, axes[1].get_images()[0].get_extent(), _name(likeliest))
     axes[0].set_title("as the network sees it", fontsize=9)
     axes[1].set_title(heading, fontsize=9)
     _color_key(figure, axes[1].inset_axes((0.2, -0.1, 0.6, 0.05)))
@@ -603,7 +676,7 @@ def plot_cost(
     for name, (cost, before, after) in points.items():
         ax.annotate("", (cost, after), (cost, before), arrowprops=arrow)
         ax.annotate(f"{after:.1%}", (cost, after), (0, 7), **beside)
-        ax.annotate(name, (cost, before), (0, -15), **beside)
+        ax.annotate(_name(name), (cost, before), (0, -15), **beside)
     costs, published, ours = zip(*points.values(), strict=True)
     ax.plot(costs, published, "o", color=ORANGE, markerfacecolor="white", label="published")
     ax.plot(costs, ours, "o", color=BLUE, markersize=8, label="this course")

@@ -1,5 +1,6 @@
 """The command line, as its user meets it: in this process, through main()."""
 
+import io
 import os
 import shlex
 import subprocess
@@ -38,6 +39,43 @@ def test_lines_come_at_once_and_a_reader_who_leaves_ends_the_command():
     code += "recipes.run = run\nmain.main(['recipes'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
     assert done.stdout == b"told\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "line"),
+    [
+        ("ascii", b"# ok x -> x \\u732b \\udce9\n"),
+        ("cp1252", b"# ok x -> \xd7 \\u732b \\udce9\n"),
+        ("utf-8", "█ ✓ ✗ → × 猫 \\udce9\n".encode()),
+    ],
+)
+def test_a_terminal_shows_signs_that_it_lacks_in_plain_letters(monkeypatch, letters, line):
+    for name in ("stdout", "stderr"):
+        stream = io.TextIOWrapper(io.BytesIO(), letters)
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr(
+            summary,
+            "run",
+            lambda _, name=name: print("█ ✓ ✗ → × 猫 \udce9", file=getattr(sys, name)),
+        )
+        main(["summary", "vgg"])
+        assert stream.buffer.getvalue() == line
+
+
+@pytest.mark.slow
+def test_closed_streams_lose_no_result(tmp_path):
+    """And no file takes their place, into which a library would then print."""
+    code = (
+        "import os; os.close(1); os.close(2)\n"
+        "import sys; sys.stdout = sys.stderr = None\n"
+        "from cifar_utils.cli import main, recipes\n"
+        "def run(_):\n"
+        "    with open('made', 'w') as file:\n"
+        "        print(file.fileno(), file=file); print('told'); print('told', file=sys.stderr)\n"
+        "recipes.run = run; main.main(['recipes'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == 0 and int((tmp_path / "made").read_text()) > 2
 
 
 def test_a_home_folder_may_be_written_where_no_shell_expands_it(arrays, capsys, monkeypatch):
@@ -143,16 +181,25 @@ def test_a_bug_shows_its_traceback_and_where_to_report_it(monkeypatch, error):
     )
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError("the disk\nis full"), CifarError("no")])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "MemoryError"),
+        (OSError(), "OSError"),
+        (OSError(2, "No such file", "a\nb\x1b[2J"), "No such file: 'a\\nb\\x1b[2J'"),
+        (OSError("the disk\nis full"), r"the disk\nis full"),
+        (CifarError("no"), "no"),
+    ],
+)
 def test_what_a_user_can_mend_is_one_line_unless_its_traceback_is_asked_for(
-    monkeypatch, capsys, error
+    monkeypatch, capsys, error, said
 ):
     def run(options):
         raise error
 
     monkeypatch.setattr(summary, "run", run)
-    said = (str(error) or "MemoryError").splitlines()[0]
-    assert refused(capsys, "summary", "vgg") == f"cifar summary: error: {said}"
+    line = refused(capsys, "summary", "vgg")
+    assert line.startswith("cifar summary: error: ") and line.endswith(said)
     monkeypatch.setenv("CIFAR_UTILS_TRACEBACK", "1")
     with pytest.raises(type(error)) as raised:
         main(["summary", "vgg"])

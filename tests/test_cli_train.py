@@ -565,6 +565,50 @@ def test_cam_makes_a_gif_a_class(arrays, capsys):
 
 
 @pytest.mark.slow
+def test_a_drawing_that_fails_costs_a_picture_and_no_result(arrays, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("latex was not able\nto process")
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "--cam", "-q"]
+    with monkeypatch.context() as failing, pytest.raises(SystemExit) as stopped:
+        failing.setattr("cifar_utils.plots.show_history", fail)
+        failing.setattr("cifar_utils.explain.save_cam_gif", fail)
+        main(run)
+    assert stopped.value.code == 1 and History.load("run/history.json").test["n"] == 40
+    said = capsys.readouterr()
+    assert said.out.startswith("test: ") and said.err.splitlines() == [
+        f"run/{name} could not be drawn: latex was not able\\nto process; the same command with "
+        "--resume draws it again"
+        for name in ("curves.png", "cam")
+    ]
+    main([*run, "--resume"])
+    assert Path("run/curves.png").is_file() and len(list(Path("run/cam").glob("*.gif"))) == 5
+
+
+@pytest.mark.slow
+def test_heatmaps_that_fail_end_no_training_that_has_begun(arrays, capsys, monkeypatch):
+    real, calls = explain.grad_cam, []
+
+    def fail_later(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > worked:
+            raise RuntimeError("no map")
+        return real(*arguments, **options)
+
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--cam", "-q", "--no-test", "--out"]
+    monkeypatch.setattr(explain, "grad_cam", fail_later)
+    worked = 1
+    with pytest.raises(SystemExit) as stopped:
+        main([*run, "run"])
+    assert stopped.value.code == 1 and len(History.load("run/history.json").epochs) == 3
+    assert capsys.readouterr().err == "no heatmaps from epoch 1 on: no map\n"
+    assert len(calls) == 2  # and is not tried again
+    worked = 0
+    with pytest.raises(RuntimeError, match="no map"):  # before anything was learned
+        main([*run, "other"])
+
+
+@pytest.mark.slow
 def test_cam_takes_classes_in_any_order_and_a_resumed_run_keeps_to_them(arrays, capsys):
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
     main([*run, "--cam", "ship", "bird"])

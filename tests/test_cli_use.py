@@ -195,6 +195,46 @@ def test_predict_writes_over_none_of_its_images(trained):
     assert Path("a-2-cam.png").is_file() and Path("a-cam-cam.png").is_file()
 
 
+def test_a_picture_that_fails_costs_no_result(arrays, trained, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("")
+
+    Image.new("RGB", (8, 8), "red").save("a.png")
+    monkeypatch.setattr(plots, "show_explanation", fail)
+    monkeypatch.setattr(plots, "plot_confusion_matrix", fail)
+    monkeypatch.setattr(plots, "plot_lr_range", fail)
+    for command, printed in (
+        (["predict", "a.png", "--weights", trained, "--cam"], "%  "),
+        (["test", "--weights", trained, *arrays, "--out", "cams"], "written: cams/per-class.png"),
+        (["lr-find", *arrays, "--steps", "10", "--batch-size", "9"], "falls fastest at lr"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        said = capsys.readouterr()
+        assert stopped.value.code == 1 and printed in said.out
+        assert said.err.splitlines()[-1].endswith("png could not be drawn: ValueError")
+    with pytest.raises(SystemExit):
+        main(["predict", "a.png", "--weights", trained, "--cam", "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["cam"] is None and len(answer["probabilities"]) == 10
+
+
+def test_names_from_files_are_printed_on_one_line_and_kept_in_json(trained, capsys):
+    model, info = checkpoints.load_weights(trained)
+    classes = ("a\nb", "\x1b[2J", "\udce9", "../x", *info.classes[4:])
+    info = replace(info, source="\x1b]0;title\x07", classes=classes)
+    checkpoints.save_weights(Path("own.safetensors"), model, info)
+    Image.new("RGB", (32, 32)).save("x\ty\x1b.png")
+    predict = ["predict", "x\ty\x1b.png", "--weights", "own.safetensors"]
+    main([*predict, "--cam", "--out", "cams"])
+    said = capsys.readouterr()
+    assert all(letter.isprintable() or letter == "\n" for letter in said.out + said.err)
+    assert [path.name for path in Path("cams").iterdir()] == ["x_y_-cam.png"]
+    main([*predict, "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert tuple(answer["probabilities"]) == classes and answer["file"] == "x\ty\x1b.png"
+
+
 def test_weights_may_name_a_source_that_the_package_does_not_know(trained, capsys):
     model, info = checkpoints.load_weights(trained)
     checkpoints.save_weights(Path("own.safetensors"), model, replace(info, source="my scans"))

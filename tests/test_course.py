@@ -449,6 +449,11 @@ def test_a_watched_training_ends_as_a_picture_and_a_table(places, random_split):
     assert np.allclose(lines[0].get_ydata(), [row.train_loss for row in history.epochs])
 
 
+def test_a_name_is_no_html():
+    text = display._Text("<b>a & b</b>")
+    assert text._repr_html_() == "<p>&lt;b&gt;a &amp; b&lt;/b&gt;</p>" and str(text) == text.text
+
+
 def test_a_resumed_run_is_watched_in_a_place_of_its_own(places, random_split, clock):
     clock.tick = 1  # so that the line is renewed after every batch
     recipe = get_recipe("compact").changed(epochs=3, batch_size=8)
@@ -522,8 +527,9 @@ def test_a_figure_is_described_by_its_own_words():
 def test_the_figures_of_a_notebook_get_the_style_and_a_text(monkeypatch):
     shell = MagicMock(display_formatter=DisplayFormatter())
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    with plt.rc_context():
+    with plt.rc_context({"image.origin": "lower"}):
         display.prepare_figures()
+        assert plt.rcParams["image.origin"] == "upper"
         figure, ax = plt.subplots()
         ax.set_title("A cat")
         shown, metadata = shell.display_formatter.format(figure)

@@ -72,3 +72,12 @@ def test_a_gif_has_a_frame_and_a_text_for_every_picture(tmp_path, random_split):
         assert gif.n_frames == 3 and gif.size == (128, 152) and gif.info["duration"] == 300
     with pytest.raises(ValueError, match="longer"):
         gifs.save_gif(tmp_path / "b.gif", pictures, ["one", "two"])
+
+
+@pytest.mark.parametrize("name", ["\udce9", "a\nb\x1b[2J", "猫", "schräg", "a" * 300])
+def test_a_name_may_be_any_text(name, tmp_path):
+    image = torch.zeros(3, 32, 32, dtype=torch.uint8)
+    gifs.save_cam_gif(tmp_path / "cam.gif", image, torch.zeros(2, 32, 32), name=name)
+    first, *_, last = frames(tmp_path / "cam.gif")
+    assert len(list(frames(tmp_path / "cam.gif"))) == 3  # the epochs can still be read
+    assert (last[260:] < 128).any() and (first[260:] != last[260:]).any()

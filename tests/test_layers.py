@@ -14,7 +14,7 @@ PACKAGE = Path(cifar_utils.__file__).parent
 # Rooms, lowest first: a chapter is one file, a folder is one room. A room may import lower ones.
 LEVELS = [
     {"errors"},
-    {"speed", "sources", "recipes"},
+    {"speed", "sources", "recipes", "fonts"},
     {"data", "gifs"},
     {"machine"},
     {"checks"},

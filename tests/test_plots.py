@@ -255,6 +255,47 @@ def test_a_montage_is_exact_to_the_pixel(tmp_path, random_split):
         assert np.array_equal(tile, image.permute(1, 2, 0))
 
 
+ODD = {
+    "image.origin": "lower", "text.usetex": True, "font.family": "No Such Font", "font.size": 20,
+    "axes.formatter.use_mathtext": True, "axes.grid": True, "figure.autolayout": True,
+    "savefig.bbox": "tight", "savefig.dpi": 33, "image.interpolation": "bicubic",
+}  # fmt: skip
+
+
+def test_no_byte_depends_on_a_reader_s_own_settings(tmp_path, random_split):
+    def drawn(name):
+        figure = plots.show_explanation(random_split(1).images[0], torch.zeros(32, 32), {"a": 1.0})
+        plots.save(figure, tmp_path / name)
+        plots.save(plots.show_history(HISTORY), tmp_path / f"history-{name}")
+        return (tmp_path / name).read_bytes() + (tmp_path / f"history-{name}").read_bytes()
+
+    plain = drawn("plain.png")
+    with matplotlib.style.context(["dark_background", ODD]):
+        assert drawn("odd.png") == plain
+        figure = plots.show_history(HISTORY)
+        figure.savefig(tmp_path / "later.png")  # in those settings, but without TeX
+
+
+def test_nothing_in_a_name_is_markup(recwarn, capsys, tmp_path):
+    names = ("$x^2$", "a$b$", "_x", "a\nb", "\x1b[2J", "\udce9", "\u1abe", "⟁")
+    shown = ["$x^2$", "a$b$", "_x", r"a\nb", r"\x1b[2J", r"\udce9", r"\u1abe", "⟁"]
+    with matplotlib.rc_context({"text.usetex": True}):
+        _, own = plt.subplots()  # whose texts are TeX so far
+    for ax in (None, own):
+        ax = plots.plot_confusion_matrix(np.eye(8), classes=names, title="$a$\nb", ax=ax)
+        labels = [tick.label1 for tick in ax.yaxis.get_major_ticks()]
+        assert [label.get_text() for label in labels] == shown and ax.get_title() == "$a$\nb"
+        for text in (ax.title, *labels):
+            assert not text.get_usetex()
+            assert text.get_parse_math() == ("$" not in text.get_text())
+        assert labels[-1].get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]  # the first lacks it
+    plots.save(plots.plot_confusion_matrix(np.eye(8), classes=names), tmp_path / "drawn.png")
+    plots.compare_histories(dict.fromkeys(names, HISTORY))
+    assert not recwarn.list and capsys.readouterr().err.count("no font here has") <= 1
+    legend = plots.compare_histories({"_x": HISTORY, "y": HISTORY}).get_legend()
+    assert [text.get_text().strip() for text in legend.get_texts()] == ["_x", "y"]
+
+
 def test_panels_draw_into_the_axes_they_are_given(judged, random_split):
     split, logits = judged
     probabilities = {"cat": 0.7, "dog": 0.3}

@@ -213,3 +213,12 @@ def test_a_name_of_any_length_that_the_drive_takes(tmp_path):
     for name in ("a" * 255, "é" * 127, "飞" * 85):
         files.write_whole(tmp_path / name, lambda temporary: temporary.write_bytes(b"x"))
         assert (tmp_path / name).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("cat", "cat"), ("a/../b", "a_.._b"), ("..", "__"), ("", "_"), ("a\nb\x1b", "a_b_"),
+     ("\udce9", "_"), ("猫 é", "猫 é"), ('<b>:"', "_b___"), ("é" * 200, "é" * 75)],
+)  # fmt: skip
+def test_any_text_becomes_a_safe_part_of_a_name(text, name):
+    assert files.safe_name(text) == name

@@ -16,7 +16,7 @@ from cifar_utils.cli.options import (
     recipe_changes,
     writable_file,
 )
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.sealed import write_json
 
@@ -73,7 +73,7 @@ def run(options: Namespace) -> None:
         results |= _throughput(options, device, precision)
     if options.json:
         write_json(options.json, results)
-        print(f"written: {options.json}")
+        print(f"written: {shown(options.json)}")
 
 
 def _check_bench(options):

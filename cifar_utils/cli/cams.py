@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable_file
-from cifar_utils.errors import choose
+from cifar_utils.errors import choose, shown
 from cifar_utils.sources.sealed import write_json
 
 
@@ -51,4 +51,4 @@ def run(options: Namespace) -> None:
         found = {"source": val.source, "validation_images": options.count}
         found |= {"networks": networks, "mean": means}
         write_json(options.json, found)
-        print(f"written: {options.json}")
+        print(f"written: {shown(options.json)}")

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path, writable_file
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 
 
 def add(subparsers: Subparsers) -> None:
@@ -29,7 +29,7 @@ def run(options: Namespace) -> None:
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
     print(f"source      {cifar.source}: {data.source_title(cifar.source)}")
-    print(f"root        {root}")
+    print(f"root        {shown(root)}")
     if cifar.source == "cifar10":
         folder = data.official_folder(root)
         assert folder is not None  # `load` has just read it
@@ -38,7 +38,7 @@ def run(options: Namespace) -> None:
                 raise CifarError(
                     f"{folder / name} does not have the published MD5; delete it, try again"
                 )
-        print(f"files       {len(data.MD5)} in {folder}, each with the published MD5")
+        print(f"files       {len(data.MD5)} in {shown(folder)}, each with the published MD5")
     splits = {"training": cifar.train, "validation": cifar.val, "test": cifar.test}
     if not len(cifar.val):  # a source may bring some of its own
         del splits["validation"]
@@ -46,7 +46,7 @@ def run(options: Namespace) -> None:
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
     length = len(cifar.classes)
     counts = [split.labels.bincount(minlength=length).tolist() for split in splits.values()]
-    shares = zip(cifar.classes, *counts, strict=True)
+    shares = zip(map(shown, cifar.classes), *counts, strict=True)
     print(
         "classes     " + ", ".join(f"{name} {'/'.join(map(str, each))}" for name, *each in shares)
     )
@@ -58,7 +58,7 @@ def run(options: Namespace) -> None:
         raise CifarError("there are no training images for --montage")
     if options.montage:
         plots.save_montage(options.montage, cifar.train.images[:1024])
-        print(f"written: {options.montage}")
+        print(f"written: {shown(options.montage)}")
     if options.source == "auto" and cifar.source == "synthetic":
         raise SystemExit(1)  # so that `cifar data && cifar train …` does not go on with drawings
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, writable
-from cifar_utils.errors import choose
+from cifar_utils.errors import choose, shown
 
 
 def add(subparsers: Subparsers) -> None:
@@ -31,4 +31,4 @@ def run(options: Namespace) -> None:
     out = writable(options.out)
     cifar = data.load(options.data, source="cifar10", validation=0)
     for picture in figures.draw(options.names or figures.PICTURES, out, cifar):
-        print(f"written: {picture}")
+        print(f"written: {shown(picture)}")

@@ -18,6 +18,8 @@ from cifar_utils.cli.options import (
     positive,
     writable,
 )
+from cifar_utils.cli.terminal import pictures
+from cifar_utils.errors import shown
 from cifar_utils.recipes import Recipe
 
 # Recipe fields that the test does not read: it has rates, a length and an image size of its own.
@@ -77,10 +79,12 @@ def run(options: Namespace) -> None:
         precision=options.precision,
         progress=lambda steps: tqdm(steps, leave=False, disable=None),
     )
-    picture = options.out / "lr-range.png"
-    title = f"{recipe.name} on {source_title(cifar.source)}: learning-rate range test"
-    plots.save(plots.plot_lr_range(result, title=title), picture)
     rates = f"lr {result.suggestion:.3g}"
     if recipe.optimizer == "muon":  # both rates rose together
         rates += f" and muon-lr {result.suggestion * recipe.muon_lr / recipe.lr:.3g}"
-    print(f"the loss falls fastest at {rates}; written: {picture}")
+    print(f"the loss falls fastest at {rates}")
+    title = f"{shown(recipe.name)} on {source_title(cifar.source)}: learning-rate range test"
+    picture = options.out / "lr-range.png"
+    with pictures() as draw:
+        if draw(picture, lambda path: plots.save(plots.plot_lr_range(result, title=title), path)):
+            print(f"written: {shown(picture)}")

@@ -20,14 +20,15 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
-from cifar_utils.errors import CifarError, choose, nearest, shown
+from cifar_utils.cli.terminal import drop_output, open_streams
+from cifar_utils.errors import CifarError, choose, nearest, reason, shown
 from cifar_utils.recipes import RECIPES
 
 # Every other file of this folder is a command, so a new command is a new file.
 COMMANDS = [
     importlib.import_module(f"{cli.__name__}.{file.name}")
     for file in pkgutil.iter_modules(cli.__path__)
-    if file.name not in ("main", "options")
+    if file.name not in ("main", "options", "terminal")
 ]
 
 
@@ -35,21 +36,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
     A user's mistake ends in one line and exit status 2. Ctrl-C ends in status 130, a polite kill
-    in 143, a closed terminal in 129, and a reader of our output who leaves in 141. Any other
-    exception is a bug and shows its traceback.
+    in 143, a closed terminal in 129, and a reader of our output who leaves in 141. If all is done
+    but a picture could not be drawn, or if `cifar data` found only the stand-in, the status is 1.
+    Any other exception is a bug and shows its traceback.
     """
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+    open_streams()
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
     # Without a home that can be written to, it would say on each run where its caches are.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    if hasattr(sys.stdout, "reconfigure"):  # each line reaches a file or pipe at once
-        sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    parser = make_parser()
+    options = argparse.Namespace(command="")
     try:
+        options = parser.parse_args(arguments)
         with _signals_as_ctrl_c():
             options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise SystemExit(141) from None  # as a shell reports a program that SIGPIPE has ended
     except KeyboardInterrupt as stop:  # the status is that of a shell for a signal's number
         raise SystemExit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
@@ -62,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         said = _in_one_line(error, options)
         if said.startswith("unknown "):  # a name
             said += f"; see cifar {options.command} --help"
-        parser.exit(2, f"cifar {options.command}: error: {said}\n")
+        drop_output()  # if it is stdout's disk that is full
+        parser.exit(2, f"{' '.join(['cifar', options.command]).strip()}: error: {said}\n")
 
 
 @contextmanager
@@ -169,6 +172,9 @@ class Parser(argparse.ArgumentParser):
             except CifarError as error:
                 raise argparse.ArgumentError(None if of_a_command else action, str(error)) from None
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file or sys.stderr, flush=True)  # or raises BrokenPipeError
+
     def error(self, message: str) -> NoReturn:
         message = shown(message)
         stop = "" if message[-1] in ";?" else ";"
@@ -183,8 +189,10 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _in_one_line(error: Exception, options: argparse.Namespace) -> str:
-    """The first line of what an error says, and the flag that helps if the memory was too small."""
-    said = (str(error) or type(error).__name__).splitlines()[0]
+    """What an error says, and the flag that helps if the memory was too small."""
+    said = reason(error)
+    if isinstance(error, RuntimeError):  # torch's, which may add pages of advice
+        said = shown(str(error).splitlines()[0])
     of_a_recipe = options.command in ("train", "lr-find") or getattr(options, "recipe", None)
     out_of_torchs_memory = isinstance(error, RuntimeError)  # no other kind of it gets here
     if out_of_torchs_memory and (hasattr(options, "batch_size") or of_a_recipe):

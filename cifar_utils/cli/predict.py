@@ -1,7 +1,9 @@
 """`cifar predict`: classify image files."""
 
+import functools
 import json
 import sys
+import unicodedata
 from argparse import Namespace
 from pathlib import Path
 
@@ -16,7 +18,9 @@ from cifar_utils.cli.options import (
     path,
     writable,
 )
-from cifar_utils.errors import CifarError
+from cifar_utils.cli.terminal import pictures
+from cifar_utils.errors import CifarError, shown
+from cifar_utils.sources.files import safe_name
 
 
 def add(subparsers: Subparsers) -> None:
@@ -65,26 +69,27 @@ def run(options: Namespace) -> None:
         {"file": file, "probabilities": dict(zip(info.classes, row.tolist(), strict=True))}
         for file, row in zip(options.images, probabilities, strict=True)
     ]
-    if options.cam:
-        _draw_predictions(options, model, info, images, probabilities, answers, heat)
     if info.source != "cifar10":
         print(f"These weights were trained on {source_title(info.source)}.", file=sys.stderr)
-    if options.json:
-        print(json.dumps(answers, indent=1))
-        return
-    for answer in answers:
-        print(answer["file"])
-        likeliest = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
-        for name, share in likeliest[:5]:
-            print(f"{name:>12}  {share:7.2%}  {'█' * round(30 * share)}")
+    with pictures() as draw:
         if options.cam:
-            print(f"  heatmap: {answer['cam']}")
+            _draw_predictions(options, model, info, images, probabilities, answers, heat, draw)
+        if options.json:
+            print(json.dumps(answers, indent=1))
+            return
+        for answer in answers:
+            print(shown(answer["file"]))
+            likeliest = sorted(answer["probabilities"].items(), key=lambda pair: -pair[1])
+            for name, share in likeliest[:5]:
+                print(f"{shown(name):>12}  {share:7.2%}  {'█' * round(30 * share)}")
+            if answer.get("cam"):
+                print(f"  heatmap: {shown(answer['cam'])}")
 
 
-def _draw_predictions(options, model, info, images, probabilities, answers, heat):
+def _draw_predictions(options, model, info, images, probabilities, answers, heat, draw):
     """One picture per image: what the network saw, its heatmap, and a bar for each class.
 
-    No picture has the name of another or of an image that was given.
+    Notes in each answer where its picture is, or None if it could not be drawn.
     """
     from cifar_utils import plots
     from cifar_utils.data import source_title
@@ -92,24 +97,41 @@ def _draw_predictions(options, model, info, images, probabilities, answers, heat
 
     trained_on = "" if info.source == "cifar10" else f" (trained on {source_title(info.source)})"
     predictions = probabilities.argmax(1)
-    heatmaps = grad_cam(model, images, predictions, **heat)
-    taken, inputs = set(), {Path(file).resolve() for file in options.images}
-    for place, answer in enumerate(answers):
-        stem = name = Path(answer["file"]).stem
-        number = 2
-        while name in taken or (options.out / f"{name}-cam.png").resolve() in inputs:
-            name, number = f"{stem}-{number}", number + 1
-        taken.add(name)
-        answer["cam"] = str(options.out / f"{name}-cam.png")
-        shown = Path(answer["file"]).name.replace("$", r"\$")  # two would enclose a formula
+    heatmaps = functools.cache(lambda: grad_cam(model, images, predictions, **heat))
+
+    def explain(place, path):
+        likeliest = shown(info.classes[predictions[place]])
+        file = shown(Path(options.images[place]).name)
+        file = file if len(file) <= 60 else f"{file[:59]}…"
         figure = plots.show_explanation(
             images[place],
-            heatmaps[place],
-            answer["probabilities"],
-            heading=_heading(heat["method"], info.classes[predictions[place]]),
-            title=f"{shown}: {info.classes[predictions[place]]}{trained_on}",
+            heatmaps()[place],
+            answers[place]["probabilities"],
+            heading=_heading(heat["method"], likeliest),
+            title=f"{file}: {likeliest}{trained_on}",
         )
-        plots.save(figure, answer["cam"])
+        plots.save(figure, path)
+
+    for place, picture in enumerate(_picture_paths(options.images, options.out)):
+        drawn = draw(picture, functools.partial(explain, place))
+        answers[place]["cam"] = str(picture) if drawn else None
+
+
+def _picture_paths(images, out):
+    """NAME-cam.png in `out` for each image file: none is that of another, or of an image given."""
+    taken, inputs = set(), {Path(file).resolve() for file in images}
+    for file in images:
+        stem = name = safe_name(Path(file).stem)
+        number = 2
+        while _alike(name) in taken or (out / f"{name}-cam.png").resolve() in inputs:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(_alike(name))
+        yield out / f"{name}-cam.png"
+
+
+def _alike(name):
+    """The same text for names that some systems take for one."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _heading(method, name):

@@ -21,8 +21,9 @@ def add(subparsers: Subparsers) -> None:
 
 def run(options: Namespace) -> None:
     if options.name:
-        print(f'recipe = "{options.name}"')  # whose values hold for the lines that a reader deletes
-        for field, value in get_recipe(options.name).as_dict().items():
+        recipe = get_recipe(options.name)
+        print(f'recipe = "{recipe.name}"')  # whose values hold for the lines that a reader deletes
+        for field, value in recipe.as_dict().items():
             if field in FILE_FIELDS:
                 print(f"{field} = {json.dumps(value)}")  # TOML writes such values as JSON does
     else:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from cifar_utils.cli.options import Subparsers, command, path, writable_file
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.sources.files import write_whole
 
 
@@ -41,4 +41,4 @@ def run(options: Namespace) -> None:
             raise CifarError(f"{options.write} lacks the lines {start} and {end}")
         replaced = f"{before}{start}\n{table}\n{end}{after}"
     write_whole(options.write, lambda temporary: temporary.write_text(replaced, encoding="utf-8"))
-    print(f"{options.write} is {'as it was' if replaced == page else 'up to date now'}")
+    print(f"{shown(options.write)} is {'as it was' if replaced == page else 'up to date now'}")

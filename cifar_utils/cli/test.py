@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 
 from cifar_utils.cli.options import (
@@ -19,7 +20,8 @@ from cifar_utils.cli.options import (
     positive,
     writable,
 )
-from cifar_utils.errors import CifarError
+from cifar_utils.cli.terminal import pictures
+from cifar_utils.errors import CifarError, shown
 
 
 def add(subparsers: Subparsers) -> None:
@@ -97,15 +99,27 @@ def run(options: Namespace) -> None:
             if not options.out:
                 print("--out DIR also draws it, as DIR/confusion.png")
     if options.grid or options.out:
-        paths = _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat)
-        if not options.json:
-            print("written: " + ", ".join(map(str, paths)))
+        makers = _pictures(options, model, info, cifar, logits, figures, matrix, heat)
+        with pictures() as draw:
+            written = [
+                shown(out / f"{name}.png")
+                for name, make in makers.items()
+                if draw(out / f"{name}.png", partial(_save_drawn, make))
+            ]
+            if written and not options.json:
+                print("written: " + ", ".join(written))
+
+
+def _save_drawn(make, path):
+    from cifar_utils import plots
+
+    plots.save(make(), path)
 
 
 def _print_figures(figures, info):
     print(
-        f"{info.recipe.name} (trained on {info.source}), {figures['n']:,} test images of "
-        f"{figures['source']}"
+        f"{shown(info.recipe.name)} (trained on {shown(info.source)}), {figures['n']:,} test "
+        f"images of {figures['source']}"
     )
     for name in ("top1", "top3", "top5"):
         print(f"{name:>12}  {figures[name]:7.2%}")
@@ -116,12 +130,13 @@ def _print_figures(figures, info):
 def print_per_class(figures: dict) -> None:
     """A line with the accuracy of each class; figures: what `evaluate.metrics` returns."""
     for name, share in figures["per_class"].items():
-        print(f"{name:>12}  " + ("no images" if share is None else f"{share:7.2%}"))
+        print(f"{shown(name):>12}  " + ("no images" if share is None else f"{share:7.2%}"))
 
 
 def _print_confusion(matrix, classes):
     """How many percent of each true class, a row, were taken for each class, a column."""
     print("\nconfusion matrix: rows true, columns predicted, percent of the row")
+    classes = [shown(name) for name in classes]
     width = max(map(len, classes))
     print(" " * width + "".join(f"{name[:5]:>7}" for name in classes))
     for name, row in zip(classes, matrix, strict=True):
@@ -129,8 +144,8 @@ def _print_confusion(matrix, classes):
         print(f"{name:>{width}}{cells}")
 
 
-def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
-    """Draw the pictures of --out and --grid into the folder `out`; returns their paths."""
+def _pictures(options, model, info, cifar, logits, figures, matrix, heat):
+    """The pictures of --out and --grid: a dict from name to a function that draws it."""
     import torch
 
     from cifar_utils import plots
@@ -140,47 +155,48 @@ def _draw_test(options, out, model, info, cifar, logits, figures, matrix, heat):
     from cifar_utils.machine import generator
 
     test, classes = cifar.test, cifar.classes
-    title = f"{info.recipe.name} on {source_title(cifar.source)}"
+    title = f"{shown(info.recipe.name)} on {source_title(cifar.source)}"
     if info.source != cifar.source:
         title = f"{title}, trained on {source_title(info.source)}"
-    drawn = {}
+    makers = {}
     if options.out:
-        drawn["confusion"] = plots.plot_confusion_matrix(
+        makers["confusion"] = lambda: plots.plot_confusion_matrix(
             matrix, classes=classes, title=f"{title}: {figures['top1']:.1%} right"
         )
-        drawn["per-class"] = plots.plot_per_class(
+        makers["per-class"] = lambda: plots.plot_per_class(
             figures["per_class"], title=f"{title}: accuracy per class"
         )
-    if options.grid:
-        few, which = torch.arange(len(test))[:40], "the first test images"
-        if options.seed is not None:
-            few = torch.randperm(len(test), generator=generator(options.seed))[:40]
-            which = f"{len(few)} random test images (seed {options.seed})"
-        drawn["predictions"] = plots.show_predictions(
-            test.images[few],
-            test.labels[few],
-            logits[few],
-            classes=classes,
-            title=f"{title}: {which}",
+    if not options.grid:
+        return makers
+    few, which = torch.arange(len(test))[:40], "the first test images"
+    if options.seed is not None:
+        few = torch.randperm(len(test), generator=generator(options.seed))[:40]
+        which = f"{len(few)} random test images (seed {options.seed})"
+    makers["predictions"] = lambda: plots.show_predictions(
+        test.images[few],
+        test.labels[few],
+        logits[few],
+        classes=classes,
+        title=f"{title}: {which}",
+    )
+    # The maps of EigenCAM are those of no class.
+    of_what = " of the predicted class" if heat["method"] != "eigencam" else ""
+    with_cam = f", with {method_title(heat['method'])}{of_what}"
+
+    def gallery(kind, *, cam):
+        find, show = {
+            "mistakes": (most_confident_mistakes, plots.show_mistakes),
+            "hits": (most_confident_hits, plots.show_hits),
+        }[kind]
+        ranked, heading = find(logits, test.labels, count=20), f"{title}: the most confident {kind}"
+        if not cam:
+            return show(test.images, ranked, classes=classes, title=heading)
+        heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions, **heat)
+        return show(
+            test.images, ranked, heatmaps, classes=classes, columns=4, title=heading + with_cam
         )
-        # The maps of EigenCAM are those of no class.
-        of_what = " of the predicted class" if heat["method"] != "eigencam" else ""
-        for kind, find, show in (
-            ("mistakes", most_confident_mistakes, plots.show_mistakes),
-            ("hits", most_confident_hits, plots.show_hits),
-        ):
-            ranked = find(logits, test.labels, count=20)
-            heading = f"{title}: the most confident {kind}"
-            heatmaps = grad_cam(model, test.images[ranked.indices], ranked.predictions, **heat)
-            drawn[kind] = show(test.images, ranked, classes=classes, title=heading)
-            drawn[f"{kind}-cam"] = show(
-                test.images,
-                ranked,
-                heatmaps,
-                classes=classes,
-                columns=4,
-                title=f"{heading}, with {method_title(heat['method'])}{of_what}",
-            )
-    for name, figure in drawn.items():
-        plots.save(figure, out / f"{name}.png")
-    return [out / f"{name}.png" for name in drawn]
+
+    for kind in ("mistakes", "hits"):
+        makers[kind] = partial(gallery, kind, cam=False)
+        makers[f"{kind}-cam"] = partial(gallery, kind, cam=True)
+    return makers

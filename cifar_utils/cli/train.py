@@ -24,10 +24,11 @@ from cifar_utils.cli.options import (
     recipe_changes,
     writable,
 )
+from cifar_utils.cli.terminal import pictures
 from cifar_utils.cli.test import print_per_class
-from cifar_utils.errors import CifarError, DivergedError
+from cifar_utils.errors import CifarError, DivergedError, reason, shown
 from cifar_utils.recipes import RECIPES
-from cifar_utils.sources.files import expanded
+from cifar_utils.sources.files import expanded, safe_name
 
 
 def add(subparsers: Subparsers) -> None:
@@ -77,7 +78,7 @@ def run(options: Namespace) -> None:
 
     with together(), ExitStack() as stack:
         if rank():  # the first process prints everything, notices about the data included
-            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
         options.recipe = named_recipe(options)
@@ -103,7 +104,7 @@ def train(options: Namespace) -> None:
     say = (lambda *_: None) if options.quiet else print
     recipe = checked_recipe(options, options.recipe or "compact")
     heat = cam_options(options, "cam")
-    out = options.out or Path("runs") / recipe.name
+    out = options.out or Path("runs") / safe_name(recipe.name)
     if rank() == 0:
         writable(out)
     with RunFolder(out, resume=options.resume, overwrite=options.overwrite) as folder:
@@ -113,7 +114,7 @@ def train(options: Namespace) -> None:
         model = build(recipe, cifar.classes)
         if options.verbose:
             for name, value in recipe.as_dict().items():
-                print(f"{name:>18} = {value}")
+                print(f"{name:>18} = {shown(value)}")
         say(
             f"{recipe.model}, {parameter_count(model):,} parameters, on {cifar.source}: "
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
@@ -129,11 +130,23 @@ def train(options: Namespace) -> None:
         recorder = None
         if options.cam is not None:
             recorder = _cam_recorder(options, cifar, model, out, heat, resumed=bool(state))
-        untold = options.compile
+        untold, records = options.compile, recorder is not None
+
+        def record(run):
+            """Let heatmaps that cannot be made cost the GIFs, but not a training that has begun."""
+            nonlocal records
+            try:
+                recorder(run)
+            except Exception as error:
+                epoch = run.history.epochs[-1].epoch
+                if isinstance(error, OSError) or not epoch or "CIFAR_UTILS_TRACEBACK" in os.environ:
+                    raise
+                records = False
+                print(f"no heatmaps from epoch {epoch} on: {reason(error)}", file=sys.stderr)
 
         def log(run):
             nonlocal untold
-            folder.save(run, recorder=recorder)
+            folder.save(run, recorder=record if records else None)
             if untold:
                 say(f"compiled in {run.compile_seconds:.1f} s")
             untold = False
@@ -160,17 +173,23 @@ def train(options: Namespace) -> None:
             ) from None
         if rank():
             return
-        plots.save(plots.show_history(history), out / "curves.png")
         if options.test:
             _test_run(model, history, cifar, out, verbose=options.verbose)
-        if recorder:
-            say("heatmaps: " + ", ".join(map(str, recorder.save_gifs(recipe.epochs))))
-        say(f"written to {out}")
+        with pictures("the same command with --resume draws it again") as draw:
+            draw(out / "curves.png", lambda path: plots.save(plots.show_history(history), path))
+            gifs = []
+            if recorder:
+                draw(out / "cam", lambda _: gifs.extend(recorder.save_gifs(recipe.epochs)))
+            if gifs:
+                say("heatmaps: " + ", ".join(map(shown, gifs)))
+            say(f"written to {shown(out)}")
+        if recorder and not records:  # the GIFs lack epochs, as a notice has said
+            raise SystemExit(1)
 
 
 def _onwards(folder):
     if folder.saved:
-        return f"the same command with --resume goes on from {folder.path}"
+        return f"the same command with --resume goes on from {shown(folder.path)}"
     return "no checkpoint has been saved yet"
 
 
@@ -191,13 +210,16 @@ def _begin(options, folder, recipe):
     history = History.from_json(state["history"]) if state and not options.quiet else None
     if history and history.recipe != recipe:
         print(
-            f"{folder.path} goes on after epoch {recipe.epochs_before}, under the recipe "
-            f"{recipe.name}, to epoch {recipe.epochs}"
+            f"{shown(folder.path)} goes on after epoch {recipe.epochs_before}, under the recipe "
+            f"{shown(recipe.name)}, to epoch {recipe.epochs}"
         )
     elif history and history.is_finished:
         print(f"all {recipe.epochs} epochs are done; a larger number for --epochs trains further")
     if options.resume and state is None:
-        print(f"no checkpoint in {folder.path} yet: starting from the first epoch", file=sys.stderr)
+        print(
+            f"no checkpoint in {shown(folder.path)} yet: starting from the first epoch",
+            file=sys.stderr,
+        )
     uses = (
         ("it cannot be the teacher", recipe.teacher),
         ("a training cannot start from it", recipe.start_from),

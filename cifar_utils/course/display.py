@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_utils.course.quick import duration
+from cifar_utils.errors import shown
 
 if TYPE_CHECKING:  # the first cell may have to install what these modules need
     from matplotlib.axes import Axes
@@ -111,7 +112,7 @@ class _Text:
         return self.text
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.text}</p>"
+        return f"<p>{escape(self.text)}</p>"
 
 
 class _Table:
@@ -143,19 +144,24 @@ def _curves(history: History) -> Figure:
 
     from cifar_utils import plots
 
-    figure = Figure(figsize=(10, 3), layout="constrained")  # not pyplot's: it would be shown twice
-    metrics: tuple[plots.Metric, ...] = ("loss", "accuracy")
-    for metric, ax in zip(metrics, figure.subplots(1, 2), strict=True):
-        plots.plot_history(history, metric=metric, ax=ax)
-        ax.set(title=metric, ylabel=None)
-        ax.set_xlim(0, history.recipe.epochs)
-    return figure
+    @plots.styled
+    def draw() -> Figure:
+        figure = Figure(figsize=(10, 3), layout="constrained")  # pyplot's would be shown twice
+        metrics: tuple[plots.Metric, ...] = ("loss", "accuracy")
+        for metric, ax in zip(metrics, figure.subplots(1, 2), strict=True):
+            plots.plot_history(history, metric=metric, ax=ax)
+            ax.set(title=metric, ylabel=None)
+            ax.set_xlim(0, history.recipe.epochs)
+        return figure
+
+    return draw()
 
 
 def prepare_figures() -> None:
     """Give all of the notebook's figures the course's style, and the words of `describe`.
 
-    Does nothing outside a notebook.
+    The style replaces the reader's own settings, so that all readers see the same. Does nothing
+    outside a notebook.
     """
     try:
         from IPython import get_ipython
@@ -170,7 +176,7 @@ def prepare_figures() -> None:
 
     from cifar_utils.plots import STYLE
 
-    plt.style.use(STYLE)
+    plt.style.use(["default", STYLE])
 
     def draw(figure: Figure) -> tuple[str, dict[str, str]] | None:
         data = print_figure(figure, "png", base64=True, dpi=90)
@@ -217,4 +223,4 @@ def show_gif(path: str | Path, alt: str) -> None:
     from IPython.display import HTML, display
 
     encoded = base64.b64encode(Path(path).read_bytes()).decode()
-    display(HTML(f'<img src="data:image/gif;base64,{encoded}" alt="{escape(alt)}">'))
+    display(HTML(f'<img src="data:image/gif;base64,{encoded}" alt="{escape(shown(alt))}">'))

@@ -16,6 +16,7 @@ from cifar_utils.errors import CifarError
 from cifar_utils.explain import has_heatmaps, read_heatmaps
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
+from cifar_utils.sources.files import safe_name
 from cifar_utils.sources.sealed import save_arrays
 
 LIMIT = 45e6  # bytes of all shipped weights together, because everyone clones the repository
@@ -63,7 +64,7 @@ def check(run: Path, cifar: Cifar, *, own: bool) -> History:
 
 def name_of(history: History) -> str:
     """The name under which a run ships, such as "compact-val-seed1"."""
-    name = history.recipe.name
+    name = safe_name(history.recipe.name)
     if history.val_images:
         name += "-val"
     if history.recipe.seed:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, reason
 from cifar_utils.sources import files, sealed
 
 FALLBACK = "~/.cache/cifar_utils"  # for data that has no other place
@@ -91,7 +91,7 @@ def cached(path: Path, stamp: str, make: Callable[[], dict[str, Tensor]]) -> dic
     try:
         files.write_whole(path, lambda temporary: save_file(tensors, temporary, about))
     except OSError as error:
-        warnings.warn(f"the decoded images could not be cached: {error}", stacklevel=2)
+        warnings.warn(f"the decoded images could not be cached: {reason(error)}", stacklevel=2)
     return tensors
 
 
@@ -113,5 +113,6 @@ def stamp_of(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         about = path.stat()
-        digest.update(os.fsencode(f"{path} {about.st_size} {about.st_mtime_ns}\n"))
+        line = f"{path} {about.st_size} {about.st_mtime_ns}\n"
+        digest.update(os.fsencode(line))  # a name on disk need not be UTF-8
     return digest.hexdigest()

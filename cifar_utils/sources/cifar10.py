@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.sources import cache, files
 from cifar_utils.sources.download import download
 
@@ -89,7 +89,10 @@ def fetch(root: Path) -> Path:
         raise CifarError(f"{root} is CIFAR-100; give the folder of CIFAR-10, or one to put it into")
     writable = cache.writable(root)
     if writable != root:
-        print(f"{root} cannot be written to; CIFAR-10 goes to {writable}", file=sys.stderr)
+        print(
+            f"{shown(root)} cannot be written to; CIFAR-10 goes to {shown(writable)}",
+            file=sys.stderr,
+        )
     archive, wrong = root / ARCHIVE, ""
     if archive.exists():
         files.check_file(archive)

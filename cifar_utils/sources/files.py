@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -60,6 +61,33 @@ def md5(path: str | Path) -> str:
     """Hex MD5 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+
+
+def no_bar() -> bool:
+    """Whether a progress bar would only fill a file: stderr is no terminal and no notebook's."""
+    of_a_notebook = type(sys.stderr).__module__.startswith("ipykernel")
+    return sys.stderr is None or not (of_a_notebook or sys.stderr.isatty())
+
+
+def safe_name(text: str) -> str:
+    """Text that may come from anywhere, as part of a file's name that every system takes.
+
+    Whatever could end a folder's name, move a cursor or mean something to a shell on Windows is an
+    underscore, and 150 bytes are kept. Two texts may get the same name.
+    """
+    letters = [letter if _is_safe(letter) else "_" for letter in text]
+    name = "".join(letters).encode()[:150].decode(errors="ignore")
+    return name if name.strip(". ") else name.replace(".", "_").replace(" ", "_") or "_"
+
+
+def _is_safe(letter: str) -> bool:
+    if not letter.isprintable() or letter in '/\\:*?"<>|':
+        return False
+    try:
+        os.fsencode(letter)
+    except UnicodeEncodeError:  # on a system whose file names are in ASCII
+        return False
+    return True
 
 
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:

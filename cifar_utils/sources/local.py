@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, did_you_mean, shown
+from cifar_utils.errors import CifarError, did_you_mean, reason, shown
 from cifar_utils.sources import cache, files
 from cifar_utils.sources.cifar10 import CLASSES
 
@@ -181,7 +181,7 @@ def _decode(found: Found, classes: tuple[str, ...], part: str) -> cache.Labelled
     from tqdm import tqdm
 
     pairs = [(path, classes.index(name)) for name, paths in found.items() for path in paths]
-    bar = tqdm(pairs, desc=f"reading {part}", leave=False, disable=None)
+    bar = tqdm(pairs, desc=f"reading {part}", leave=False, disable=files.no_bar())
     images = torch.stack([read_image(path) for path, _ in bar])
     labels = torch.tensor([label for _, label in pairs])
     # The files come class by class. Mixed, the first thousand images are of all classes.
@@ -222,8 +222,7 @@ def read_image(path: str | Path) -> Tensor:
             ) from None
         raise CifarError(f"{path} is not a readable image") from None
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
-        why = str(error) or type(error).__name__
-        raise CifarError(f"{path} cannot be read as an image: {why}") from None
+        raise CifarError(f"{path} cannot be read as an image: {reason(error)}") from None
     if image.mode[0] in "IF":  # more than 8 bits per pixel: find the scale
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
         scales = (65535,) if sixteen_bits else (1, 255, 65535)

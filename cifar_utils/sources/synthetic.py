@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.sources import cache
 
 VERSION = 1  # bump it if the pictures change: caches of older ones are then made again
@@ -209,7 +209,7 @@ def read(root: Path, *, reason: str = "source 'synthetic' was asked for") -> cac
         "THIS IS NOT CIFAR-10. Drawn stand-in pictures are used in its place: every accuracy below "
         "is about them and says nothing about CIFAR-10."
     )
-    lines = [textwrap.fill(part, 84) for part in (text, f"Why: {reason}.")]
+    lines = [textwrap.fill(part, 84) for part in (text, f"Why: {shown(reason)}.")]
     notice = textwrap.indent("\n".join(lines), "  ")
     print(f"\n{line}\n{notice}\n{line}\n", file=sys.stderr, flush=True)
 
