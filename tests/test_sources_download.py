@@ -146,10 +146,7 @@ def ranges(server):
 # --- download
 
 
-def test_whole_file_arrives_with_one_request_and_a_progress_bar(
-    server, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(download, "no_bar", lambda: False)  # as in a terminal
+def test_whole_file_arrives_with_one_request_and_a_progress_bar(server, tmp_path, capsys):
     assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
     assert server.asked == [("whole", None)]
     shown = capsys.readouterr().err

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cifar_utils.sources.files import check_file, md5, no_bar
+from cifar_utils.sources.files import check_file, md5
 
 TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
 PATIENCE = 60  # seconds to begin a reply, and after which its speed is looked at
@@ -97,14 +97,7 @@ def _transfer(url: str, part: Path, size: int) -> None:
             have = 0
         with (
             part.open("ab" if have else "wb") as file,
-            tqdm(
-                total=size,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                desc=part.stem,
-                disable=no_bar(),
-            ) as progress,  # fmt: skip
+            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
         ):
             for chunk in _chunks(arriving):
                 file.write(chunk)
