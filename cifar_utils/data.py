@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cifar_utils.errors import CifarError, choose, plain, shown, whole
-from cifar_utils.sources import cifar10, local, synthetic
+from cifar_utils.sources import arrays, cifar10, local, synthetic
 from cifar_utils.sources.cache import Decoded, default_root
 from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
 from cifar_utils.sources.files import expanded
@@ -126,8 +126,8 @@ class Cifar:
         available, count = len(self.train), plain(count)
         if count and len(self.val):
             raise CifarError(
-                f"there are {len(self.val):,} validation images already; leave validation out, or "
-                "rename the folder val/ if they come from one"
+                f"there are {len(self.val):,} validation images already; leave validation out, or, "
+                "if they come from a folder val/, rename that"
             )
         if type(count) is not int or not 0 <= count < max(available, 1):
             raise CifarError(
@@ -212,8 +212,8 @@ def _auto(root: Path) -> Decoded:
 READERS: dict[str, Callable[[Path], Decoded]] = {
     "auto": _auto,
     "cifar10": cifar10.read,
-    "folder": local.read_folder,
-    "npy": local.read_arrays,
+    "folder": local.read,
+    "npy": arrays.read,
     "synthetic": synthetic.read,
 }
 
