@@ -142,14 +142,7 @@ def _transfer(url: str, part: Path) -> None:
         size = (int(length) if length.isdecimal() else 0) + have
         with (
             part.open("ab" if have else "wb") as file,
-            tqdm(
-                total=size,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                desc=part.stem,
-                disable=no_bar(),
-            ) as progress,  # fmt: skip
+            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
         ):
             for chunk in reply.iter_content(1 << 16):
                 file.write(chunk)
