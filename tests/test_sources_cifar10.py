@@ -339,6 +339,9 @@ def test_pipes_and_folders_in_the_place_of_files(official, root):
         data.load(root, source="cifar10")
     batch.rmdir()
     os.mkfifo(batch)
+    with pytest.raises(CifarError, match="data_batch_4: it is a pipe or a device"):
+        data.load(root, source="cifar10")
+    batch.unlink()
     assert data.load(root, source="cifar10", validation=10).source == "cifar10"
     assert batch.read_bytes() == official.files["data_batch_4"]
 

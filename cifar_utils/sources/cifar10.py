@@ -112,8 +112,8 @@ def fetch(root: Path) -> Path:
             print(f"{wrong}; a new one was downloaded to {archive}", file=sys.stderr)
     folder = writable / BATCHES
     for name, content in _unpacked(archive):
-        if (folder / name).is_dir():
-            raise CifarError(f"{folder / name}: it is a folder, not a file; remove it")
+        if (folder / name).exists() and (reason := files.unreadable(folder / name)):
+            raise CifarError(f"{folder / name}: {reason}; remove it")
         files.write_whole(folder / name, partial(Path.write_bytes, data=content))
     return folder
 
