@@ -1,18 +1,15 @@
-"""Checkers of the notebooks' exercises: they print what your answer gives and what it should give.
+"""Checks of the notebooks' exercises: they show what your answer gives, and hints when you ask.
 
-A notebook calls nothing but `check("01a", answer)`. Each exercise is a function here that takes the
-answer and yields rows (what, got, expected), in the module that is named like its notebook. The
-solutions are in notebooks/solutions. Teachers: to add an exercise, write one more function and put
-it into EXERCISES, at the end of its module.
+A notebook calls `check("01a", answer)` and, when you are stuck, `hint("01a")`. The solutions are in
+notebooks/solutions. Teachers: each notebook's exercises are in the module that is named like it. To
+add one, put an `Exercise` into EXERCISES there.
 """
 
-import copy
-import math
-from collections.abc import Callable, Iterator
+from collections import Counter
+from itertools import zip_longest
 from typing import Any
 
 import torch
-from torch import nn
 
 from cifar_utils.course.exercises import (
     augmentation,
@@ -23,21 +20,28 @@ from cifar_utils.course.exercises import (
     speed,
     training,
 )
-from cifar_utils.course.exercises.form import AtMost, Near
-from cifar_utils.errors import choose
+from cifar_utils.course.exercises.attempt import NotAnswered, Try, attempt, is_open
+from cifar_utils.course.exercises.form import Exercise, agree, as_expected
+from cifar_utils.errors import choose, shown
 
-Row = tuple[str, Any, Any]  # what, got, expected
+CHAPTERS = data_exploration, augmentation, model_building, training, evaluation, grad_cam, speed
+EXERCISES: dict[str, Exercise] = {
+    name: exercise for chapter in CHAPTERS for name, exercise in chapter.EXERCISES.items()
+}
+_hints_given: Counter[str] = Counter()
 
 
 def check(name: str, answer: Any) -> None:
-    """Print, line by line, what the answer to an exercise gives beside what it should give.
+    """Print whether the answer to an exercise is right or, if not, the first input that shows it.
 
-    A mistake inside the answer is shown in one line. Used in every notebook.
+    What you should get is never printed: your own result is, and a sentence if the slip is a known
+    one. A mistake inside your function is shown with its line. Used in every notebook.
 
     Args:
         name: the exercise's, such as "01a".
-        answer: a value or a function, as the exercise asks. If it is still `...`, or a function
-            that returns None, it counts as not answered yet.
+        answer: a value, a function or a network, as the exercise asks. NumPy's arrays and numbers
+            are as good as torch's and Python's. As long as it is `...`, or a function that returns
+            `...` or None, it counts as not answered yet.
 
     Raises:
         CifarError: if there is no exercise of that name.
@@ -46,91 +50,51 @@ def check(name: str, answer: Any) -> None:
 
 
 def is_right(name: str, answer: Any) -> bool:
-    """As `check`; True if every line is right."""
+    """As `check`; True if the answer is right."""
     choose(name, EXERCISES, "exercise")
-    if answer is ...:
+    if is_open(answer):
         print(f"{name}: not answered yet")
         return False
-    if callable(answer) and not isinstance(answer, nn.Module):
-        answer = _guarded(answer)
-    all_right = True
-    try:
-        for what, got, expected in EXERCISES[name](answer):
-            right = _same(got, expected)
-            all_right &= right
-            print(f"{'✓' if right else '✗'} {what}: got {_short(got)}, expected {_short(expected)}")
-    except NotAnswered:
-        print(f"{name}: not answered yet (a function has to `return` its answer)")
-        return False
-    except Changed:
-        print("✗ your function changes the tensors that it is given; work on copies")
-        return False
-    except Exception as mistake:  # the reader's own code may fail in any way
-        print(f"✗ your code raised {type(mistake).__name__}: {mistake}")
-        return False
-    return all_right
+    exercise = EXERCISES[name]
+    with torch.random.fork_rng(devices=[]):  # the notebook's own draws stay as they were
+        try:
+            tries = list(attempt(exercise, answer))
+        except NotAnswered:
+            print(f"{name}: not answered yet (a function has to `return` its answer)")
+            return False
+        wrong = next((one for one in tries if one.help is not None), None)
+        advice = _known_slip(exercise, tries) if wrong else ""
+    if wrong is None:
+        print(f"✓ {name}: right" + (f" in all {len(tries)} cases" if len(tries) > 1 else ""))
+        return True
+    advice = advice or f'{wrong.help or "That is not right yet."} Stuck? exercises.hint("{name}")'
+    given = f"given {wrong.case.given}\n  " if wrong.case.given else ""
+    for line in f"✗ {name}: {given}{wrong.outcome}\n  {advice}".split("\n"):
+        print(shown(line))
+    return False
 
 
-class NotAnswered(Exception):
-    """The reader's function returned None."""
+def hint(name: str) -> None:
+    """Print the next of three hints for an exercise; after the third, where its solution is.
+
+    Used in every notebook. Raises CifarError if there is no exercise of that name.
+    """
+    choose(name, EXERCISES, "exercise")
+    hints = EXERCISES[name].hints
+    if (step := _hints_given[name]) < len(hints):
+        _hints_given[name] += 1
+        print(f"Hint {step + 1} of {len(hints)} for {name}: {hints[step]}")
+    else:
+        solution = f"solutions/{name[:2]}_solutions.ipynb"
+        print(f"{name}: those were all {len(hints)} hints. The solution is in {solution}.")
 
 
-class Changed(Exception):
-    """The reader's function wrote into its arguments, which would spoil the data in a training."""
-
-
-def _guarded(function: Callable) -> Callable:
-    """`function`, but it raises NotAnswered or Changed if it does what they say."""
-
-    def call(*arguments):
-        given = copy.deepcopy(arguments)
-        result = function(*arguments)
-        if result is None:
-            raise NotAnswered
-        for before, after in zip(given, arguments, strict=True):
-            if isinstance(before, torch.Tensor) and not torch.equal(before, after):
-                raise Changed
-        return result
-
-    return call
-
-
-def _same(got: Any, expected: Any) -> bool:
-    """Whether the answer is as expected: exactly, or to rounding for floats and tensors."""
-    if isinstance(expected, (Near, AtMost)):
-        return expected.allows(got)
-    if isinstance(expected, torch.Tensor):
-        got = torch.as_tensor(got)
-        return got.shape == expected.shape and torch.allclose(
-            got.double(), expected.double(), rtol=1e-4, atol=1e-5
-        )
-    if isinstance(expected, float):
-        return math.isclose(float(got), expected, rel_tol=1e-4, abs_tol=1e-6)
-    return got == expected
-
-
-def _short(value: Any) -> str:
-    """A value on one line."""
-    if isinstance(value, torch.Tensor) and value.numel() > 8:
-        first = ", ".join(f"{number:g}" for number in value.flatten()[:4].tolist())
-        return f"a tensor {tuple(value.shape)} that begins {first}"
-    if isinstance(value, torch.Tensor):
-        value = value.tolist()
-    if isinstance(value, list) and all(isinstance(number, float) for number in value):
-        return "[" + ", ".join(f"{number:.4g}" for number in value) + "]"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-EXERCISES: dict[str, Callable[[Any], Iterator[Row]]] = {
-    name: rows
-    for notebook in (
-        data_exploration,
-        augmentation,
-        model_building,
-        training,
-        evaluation,
-        grad_cam,
-        speed,
-    )
-    for name, rows in notebook.EXERCISES.items()
-}
+def _known_slip(exercise: Exercise, tries: list[Try]) -> str:
+    """The sentence of the slip that gives the same results in all cases; empty if none does."""
+    if tries[-1].got is None:  # it did not come to a result
+        return ""
+    for slip, sentence in exercise.slips:
+        pairs = zip_longest(tries, attempt(exercise, slip, is_ours=True))
+        if all(a and b and agree(a.got, as_expected(b.got, a.case.expected)) for a, b in pairs):
+            return sentence
+    return ""
