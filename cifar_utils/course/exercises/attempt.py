@@ -58,7 +58,7 @@ def attempt(exercise: Exercise, answer: Any, *, is_ours: bool = False) -> Iterat
         elif case.arguments is None:
             outcome = f"your answer is {kind(it) if isinstance(expected, Rule) else show(it)}"
         else:
-            outcome = f"your {_noun(answer)} returns {f'as {part} ' if part else ''}{show(it)}"
+            outcome = f"your {_noun(answer)} returns{f', as {part},' if part else ''} {show(it)}"
         fault = form_fault(got, expected)
         if isinstance(expected, Rule) and not expected.holds(got):
             fault = expected.sentence
@@ -111,7 +111,7 @@ def _call(answer: Callable, arguments: tuple) -> Any:
                 return _plain(copy.deepcopy(answer).cpu().eval()(*given))
         result = _plain(answer(*given))
     except Exception as mistake:  # the reader's own code may fail in any way
-        raise _told(mistake, answer) from mistake
+        raise _told(mistake, answer, arguments) from mistake
     for before, after in zip(arguments, given, strict=True):
         if isinstance(before, torch.Tensor) and (
             before.dtype != after.dtype or not torch.equal(before, after)
@@ -121,7 +121,7 @@ def _call(answer: Callable, arguments: tuple) -> Any:
     return result
 
 
-def _told(mistake: Exception, answer: Callable) -> Exception:
+def _told(mistake: Exception, answer: Callable, arguments: tuple) -> Exception:
     """An exception in the reader's code as a sentence, with the line of their function."""
     message = traceback.format_exception_only(mistake)[-1].splitlines()[0][:200]
     if "ellipsis" in message:  # the reader's function still computes with a `...`
@@ -129,7 +129,11 @@ def _told(mistake: Exception, answer: Callable) -> Exception:
     code = getattr(answer, "__code__", None)
     frames = traceback.extract_tb(mistake.__traceback__)
     lines = [frame for frame in frames if code and frame.filename == code.co_filename]
-    place = f"It happens in line {lines[-1].lineno}: `{lines[-1].line}`." if lines else ""
+    place = ""
+    if lines:
+        place = f"It happens in line {lines[-1].lineno}: `{lines[-1].line}`."
+    elif isinstance(mistake, TypeError):
+        place = f"It is called with {len(arguments)} arguments, as the exercise says."
     return Stopped(f"your {_noun(answer)} raises {message}", place)
 
 

@@ -82,7 +82,7 @@ def form_fault(got: Any, expected: Any) -> str:
             return f"That is {kind(got)}, but two things are asked for: {', '.join(expected)}."
         for name, part in zip(expected, got, strict=True):
             if fault := form_fault(part, expected[name]):
-                return f"The {name}: {fault}"
+                return f"The {name}: {fault[0].lower()}{fault[1:]}"
         return ""
     if isinstance(expected, (Tensor, Form)):
         return _tensor_fault(got, expected)
@@ -161,9 +161,11 @@ def as_expected(result: Any, expected: Any) -> Any:
 def first_part(got: Any, expected: Any) -> tuple[str, Any, Any]:
     """Of several things that an answer returns, the first that is wrong: its name, it, its due."""
     if isinstance(expected, dict) and isinstance(got, (tuple, list)) and len(got) == len(expected):
-        for (name, due), part in zip(expected.items(), got, strict=True):
-            if form_fault(part, due) or not agree(part, due):
-                return name, part, due
+        parts = list(zip(expected, got, expected.values(), strict=True))
+        bad = [one for one in parts if form_fault(*one[1:])]
+        bad += [one for one in parts if not agree(*one[1:])]
+        if bad:
+            return bad[0]
     return "", got, expected
 
 
@@ -201,7 +203,8 @@ def show(result: Any) -> str:
 def kind(result: Any) -> str:
     """What a result is, in words: "a list", "a float32 tensor (2, 10)"."""
     if isinstance(result, Tensor):
-        return f"a {_name(result.dtype)} tensor {tuple(result.shape)}"
+        article = "an" if _name(result.dtype)[0] == "i" else "a"
+        return f"{article} {_name(result.dtype)} tensor {tuple(result.shape)}"
     if isinstance(result, (types.FunctionType, types.BuiltinFunctionType, type)):
         return "a class" if isinstance(result, type) else "a function"
     names = {str: "text", bool: "True or False", int: "a whole number", float: "a float"}
