@@ -79,7 +79,7 @@ def form_fault(got: Any, expected: Any) -> str:
         return ""
     if isinstance(expected, dict):
         if not isinstance(got, (tuple, list)) or len(got) != len(expected):
-            return f"That is {kind(got)}, but two things are asked for: {', '.join(expected)}."
+            return f"That is {kind(got)}, but {' and '.join(expected)} are asked for."
         for name, part in zip(expected, got, strict=True):
             if fault := form_fault(part, expected[name]):
                 return f"The {name}: {fault[0].lower()}{fault[1:]}"
