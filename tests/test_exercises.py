@@ -1,259 +1,345 @@
-"""The exercises' checkers: right answers pass, wrong ones fail, none of them ends in a traceback.
+"""The exercises' checks: solutions pass; every slip gets its sentence; nothing ends in a traceback.
 
-The right answers themselves are in notebooks/solutions, which run as tests.
+The worked answers come from notebooks/solutions.
 """
 
+import inspect
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cifar_utils.course.exercises import EXERCISES, check, is_right
+from cifar_utils.course import exercises
+from cifar_utils.course.exercises import EXERCISES, check, hint, is_right
+from cifar_utils.course.exercises.attempt import attempt
+from cifar_utils.course.exercises.form import Form, Near, Rule, first_part, show
+from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model
 
-# Answers that a reader may well give, and that have to fail.
-WRONG = [
-    ("01a", 3072),
-    ("01b", 1192),
-    ("02a", 81),
-    ("03c", 10),
-    ("04a", 5273),
-    ("05a", 10_000),
-    ("07a", 1 / 0.4),  # as if the network took no time at all
-    ("01c", lambda images, labels, classes: images.float().mean(0).expand(classes, -1, -1, -1)),
-    ("01d", lambda images: []),
-    ("02b", lambda images: images.flip(3)),
-    ("02c", lambda images, generator: images),
-    ("02d", lambda images, labels, partner, share: (images, torch.eye(10)[labels])),
-    ("03a", lambda size, kernel, stride, padding, dilation: size // stride),
-    ("03b", lambda inputs, outputs, kernel, groups, bias: inputs * outputs * kernel**2),
-    ("04b", lambda progress, peak: 1 - progress),
-    ("04c", lambda weights, velocity, gradient, lr, momentum: (weights - lr * gradient, velocity)),
-    ("04d", lambda logits, labels, smoothing: -logits.log_softmax(1)[range(8), labels].mean()),
-    ("05b", lambda matrix: (matrix.diagonal() / matrix.sum(1)).mean().item()),
-    ("05c", lambda confidences, right, bins: abs((confidences - right.float()).mean().item())),
-    ("05d", lambda right, repeats, generator: (0.0, 1.0)),
-    ("06a", lambda w: w),
-    ("06b", lambda maps, gradients: largest_1((maps * gradients).sum(1))),
-    (
-        "06c",
-        lambda maps, gradients: largest_1((maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
-    ),
-    ("06d", lambda heatmaps, boxes: 1.0),
-    ("07b", lambda images, coins, epoch: images.flip(3) if epoch % 2 else images),
-    ("07c", lambda machines, message, bandwidth, delay: machines * (delay + message / bandwidth)),
-    ("07d", lambda patches: torch.linalg.inv(patches @ patches.T / patches.shape[1])),
-    # These have one mistake that most inputs would not show.
-    (
-        "01c",
-        lambda images, labels, classes: torch.stack(
-            [images[labels == label].float().sum(0) / 10 for label in range(classes)]
-        ),
-    ),
-    (
-        "01d",
-        lambda images: [
-            (i, j)
-            for i in range(len(images))
-            for j in range(i + 1, len(images))
-            if torch.equal(images[i, 0], images[j, 0])
-        ],
-    ),
-    (
-        "06d",
-        lambda heatmaps, boxes: (
-            sum(
-                int(
-                    divmod(int(heat.argmax()), 9)[0] < bottom
-                    and divmod(int(heat.argmax()), 9)[1] < right
-                )
-                for heat, (_, _, bottom, right) in zip(heatmaps, boxes.tolist(), strict=True)
-                if heat.max() > 0
-            )
-            / len(heatmaps)
-        ),
-    ),
-    ("04b", lambda progress, peak: progress / 0.2 if progress < 0.2 else (1 - progress) / 0.8),
-    (
-        "04c",
-        lambda weights, velocity, gradient, lr, momentum: (
-            weights - lr * (0.9 * velocity + gradient),
-            0.9 * velocity + gradient,
-        ),
-    ),
-    (
-        "04d",
-        lambda logits, labels, smoothing: (
-            -(
-                (1 - smoothing) * logits.log_softmax(1).diagonal()
-                + smoothing * logits.log_softmax(1).mean(1)
-            ).mean()
-        ),
-    ),
-    (
-        "05d",
-        lambda right, repeats, generator: (
-            right.double().mean() - 1.96 * right.double().var(correction=0).div(len(right)).sqrt(),
-            right.double().mean() + 1.96 * right.double().var(correction=0).div(len(right)).sqrt(),
-        ),
-    ),
-    (
-        "07c",
-        lambda machines, message, bandwidth, delay: (
-            2 * (machines - 1) * (delay + message / machines / bandwidth)
-        ),
-    ),
-    (
-        "07d",
-        lambda patches: torch.linalg.inv(
-            torch.linalg.cholesky(patches @ patches.T / patches.shape[1])
-        ),
-    ),
-    # And these are tempting.
-    ("01d", lambda images: same(images, lambda image: image.sum().item())),
-    ("01d", lambda images: same(images, lambda image: image.numpy().tobytes())[:3]),
-    ("02b", lambda images: images.rot90(2, (2, 3))),
-    ("02c", lambda images, generator: black(images, generator)),
-    ("02c", lambda images, generator: images[:, :1].expand_as(images)),
-    ("02d", lambda images, labels, partner, share: mixed_with_places(images, partner, share)),
-    ("02d", lambda images, labels, partner, share: overwritten(images, labels, partner, share)),
-    ("04c", lambda w, v, g, lr, m: (w - (m * v + lr * g), m * v + lr * g)),
-    ("04d", lambda logits, labels, s: overflowing(logits, labels, s)),
-    ("05d", lambda right, repeats, draw: bootstrap(right, repeats, draw, (0.05, 0.95))),
-    ("06b", lambda maps, gradients: (maps * gradients.mean((2, 3), keepdim=True)).sum(1)),
-    (
-        "07b",
-        lambda images, coins, epoch: torch.where(coins.view(-1, 1, 1, 1), images.flip(3), images),
-    ),
-    ("06d", lambda heatmaps, boxes: pointing(heatmaps, boxes)),
-    ("07d", lambda patches: torch.linalg.inv(torch.linalg.cholesky(patches.cov()))),
-    ("02c", lambda images, generator: all_or_none(images, generator)),
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def worked_answers():
+    """{exercise: its answer in the notebooks of solutions}."""
+    answers = {}
+    for path in sorted(NOTEBOOKS.glob("solutions/*.ipynb")):
+        names = {}
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and "exercises" in source:  # its import, or a check
+                exec(source, names)
+                names["exercises"] = SimpleNamespace(check=answers.__setitem__)
+    return answers
+
+
+ANSWERS = worked_answers()
+CASES = {name: list(exercise.cases()) for name, exercise in EXERCISES.items()}
+FUNCTIONS = [name for name in EXERCISES if name != "03d" and CASES[name][0].arguments is not None]
+SLIPS = [
+    pytest.param(name, *slip, id=f"{name}-{number}")
+    for name, exercise in EXERCISES.items()
+    for number, slip in enumerate(exercise.slips)
 ]
-FUNCTIONS = sorted({name for name, answer in WRONG if callable(answer)})
 
 
-@pytest.mark.parametrize(("name", "answer"), WRONG)
-def test_a_wrong_answer_fails(name, answer, capsys):
-    assert is_right(name, answer) is False
+def test_every_exercise_is_worked_has_slips_and_hints():
+    assert set(ANSWERS) == set(EXERCISES)
+    for name, exercise in EXERCISES.items():
+        assert len(exercise.slips) >= 2 or name == "03d"  # its rules are tried below
+        assert len({*exercise.hints}) == 3
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_worked_answer_is_right(name, capsys):
+    assert is_right(name, ANSWERS[name]) is True
+    assert capsys.readouterr().out.startswith(f"✓ {name}: right")
+
+
+@pytest.mark.parametrize(("name", "slip", "sentence"), SLIPS)
+def test_a_slip_gets_its_sentence_and_nothing_tells_the_answer(name, slip, sentence, capsys):
+    assert is_right(name, slip) is False
     printed = capsys.readouterr().out
-    assert "✗" in printed and "raised" not in printed
+    assert printed.startswith(f"✗ {name}: ") and printed.count("✗") == 1
+    assert printed.splitlines()[-1].strip() == sentence
+    first = next(one for one in attempt(EXERCISES[name], slip) if one.help is not None)
+    _, own, _ = first_part(first.got, first.case.expected)
+    assert show(own) in printed
+    told = printed.replace(first.case.given, "").replace(show(own), "")
+    assert not any(is_told(part, told) for part in parts_of(first.case.expected))
 
 
-def same(images, key):
-    keys = [key(image) for image in images]
-    return [(i, j) for j in range(len(keys)) for i in range(j) if keys[i] == keys[j]]
+def parts_of(expected):
+    return list(expected.values()) if isinstance(expected, dict) else [expected]
 
 
-def overwritten(images, labels, partner, share):
-    """Mixup whose shares replace each other where image and partner are of one class."""
-    shares = torch.zeros(len(labels), 10)
-    shares[range(len(labels)), labels] = share
-    shares[range(len(labels)), labels[partner]] = 1 - share
-    return share * images + (1 - share) * images[partner], shares
+def is_told(expected, text):
+    """Whether a text shows an expected result. One of one digit could be there by chance."""
+    if isinstance(expected, (Rule, Form, set)):
+        return isinstance(expected, set) and expected and str(sorted(expected)) in text
+    words = show(expected.value if isinstance(expected, Near) else expected)
+    return len(words) > 1 and re.search(rf"(?<![\d.]){re.escape(words)}(?![\d.]*\d)", text)
 
 
-def pointing(heatmaps, boxes):
-    """As the solution, but an empty map points to its first place."""
-    places = heatmaps.flatten(1).argmax(1)
-    rows, columns = places // heatmaps.shape[2], places % heatmaps.shape[2]
-    top, left, bottom, right = boxes.T
-    hit = (top <= rows) & (rows < bottom) & (left <= columns) & (columns < right)
-    return hit.double().mean().item()
-
-
-def largest_1(heat):
-    return heat.clamp(min=0) / heat.clamp(min=1e-12).amax((1, 2), keepdim=True)
-
-
-def bootstrap(right, repeats, draw, ends):
-    chosen = torch.randint(len(right), (repeats, len(right)), generator=draw)
-    return right[chosen].double().mean(1).quantile(torch.tensor(ends).double()).tolist()
-
-
-def black(images, generator):
-    coin = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.2
-    return images.masked_fill(coin, 0)
-
-
-def overflowing(logits, labels, smoothing):
-    log_p = (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
-    right = log_p[torch.arange(8), labels]
-    return -((1 - smoothing) * right + smoothing * log_p.mean(1)).mean()
-
-
-def mixed_with_places(images, partner, share):
-    eye = torch.eye(10)
-    places = torch.arange(len(images))
-    mixed = share * images + (1 - share) * images[partner]
-    return mixed, share * eye[places] + (1 - share) * eye[partner]
-
-
-def all_or_none(images, generator):
-    """The trap of notebook 02, one draw for a whole batch: right on average, wrong within it."""
-    grey = images.float().mean(1, keepdim=True).byte().expand_as(images)
-    return grey if torch.rand((), generator=generator) < 0.2 else images
-
-
-def test_every_exercise_has_a_wrong_answer_here():
-    assert {name for name, _ in WRONG} | {"03d"} == set(EXERCISES)  # 03d: the networks below
+@pytest.mark.parametrize("name", EXERCISES)
+def test_hints_come_one_by_one_and_do_not_tell_a_value(name, capsys, monkeypatch):
+    monkeypatch.setattr(exercises, "_hints_given", type(exercises._hints_given)())
+    for _ in range(5):
+        hint(name)
+    *hints, closing, again = capsys.readouterr().out.splitlines()
+    assert [line[:6] for line in hints] == ["Hint 1", "Hint 2", "Hint 3"]
+    assert len(set(hints)) == 3 and closing == again
+    solution = re.search(r"solutions/\d\d_solutions\.ipynb", closing).group()
+    assert (NOTEBOOKS / solution).is_file()
+    if name not in FUNCTIONS:
+        assert not is_told(CASES[name][0].expected, "\n".join(hints))
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_an_open_exercise_is_not_answered_yet(name, capsys):
-    assert is_right(name, ...) is False
-    printed = f"{name}: not answered yet\n"
+    printed = ""
+    for answer in (..., None):
+        assert is_right(name, answer) is False
+        printed += f"{name}: not answered yet\n"
     if name in FUNCTIONS:
-        assert is_right(name, lambda *_: None) is False
-        printed += f"{name}: not answered yet (a function has to `return` its answer)\n"
+        for answer in (lambda *_: None, lambda *_: ..., lambda *_: (..., ...), lambda *_: 1 + ...):
+            assert is_right(name, answer) is False
+            printed += f"{name}: not answered yet (a function has to `return` its answer)\n"
     assert capsys.readouterr().out == printed
 
 
+# --- garbage --------------------------------------------------------------------------------------
+
+
+class Odd:
+    """What nobody should return."""
+
+    def __eq__(self, other):
+        raise RuntimeError
+
+    def __repr__(self):
+        raise RuntimeError
+
+
+GARBAGE = [
+    "text", b"", float("nan"), float("inf"), 10**400, 1j, True, [], [1, "a"], (1,), (1, 2, 3),
+    {"a": 1}, {1, 2}, Odd(), Odd, np.array(["a"]), np.array([np.nan]), np.float64("nan"),
+    np.bool_(True), torch.zeros(0), torch.full((2, 2), torch.nan), torch.zeros(2, dtype=torch.long),
+    torch.ones(3, dtype=torch.complex64), torch.zeros(2, device="meta"), torch.eye(2).to_sparse(),
+    [torch.zeros(2), torch.zeros(3)], (torch.tensor(torch.nan), torch.tensor(torch.inf)),
+    [(0, 1, 2)], [(0.5, 1)], [("a", "b")], nn.ReLU(), nn.Linear(2, 2), nn.Sequential(), range(3),
+    len,
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", EXERCISES)
-def test_a_broken_answer_is_told_in_one_line(name, capsys):
+def test_garbage_gets_a_sentence(name, capsys):
+    distorted = [
+        lambda result: result.to(torch.complex64) if isinstance(result, torch.Tensor) else [result],
+        lambda result: result[None] if isinstance(result, torch.Tensor) else (result, result),
+        lambda result: result * torch.nan if isinstance(result, torch.Tensor) else torch.nan,
+        lambda result: result[0] if isinstance(result, (tuple, torch.Tensor)) else str(result),
+        lambda result: [*result, 1] if isinstance(result, list) else [result],
+    ]
+    answers = list(GARBAGE)
+    if name in FUNCTIONS:
+        answers += [lambda *_, result=result: result for result in GARBAGE]
+        answers += [
+            lambda *arguments, change=change: change(ANSWERS[name](*arguments))
+            for change in distorted
+        ]
+    for answer in answers:
+        assert is_right(name, answer) is False
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"✗ {name}: ") and printed.count("✗") == 1
+        assert len(printed.splitlines()) in (2, 3) and len(printed.splitlines()[-1]) > 20
+        if answer is not len:
+            assert "AttributeError" not in printed and "has no attribute" not in printed
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_mistake_in_the_readers_code_is_shown_with_its_line(name, capsys):
     def broken(*_):
-        raise KeyError("mine")
+        return {}["mine"]
 
-    assert is_right(name, broken if name in FUNCTIONS else object()) is False
+    assert is_right(name, broken) is False
     printed = capsys.readouterr().out
-    assert printed.startswith("✗") and printed.count("\n") == 1
-    assert ("your code raised KeyError: 'mine'" in printed) == (name in FUNCTIONS)
+    line = inspect.getsourcelines(broken)[1] + 1
+    assert "your function raises KeyError: 'mine'" in printed
+    assert f'It happens in line {line}: `return {{}}["mine"]`.' in printed
 
 
-def test_a_value_is_shown_beside_what_is_expected(capsys):
-    assert check("01a", 12288) is None  # a notebook would show what is returned
-    assert capsys.readouterr().out.startswith("✓")
-    check("01a", 3072)
-    printed = capsys.readouterr().out
-    assert printed.startswith("✗") and "got 3072, expected 12288" in printed
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_that_writes_into_the_data_is_told_so(name, capsys):
+    def in_place(*arguments):
+        result = ANSWERS[name](*arguments)
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                argument.zero_()
+        return result
+
+    has_tensors = any(isinstance(argument, torch.Tensor) for argument in CASES[name][0].arguments)
+    assert is_right(name, in_place) is not has_tensors
+    assert ("changes the tensors" in capsys.readouterr().out) is has_tensors
 
 
-def test_an_answer_that_writes_into_the_data_is_told_so(capsys):
-    def in_place(images):
-        images[:] = images.flip(2)
-        return images
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_numpy_and_tensors_with_gradients_are_as_good(name):
+    def as_numpy(result):
+        if isinstance(result, tuple):
+            return tuple(map(as_numpy, result))
+        if isinstance(result, torch.Tensor):
+            return result.numpy()
+        return np.asarray(result)[()] if isinstance(result, (int, float)) else result
 
-    assert is_right("02b", in_place) is False
-    assert capsys.readouterr().out == (
-        "✗ your function changes the tensors that it is given; work on copies\n"
+    def with_gradients(result):
+        if isinstance(result, tuple):
+            return tuple(map(with_gradients, result))
+        is_float = isinstance(result, torch.Tensor) and result.is_floating_point()
+        return nn.Parameter(result) if is_float else result
+
+    for form in (as_numpy, with_gradients):
+        assert is_right(name, lambda *given, form=form: form(ANSWERS[name](*given))) is True
+
+
+# --- arguments that an answer may ignore ----------------------------------------------------------
+
+IGNORED = [
+    (name, place)
+    for name in FUNCTIONS
+    for place, argument in enumerate(CASES[name][0].arguments)
+    if isinstance(argument, (int, float))
+]
+
+
+@pytest.mark.parametrize(("name", "place"), IGNORED)
+def test_an_answer_that_ignores_an_argument_is_wrong(name, place):
+    for constant in {case.arguments[place] for case in CASES[name]}:
+
+        def answer(*arguments, constant=constant):
+            return ANSWERS[name](*arguments[:place], constant, *arguments[place + 1 :])
+
+        assert is_right(name, answer) is False, constant
+
+
+@pytest.mark.parametrize("name", ["02c", "05d"])
+def test_an_answer_that_ignores_the_generator_is_wrong(name, capsys):
+    own = torch.Generator().manual_seed(1)
+    assert is_right(name, lambda *given: ANSWERS[name](*given[:-1], own)) is False
+    assert "Draw with the generator that is given" in capsys.readouterr().out
+
+
+def test_a_branch_without_return_is_told(capsys):
+    assert is_right("04b", lambda progress, peak: progress / peak if progress < peak else None) is (
+        False
     )
+    assert "meets no `return`" in capsys.readouterr().out
 
 
-def test_a_network_may_be_too_large_or_see_too_little(capsys):
-    from cifar_utils.models import ConvNet, average_head, create_model
+# --- wrong answers without a sentence of their own, which have to fail all the same ---------------
 
-    compact = create_model("compact")
-    assert is_right("03d", compact) is False and compact.training  # as it was
-    printed = capsys.readouterr().out
-    assert "✗ parameters: got 399274, expected at most 99,999" in printed
-    one_pooling = nn.Sequential(nn.MaxPool2d(40, 1, 20))
-    assert is_right("03d", ConvNet(one_pooling, average_head(3, 10))) is False
-    assert "✗ convolutions: got 0, expected at least 3" in capsys.readouterr().out
+
+def mixed_with_places(images, labels, partner, share):
+    eye, places = torch.eye(10), torch.arange(len(images))
+    mixed = share * images + (1 - share) * images[partner]
+    return mixed, share * eye[places] + (1 - share) * eye[partner]
+
+
+def on_the_diagonal(logits, labels, smoothing):
+    log_p = logits.log_softmax(1)
+    return -((1 - smoothing) * log_p.diagonal() + smoothing * log_p.mean(1)).mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("01c", lambda images, labels, classes: (images.float().mean((1, 2, 3)), labels)),
+        ("01d", lambda images: ANSWERS["01d"](images)[1:]),
+        ("02b", lambda images: images.rot90(1, (2, 3))),
+        ("02c", lambda images, generator: ANSWERS["02c"](images, generator).float().round()),
+        ("02d", mixed_with_places),
+        ("04d", on_the_diagonal),
+        ("05c", lambda confidences, right, bins: ANSWERS["05c"](confidences, right, 2 * bins)),
+        ("06d", lambda heatmaps, boxes: ANSWERS["06d"](heatmaps, boxes) ** 2),
+        (
+            "07d",
+            lambda patches: (
+                torch.linalg.inv(torch.linalg.cholesky(patches @ patches.T / patches.shape[1])).T
+            ),
+        ),
+    ],
+)
+def test_a_wrong_answer_fails(name, answer, capsys):
+    assert is_right(name, answer) is False
+    assert f'Stuck? exercises.hint("{name}")' in capsys.readouterr().out
+
+
+# --- a network ------------------------------------------------------------------------------------
+
+
+def narrow(*layers):
+    return ConvNet(nn.Sequential(*layers), average_head(8, 10))
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (lambda: create_model("compact"), "Fewer than 100,000 are allowed."),
+        (lambda: narrow(conv_bn_relu(3, 8), nn.MaxPool2d(32, 1)), "At least three are asked for."),
+        (lambda: narrow(*(conv_bn_relu(n, 8) for n in (3, 8, 8))), "At least 40 pixels"),
+        (lambda: narrow(conv_bn_relu(3, 4)), "raises RuntimeError: "),  # 4 channels, 8 in the head
+        (lambda: ConvNet(nn.Sequential(nn.Conv2d(3, 8, 3)), average_head(8, 7)), "(2, 7), but (2"),
+        (lambda: nn.Linear(3, 10), "A network with `features` and `classifier` is asked for"),
+        (lambda: ConvNet, "A network with `features` and `classifier` is asked for"),
+    ],
+)
+def test_a_network_that_does_not_do_is_told_why(network, sentence, capsys):
+    network = network()
+    before = torch.get_rng_state()
+    assert is_right("03d", network) is False and sentence in capsys.readouterr().out
+    assert torch.equal(torch.get_rng_state(), before)
+    assert getattr(network, "training", True)  # the reader's own stays as it was
+
+
+# --- names and forms ------------------------------------------------------------------------------
 
 
 def test_an_unknown_exercise_names_the_known():
-    with pytest.raises(ValueError, match="01a"):
-        check("09z", 1)
+    for function in (lambda: check("09z", 1), lambda: hint("09z")):
+        with pytest.raises(ValueError, match="01a"):
+            function()
 
 
-def test_a_number_may_be_rounded_within_its_room(capsys):
+def test_what_is_printed(capsys):
+    assert check("01a", 12288) is None  # a notebook would show what is returned
+    check("01a", 3072)
+    check("03a", lambda size, kernel, stride, padding, dilation: size)
+    check("02b", lambda images: images.flip(2).float())
+    check("04a", "many")
+    check("06a", lambda w: w / 16 * float("nan"))
+    assert capsys.readouterr().out == (
+        "✓ 01a: right\n"
+        "✗ 01a: your answer is 3072\n"
+        "  That is how many numbers there are. How many bytes does each float take?\n"
+        "✗ 03a: given size 32, kernel 3, stride 1, padding 0, dilation 1\n"
+        "  your function returns 32\n"
+        '  That is not right yet. Stuck? exercises.hint("03a")\n'
+        "✗ 02b: given one image, each colour [[1, 2], [3, 4]]\n"
+        "  your function returns a float32 tensor (1, 3, 2, 2): "
+        "3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2\n"
+        '  Its type is float32, but uint8 is asked for. Stuck? exercises.hint("02b")\n'
+        "✗ 04a: your answer is 'many'\n"
+        '  That is text, but a number is asked for. Stuck? exercises.hint("04a")\n'
+        "✗ 06a: given w 1.0\n"
+        "  your function returns nan\n"
+        "  There is a NaN (“not a number”), which comes from 0 / 0, for example. "
+        'Stuck? exercises.hint("06a")\n'
+    )
+
+
+def test_a_number_may_be_rounded_within_its_room():
     assert is_right("07a", 1 / (0.4 + 0.6 / 20)) and is_right("07a", 2.33)
     assert is_right("07a", 2.35) is False
-    assert "got 2.35, expected 2.33 ± 0.01" in capsys.readouterr().out

@@ -4,7 +4,7 @@ first_cell: install what is missing, say what the notebook runs on
 quick:      quick mode, and what depends on it: data, recipes, paths, expected results, estimates
 display:    a training to watch, figures with alternative text, animations
 places:     which folder holds the clone, which service lends the machine
-exercises:  checkers of the exercises (import it yourself: it needs torch)
+exercises:  checks and hints of the exercises (import it yourself: it needs torch)
 
 Importing this folder takes only the standard library, because `setup` may have to install the rest.
 """
