@@ -26,7 +26,7 @@ from cifar_utils.course import display, first_cell, quick
 from cifar_utils.errors import CifarError
 from cifar_utils.plots import STYLE
 from cifar_utils.recipes import get_recipe
-from cifar_utils.sources import files, synthetic
+from cifar_utils.sources import cifar10, synthetic
 from cifar_utils.train import fit
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def blank_stand_in(monkeypatch, tmp_path):
 
     monkeypatch.setattr(synthetic, "draw", draw)
     monkeypatch.setenv("CIFAR10_ROOT", str(tmp_path))
-    monkeypatch.setattr(files, "download", lambda *_: pytest.fail("it tried to download"))
+    monkeypatch.setattr(cifar10, "download", lambda *_, **__: pytest.fail("it tried to download"))
 
 
 class Clock:
@@ -265,7 +265,7 @@ def test_quick_mode_takes_a_balanced_sample_and_never_downloads(quick_mode, blan
         assert len(split) == quick.QUICK_IMAGES
         assert torch.bincount(split.labels).tolist() == [quick.QUICK_IMAGES // 10] * 10
     whole = course.load(whole=True)
-    assert [len(split) for split in (whole.train, whole.val, whole.test)] == [5000, 5000, 2000]
+    assert [len(split) for split in (whole.train, whole.val, whole.test)] == [9000, 1000, 2000]
 
 
 def test_quick_recipes_are_short_and_full_ones_are_as_listed(monkeypatch):
