@@ -681,3 +681,15 @@ def test_predict_says_what_is_not_a_file(tmp_path, capsys, monkeypatch):
     name = "é" * 125 + ".png"
     assert f"{name}: there is no such file" in refused(capsys, "predict", name)
     assert "\\udcff.png: there is no such file" in refused(capsys, "predict", "\udcff.png")
+
+
+def test_postscript_is_never_run(tmp_path, monkeypatch):
+    from PIL import EpsImagePlugin, Image
+
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.eps")
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("it was run"))
+    for name in ("a.eps", "a.png"):  # by what it holds, whatever it is called
+        path = (tmp_path / "a.eps").rename(tmp_path / name)
+        with pytest.raises(CifarError, match="is an EPS file; convert it to JPEG or PNG"):
+            local.read_image(path)
+        path.rename(tmp_path / "a.eps")

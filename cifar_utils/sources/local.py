@@ -61,6 +61,7 @@ def _find(folder: Path) -> tuple[Found, list[Path]]:
     from PIL import Image
 
     reads = {end for end, form in Image.registered_extensions().items() if form in Image.OPEN}
+    reads -= {".eps", ".ps"}
     found: Found = {}
     left_out = []
     for path in _inside(folder) if folder.exists() else ():
@@ -204,6 +205,8 @@ def read_image(path: str | Path) -> Tensor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have LARGEST
             with Image.open(path) as opened:
+                if opened.format == "EPS":  # a program, which Pillow would let Ghostscript run
+                    raise CifarError(f"{path} is an EPS file; convert it to JPEG or PNG")
                 pixels = opened.width * opened.height
                 if pixels > LARGEST:
                     raise CifarError(too_many)
