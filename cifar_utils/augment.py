@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, whole
 
 if TYPE_CHECKING:
     import albumentations
@@ -37,6 +37,7 @@ def alternating_flip(images: Tensor, *, epoch: int, indices: Tensor) -> Tensor:
     So any two successive epochs show both versions of every image. Independent coins would repeat
     one version half of the time (arXiv 2404.00498). indices: int64 (N,), which images these are.
     """
+    epoch = whole(epoch, "epoch")
     coins = (indices * 2654435761 % 2**32) >> 31  # Knuth's hash, so that no table is needed
     return _mirror(images, (coins + epoch) % 2 == 1)
 
@@ -297,10 +298,17 @@ def augment(
     for operation in operations(policy):
         if operation is alternating_flip:
             indices = _range(images) if indices is None else indices
+            _check_indices(indices, len(images))
             images = alternating_flip(images, epoch=epoch, indices=indices)
         else:
             images = operation(images, generator)
     return images
+
+
+def _check_indices(indices, count):
+    whole_numbers = torch.is_tensor(indices) and indices.dtype == torch.int64
+    if not whole_numbers or indices.shape != (count,):
+        raise CifarError(f"indices must be a tensor, int64 ({count},): one number per image")
 
 
 def operations(policy: str) -> tuple[Operation, ...]:

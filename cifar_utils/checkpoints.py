@@ -6,10 +6,8 @@ read with weights_only=True.
 
 import hashlib
 import json
-import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from cifar_utils.checks import plain_names, unwrapped
 from cifar_utils.data import CLASSES
 from cifar_utils.errors import CifarError, choose, did_you_mean, shown
+from cifar_utils.history import History
 from cifar_utils.models import MODELS, ConvNet, build, create_model
 from cifar_utils.recipes import Recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.files import expanded, write_whole
+from cifar_utils.sources.sealed import built, check_finite, digest, reading, seal, unseal
 
 _KEYS = {"model", "optimizer", "scaler", "history", "precision"}  # of a checkpoint
 UNKNOWN = "unknown data"  # the source of weights that do not say on what they were trained
@@ -39,21 +40,21 @@ class WeightsInfo:
 
 
 def save_weights(path: Path, model: nn.Module, info: WeightsInfo) -> None:
-    """Write the plain state dict as safetensors, with `info` in its metadata.
+    """Write the plain state dict as safetensors, with `info` and a digest in its metadata.
 
-    Equal weights and info give equal bytes.
+    Equal weights and info give equal bytes, whether torch.compile wraps the network or not.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in model.state_dict().items()
+        for name, value in unwrapped(model).state_dict().items()
     }
+    about = asdict(info)
+    about["digest"] = digest({**about, "tensors": tensors})
     # A single entry, because safetensors writes several in an order that changes between runs.
-    metadata = {"cifar_utils": json.dumps(asdict(info))}
-    with _failed_writes_named(path, SafetensorError):
-        write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
+    metadata = {"cifar_utils": json.dumps(about)}
+    write_whole(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
 def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, WeightsInfo]:
@@ -67,45 +68,50 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
             are then taken in their order, if every shape fits.
 
     Raises:
-        CifarError: there is no such file, it holds no weights or those of another network, or it
-            does not name its network and nor does `model`.
+        CifarError: there is no such file, it is damaged, it holds no weights or those of another
+            network or some that are not finite, or it does not name its network and nor does
+            `model`.
     """
     path = Path(path)
     path = path / "weights.safetensors" if path.is_dir() else path
-    if not path.is_file():
-        raise CifarError(f"there are no weights at {path}")
-    if path.suffix == ".safetensors":
-        tensors, about = _read_safetensors(path)
-    else:
-        tensors, about = _read_state_dict(path), {}
-    if model and "cifar_utils" not in about:
-        return _from_plain(path, tensors, model)
-    try:
-        known = json.loads(about["cifar_utils"])
-        recipe, classes = Recipe.from_dict(known["recipe"]), tuple(known["classes"])
-        info = WeightsInfo(recipe, known["source"], classes, known["epoch"])
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError):
-        raise CifarError(
-            f"{path} does not name its network; cifar test and predict take it with --model, cifar "
-            "train with --from"
-        ) from None
-    if model and model != recipe.model:
-        raise CifarError(f"{path} holds weights of {recipe.model}, not of {model}")
-    network = build(recipe, classes)
-    _fill(network, tensors, f"{path} does not fit its own recipe")
+    with reading(path, "weights file", "choose another file, or train again"):
+        if path.suffix == ".safetensors":
+            tensors, about = _read_safetensors(path)
+        else:
+            tensors, about = _read_state_dict(path), {}
+        if "cifar_utils" not in about:
+            network, info, notice = _from_plain(path, tensors, model)
+        else:
+            info = _info(json.loads(about["cifar_utils"]), tensors)
+            if model and model != info.recipe.model:
+                raise CifarError(f"it holds weights of {info.recipe.model}, not of {model}")
+            choose(info.recipe.model, MODELS, "model")
+            network, notice = build(info.recipe, info.classes), ""
+            _fill(network, plain_names(tensors), "its own recipe")
+    if notice:  # out here, because nothing may be printed about a file that is refused
+        print(shown(f"{path} {notice}"), file=sys.stderr)
     return network, info
+
+
+def _info(about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> WeightsInfo:
+    """What the metadata says, if the tensors and it are as they were written."""
+    known = unseal(about | {"tensors": tensors})
+    del known["tensors"]
+    known["recipe"] = Recipe.from_dict(known["recipe"])
+    names = known["classes"]
+    are_names = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    if not are_names or len(set(names)) < len(names):
+        raise CifarError(f"classes cannot be {names!r:.60}")
+    return built(WeightsInfo, known | {"classes": tuple(names)})
 
 
 def _read_safetensors(path):
     """(tensors by name, metadata) of a safetensors file."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CifarError(f"{path} is not a safetensors file ({error})") from None
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
 
 
 def _read_state_dict(path):
@@ -114,24 +120,33 @@ def _read_state_dict(path):
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
         held = None
+    if isinstance(held, dict) and held.keys() >= _KEYS:  # a run's own checkpoint
+        held = unseal(held)
     for name in ("model", "state_dict", "model_state_dict", "net"):
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
     whole = isinstance(held, dict) and held and all(isinstance(name, str) for name in held)
     if not (whole and all(map(torch.is_tensor, held.values()))):
         raise CifarError(
-            f"{path} holds no plain state dict; write one with torch.save(model.state_dict(), PATH)"
+            "it holds no plain state dict, as torch.save(model.state_dict(), PATH) writes one"
         )
-    # DataParallel and torch.compile put a word before each name.
-    return {re.sub(r"^(module\.|_orig_mod\.)+", "", name): held[name] for name in held}
+    return held
 
 
 def _from_plain(path, tensors, name):
-    """(network, info) of plain tensors for a network of MODELS."""
+    """(network, info, notice) of plain tensors for a network of MODELS."""
+    if not name:
+        raise CifarError(
+            "it does not name its network; cifar test and predict take it with --model, cifar "
+            "train with --from"
+        )
     choose(name, MODELS, "model")
+    tensors = plain_names(tensors)
     last = list(create_model(name, seed=0).state_dict())[-1]  # it has a row per class
     last = last if last in tensors else list(tensors)[-1]
     count = len(torch.atleast_1d(tensors[last]))
+    if count > path.stat().st_size:  # one number that is repeated without end
+        raise CifarError(f"it does not fit {name}: {last} has {count:,} rows")
     classes = CLASSES if count == len(CLASSES) else tuple(f"class {i}" for i in range(count))
     recipe = Recipe(path.stem, model=name)
     network = build(recipe, classes)
@@ -143,15 +158,14 @@ def _from_plain(path, tensors, name):
         order = " in the order of its tensors, whose names are not ours"
     elif len(tensors) != len(own):
         raise CifarError(
-            f"{path} does not fit {name}: it holds {len(tensors)} tensors, {name} has {len(own)}"
+            f"it does not fit {name}: it holds {len(tensors)} tensors, {name} has {len(own)}"
         )
-    _fill(network, tensors, f"{path} does not fit {name}")
-    print(
-        f"{shown(path)} is read as {name}{order}; if it was trained with another mean and standard "
-        "deviation of the pixels than ours, it does worse here",
-        file=sys.stderr,
+    _fill(network, tensors, name)
+    notice = (
+        f"is read as {name}{order}; if it was trained with another mean and standard deviation of "
+        "the pixels than ours, it does worse here"
     )
-    return network, WeightsInfo(recipe, UNKNOWN, classes)
+    return network, WeightsInfo(recipe, UNKNOWN, classes), notice
 
 
 def _shapes(tensors):
@@ -159,15 +173,33 @@ def _shapes(tensors):
     return [[size for size in tensor.shape if size > 1] for tensor in tensors.values()]
 
 
-def _fill(network, tensors, complaint):
+def _fill(network, tensors, what):
     """Give the network these tensors, and put it in evaluation mode."""
-    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    try:
-        network.load_state_dict(floats)
-    except RuntimeError as error:
-        _, *reasons = str(error).splitlines()  # the first line says only that there are some
-        raise CifarError(f"{complaint}: {reasons[0].strip():.200}") from None
+    check_fits(network, tensors, f"it does not fit {what}")
+    network.load_state_dict(
+        {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    )
+    check_finite(network.state_dict(), "layer")
     network.eval()
+
+
+def check_fits(model: nn.Module, tensors: dict[str, torch.Tensor], complaint: str) -> None:
+    """Raise CifarError if these are not tensors of the network's names, shapes and kinds.
+
+    Ask before load_state_dict, which loads what fits before it raises. complaint: how the error
+    begins.
+    """
+    own = model.state_dict()
+    for name in [*own, *tensors]:
+        if name not in tensors or name not in own:
+            what = "is missing" if name in own else "is unknown to it"
+            raise CifarError(f"{complaint}: {name:.60} {what}")
+    for name, mine in own.items():
+        if tensors[name].shape != mine.shape:
+            shapes = tuple(tensors[name].shape), tuple(mine.shape)
+            raise CifarError(f"{complaint}: {name} has the shape {shapes[0]}, not {shapes[1]}")
+        if tensors[name].is_floating_point() != mine.is_floating_point():
+            raise CifarError(f"{complaint}: {name} is {tensors[name].dtype}, not {mine.dtype}")
 
 
 def pretrained_names() -> list[str]:
@@ -182,9 +214,10 @@ def load_pretrained(name: str) -> tuple[ConvNet, WeightsInfo]:
     """
     choose(name, pretrained_names(), "network")
     path = PRETRAINED / f"{name}.safetensors"
-    recorded = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"]
-    if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
-        raise CifarError(f"{path} is damaged: its SHA-256 is not the recorded one; reinstall")
+    recorded = History.load(path.with_suffix(".json")).sha256
+    with reading(path, "weights file", "write it anew"):
+        if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
+            raise CifarError("it is damaged: its SHA-256 is not the recorded one")
     return load_weights(path)
 
 
@@ -199,7 +232,7 @@ def find_weights(where: str | Path, *, model: str = "") -> tuple[ConvNet, Weight
         if model and model != info.recipe.model:
             raise CifarError(f"{where} holds weights of {info.recipe.model}, not of {model}")
         return network, info
-    path = Path(where).expanduser()
+    path = expanded(where)
     if path.exists() or path.suffix or len(path.parts) > 1:
         return load_weights(path, model=model)
     names = pretrained_names()
@@ -217,6 +250,7 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
     networks only those called -val did not. Raises CifarError for weights of another network, and
     as `find_weights` does.
     """
+    model = unwrapped(model)
     trained, info = find_weights(recipe.start_from, model=recipe.model)
     tensors = trained.state_dict()
     fits = tuple(classes) == info.classes
@@ -225,37 +259,68 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
     if not fits:
         last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
         tensors |= {k: v for k, v in model.state_dict().items() if k.startswith(f"{last}.")}
-        print(
-            f"{shown(recipe.start_from)} knows {shown(', '.join(info.classes))}; the data has "
-            f"{shown(', '.join(classes))}: the last layer starts anew",
-            file=sys.stderr,
+        notice = (
+            f"{recipe.start_from} knows {', '.join(info.classes)}; the data has "
+            f"{', '.join(classes)}: the last layer starts anew"
         )
+        print(shown(notice), file=sys.stderr)
     model.load_state_dict(tensors)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write the state() of a Run, whole or not at all."""
-    with _failed_writes_named(path, RuntimeError):
-        write_whole(path, lambda temporary: torch.save(state, temporary))
-
-
-@contextmanager
-def _failed_writes_named(path: Path, kind: type[Exception]) -> Iterator[None]:
-    """A full disk as an OSError in one line: the libraries raise a `kind` of their own."""
-    try:
-        yield
-    except kind as error:
-        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+    """Write the state() of a Run with its digest, whole or not at all."""
+    sealed = seal(state)
+    write_whole(path, lambda temporary: torch.save(sealed, temporary))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state of a Run that save_checkpoint wrote, on the CPU; CifarError for anything else."""
-    try:
+    remedy = "start the run anew (--overwrite), or go on from its weights (--from)"
+    with reading(path, "checkpoint", remedy):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CifarError(f"there is no checkpoint at {path}") from None
-    except Exception:  # torch raises many kinds for a damaged file, with pages of advice
-        raise CifarError(f"{path} is damaged, or not a checkpoint; start anew without it") from None
-    if not isinstance(state, dict) or not state.keys() >= _KEYS:
-        raise CifarError(f"{path} is not the checkpoint of a run; start anew without it")
+        if not isinstance(state, dict) or not state.keys() >= _KEYS:
+            raise CifarError("it is not the checkpoint of a run")
+        state = unseal(state)
+        for name in state.keys() - _KEYS - {"images"}:
+            raise CifarError(f"unknown entry {name!r:.60}; a newer cifar_utils may know it")
+        if not _has_form_of_a_state(state):
+            raise CifarError("it is not the checkpoint of a run")
+        History.from_json(state["history"])
+        check_finite(state, "its")
     return state
+
+
+def _has_form_of_a_state(state):
+    """Whether the entries of a checkpoint are what a Run's state() holds. The history is apart."""
+    optimizer, scaler = state["optimizer"], state["scaler"]
+    return (
+        all(map(torch.is_tensor, state["model"].values()))
+        and all(isinstance(group["params"], list) for group in optimizer["param_groups"])
+        and all(isinstance(values, dict) for values in optimizer["state"].values())
+        and (not scaler or scaler.keys() == torch.amp.GradScaler("cpu").state_dict().keys())
+        and all(isinstance(value, (int, float)) for value in scaler.values())
+        and state["precision"] in ("fp32", "bf16", "fp16")
+        and isinstance(state.get("images", ""), str)
+    )
+
+
+def check_optimizer_fits(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Raise CifarError if this is not the state of an optimizer of the same parameters.
+
+    Ask before load_state_dict, which notices less, and too late.
+    """
+    own, kept = optimizer.param_groups, state["param_groups"]
+    if [len(group["params"]) for group in own] != [len(group["params"]) for group in kept]:
+        raise CifarError("the checkpoint's optimizer has other groups of parameters")
+    for mine, group in zip(own, kept, strict=True):
+        for name, value in mine.items():
+            number = isinstance(value, (int, float))
+            if number and not isinstance(group.get(name, value), (int, float)):
+                raise CifarError(f"the checkpoint's {name} cannot be {group[name]!r:.60}")
+        for weight, number in zip(mine["params"], group["params"], strict=True):
+            for name, value in state["state"].get(number, {}).items():
+                if torch.is_tensor(value) and value.ndim and value.shape != weight.shape:
+                    raise CifarError(
+                        f"the checkpoint's {name} has the shape {tuple(value.shape)} in place of "
+                        f"{tuple(weight.shape)}"
+                    )

@@ -6,8 +6,10 @@ pass calls first. The readers of files and the downloads are in `sources`.
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, choose, shown
+from cifar_utils.errors import CifarError, choose, plain, shown, whole
 from cifar_utils.sources import cifar10, local, synthetic
 from cifar_utils.sources.cache import Decoded, default_root
 from cifar_utils.sources.cifar10 import ARCHIVE, CLASSES, MD5, official_folder  # noqa: F401
+from cifar_utils.sources.files import expanded
 from cifar_utils.sources.local import read_image  # noqa: F401
 
 # Mean and standard deviation of all pixels of the 50,000 training images, per channel, in [0, 1].
@@ -62,7 +65,9 @@ class Split:
         """
         if not isinstance(chosen, slice):
             chosen = torch.as_tensor(chosen)
-            chosen = chosen if chosen.numel() else chosen.long()  # torch makes [] a float tensor
+            positions = chosen.dtype != torch.bool and not chosen.is_floating_point()
+            # torch makes [] a float tensor, and would take positions in uint8 for Booleans.
+            chosen = chosen.long() if positions or not chosen.numel() else chosen
             chosen = chosen.reshape(1) if chosen.ndim == 0 else chosen  # one number: a Split of one
         images, labels, indices = (t[chosen] for t in (self.images, self.labels, self.indices))
         return replace(self, images=images, labels=labels, indices=indices)
@@ -78,8 +83,9 @@ class Split:
         classes: names, or how many of the classes that occur. CifarError for a name that is
         unknown, or of which there is no image.
         """
-        if isinstance(classes, int):
-            classes = [self.classes[label] for label in self.labels.unique()[:classes]]
+        if isinstance(classes, (int, Integral)):  # mypy does not know int as Integral
+            count = whole(classes, "classes")
+            classes = [self.classes[label] for label in self.labels.unique()[:count]]
         few: list[int] = []
         for name in classes:
             choose(name, self.classes, "class")
@@ -114,12 +120,16 @@ class Cifar:
     def hold_out(self, count: int, *, seed: int = 0) -> "Cifar":
         """With `count` training images moved to validation, the same share of each class.
 
-        Raises CifarError if there are validation images already, or too few images to move.
+        Raises CifarError if there are validation images already, such as those of a folder val/, or
+        too few images to move.
         """
-        available = len(self.train)
-        if len(self.val):
-            raise CifarError(f"there are {len(self.val):,} validation images already")
-        if not isinstance(count, int) or not 0 <= count < max(available, 1):
+        available, count = len(self.train), plain(count)
+        if count and len(self.val):
+            raise CifarError(
+                f"there are {len(self.val):,} validation images already; leave validation out, or "
+                "rename the folder val/ if they come from one"
+            )
+        if type(count) is not int or not 0 <= count < max(available, 1):
             raise CifarError(
                 f"validation is {count}; it must be a whole number of at least 0, and less than "
                 f"the {available:,} training images"
@@ -127,15 +137,14 @@ class Cifar:
         held_out = stratified(self.train.labels, count, seed=seed)
         kept = torch.ones(available, dtype=torch.bool)
         kept[held_out] = False
-        return Cifar(self.train[kept], self.train[held_out], self.test)
+        return Cifar(self.train[kept], self.train[held_out] if count else self.val, self.test)
 
     def limit(self, count: int) -> "Cifar":
         """At most `count` images of each split, the same share of each class, for a quick trial.
 
         Raises CifarError if `count` is below 1.
         """
-        if not isinstance(count, int) or count < 1:
-            raise CifarError(f"limit is {count}; it must be a whole number of at least 1")
+        count = whole(count, "limit", least=1)
         splits = (self.train, self.val, self.test)
         return Cifar(*(s[stratified(s.labels, min(count, len(s)))] for s in splits))
 
@@ -144,7 +153,7 @@ def load(
     root: str | Path | None = None,
     *,
     source: Literal["auto", "cifar10", "folder", "npy", "synthetic"] = "auto",
-    validation: int = 5000,
+    validation: int | None = None,
     seed: int = 0,
 ) -> Cifar:
     """Train, validation and test splits as uint8 tensors. Used in notebook 01.
@@ -153,11 +162,13 @@ def load(
         root: folder, or file for "npy", that holds the data; else $CIFAR10_ROOT, else
             ~/.cache/cifar_utils.
         source: "cifar10" reads the official files, or downloads them, and checks every file's MD5.
-            "folder" reads train/<class>/*.png|jpg and test/<class>/…, resized to 32×32. "npy" reads
+            "folder" reads train/<class>/ and test/<class>/, and val/<class>/ if there is a val/:
+            every image that Pillow reads, in sub-folders too, resized to 32×32. "npy" reads
             NAME.npy or NAME_data.npy with its labels (CIFAR-10.1, CIFAR-10-C). "synthetic" draws
             the stand-in. "auto" takes the official files, else downloads them, else draws the
             stand-in and says so.
-        validation: how many training images to hold out, the same share of each class.
+        validation: how many training images to hold out, the same share of each class. By default
+            5,000, or a tenth if there are fewer than 50,000, or none beside a val/.
         seed: picks them.
 
     Raises:
@@ -165,29 +176,36 @@ def load(
         ConnectionError: if no mirror answers.
     """
     choose(source, READERS, "source")
-    root = default_root() if root is None else Path(root).expanduser()
-    if root.is_file() and source != "npy":
-        raise CifarError(f"{root} is a file; give a folder, or choose source 'npy' for an array")
+    root = default_root() if root is None else expanded(root)
+    there = next(place for place in (root, *root.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir() and not (source == "npy" and there == root):
+        raise CifarError(f"{there} is not a folder; give one, or choose source 'npy' for an array")
     found = READERS[source](root)
-    train, test = (
+    none = found.train[0][:0], found.train[1][:0]
+    train, val, test = (
         Split(images, labels, found.classes, torch.arange(len(labels)), found.source)
-        for images, labels in (found.train, found.test)
+        for images, labels in (found.train, found.val or none, found.test)
     )
-    return Cifar(train, train[:0], test).hold_out(validation if len(train) else 0, seed=seed)
+    if validation is None:
+        validation = 0 if len(val) else min(5000, len(train) // 10)
+    return Cifar(train, val, test).hold_out(validation if len(train) else 0, seed=seed)
 
 
 def _auto(root: Path) -> Decoded:
     """The official files, else the stand-in, but never in place of data of the user's own."""
-    if official_folder(root) is None and not (root / ARCHIVE).is_file():
-        for other, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
+    other = cifar10.cifar100_at(root)
+    if official_folder(root) is None and not (root / ARCHIVE).exists() and other != root:
+        for source, sign in (("folder", root / "train"), ("npy", next(root.glob("*.npy"), None))):
             if sign is not None and sign.exists():
                 raise CifarError(
                     f"{root} holds {sign.name} and not the CIFAR-10 files; to read it, choose "
-                    f"source '{other}'"
+                    f"source '{source}'"
                 )
     try:
         return cifar10.read(root)
     except (CifarError, OSError) as problem:
+        if other:
+            raise
         return synthetic.read(root, reason=str(problem))
 
 
@@ -210,10 +228,11 @@ def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
 
     Shares that are not whole numbers are rounded by largest remainder. The draw depends on `seed`
     only, on every platform and for good, because RandomState's stream is frozen (NEP 19). Raises
-    CifarError if there are fewer labels than `count`. Used in notebook 03.
+    CifarError if there are fewer labels than `count`, or for a seed outside 0 to 4,294,967,295.
+    Used in notebook 03.
     """
-    if not 0 <= count <= len(labels):
-        raise CifarError(f"count is {count}; it must be in 0 to {len(labels):,}")
+    count = whole(count, "count", most=len(labels))
+    seed = whole(seed, "seed", most=2**32 - 1)
     labels = labels.cpu()
     order = torch.from_numpy(np.random.RandomState(seed).permutation(len(labels)))
     classes, sizes = labels.unique(return_counts=True)
@@ -251,8 +270,7 @@ def batches(
     With a torch.Generator the images come in a fresh random order, without one in their own. Raises
     CifarError if the batch size is below 1, when the first piece is asked for. Used in notebook 01.
     """
-    if batch_size < 1:
-        raise CifarError(f"batch_size is {batch_size}; it must be at least 1")
+    batch_size = min(whole(batch_size, "batch_size", least=1), len(split))
     if not len(split):
         return
     if generator is None:

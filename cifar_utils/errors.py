@@ -16,7 +16,18 @@ class CifarError(ValueError):
 
 
 class DivergedError(CifarError, ArithmeticError):
-    """A training whose loss is no longer finite."""
+    """A training whose loss is no longer finite. where: the epoch and the step, in words."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"training diverged {where}: the loss is no longer finite; lower lr, or set clip_norm"
+        )
+        self.where = where
+
+
+def first_line(error: Exception) -> str:
+    """What a library's error says first, with its kind; torch adds pages of advice."""
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
 
 
 def shown(text: object) -> str:
@@ -40,10 +51,28 @@ def choose(name: Any, choices: Collection, what: str) -> None:
 
     what: the kind of thing that is chosen, such as "recipe".
     """
-    if name not in choices:
+    if name not in list(choices):  # a list, because a dict cannot be asked for every kind of value
         valid = [str(choice) for choice in choices]
         near = did_you_mean(str(name), valid) or ";"
         raise CifarError(f"unknown {what} {name!r}{near} choose one of {', '.join(valid)}")
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy or torch as the Python number that it is; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def whole(value: Any, what: str, *, least: int = 0, most: int | None = None) -> int:
+    """`value` as an int; it may be a whole number of NumPy's or torch's, too.
+
+    Raises CifarError, which calls it `what`, for anything else, 3.0 and True among them, and for a
+    number below `least` or above `most`.
+    """
+    number = plain(value)
+    if type(number) is not int or number < least or (most is not None and number > most):
+        wanted = f"of at least {least}" if most is None else f"in {least:,} to {most:,}"
+        raise CifarError(f"{what} is {value!r}; it must be a whole number {wanted}")
+    return number
 
 
 def did_you_mean(name: str, choices: Collection[str]) -> str:

@@ -3,11 +3,13 @@
 import math
 import statistics
 import time
+from contextlib import suppress
 
 import torch
 
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Split
+from cifar_utils.errors import DivergedError
 from cifar_utils.machine import Machine
 from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
@@ -46,10 +48,11 @@ def step_seconds(
             start = time.perf_counter()
             batch = batches[len(times) % len(batches)]
             augmented = time.perf_counter()
-            train_one_epoch(
-                model, [batch], optimizer, recipe, machine=machine, teacher=teacher,
-                span=(done, done),
-            )  # fmt: skip
+            with suppress(DivergedError):  # the training will say so
+                train_one_epoch(
+                    model, [batch], optimizer, recipe, machine=machine, teacher=teacher,
+                    span=(done, done),
+                )  # fmt: skip
             end = time.perf_counter()
             ahead = max(end - augmented, (augmented - start) / max(workers, 1))
             times.append(ahead if workers else end - start)

@@ -1,18 +1,29 @@
 """From images to logits, once, and from logits to every number about them."""
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from numbers import Real
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_utils.data import normalize
-from cifar_utils.errors import CifarError
+from cifar_utils.checks import (
+    check_count,
+    check_images,
+    check_kind,
+    check_labels,
+    check_network,
+    evaluating,
+)
+from cifar_utils.data import Split, normalize
+from cifar_utils.errors import CifarError, DivergedError, choose
 from cifar_utils.machine import Machine, Precision
+from cifar_utils.speed.distributed import all_reduce
 
 
 def predict(
@@ -40,12 +51,17 @@ def predict(
             (github.com/hiverge/cifar10-speedrun).
 
     Raises:
-        CifarError: `views` or `share` has another value.
+        CifarError: an argument has another type, shape or value, or the network does not turn such
+            images into logits.
     """
+    check_images(images)
+    batch_size = check_count(batch_size, "batch_size")
+    choose(precision, get_args(Precision), "precision")
     if views not in (1, 2, 6):
         raise CifarError(f"views is {views}; choose one of 1, 2, 6")
-    if not 0 <= share <= 1:
+    if not (isinstance(share, Real) and 0 <= share <= 1):
         raise CifarError(f"share is {share}; it must be in [0, 1]")
+    check_kind(model)
     options: dict[str, Any] = {"batch_size": batch_size, "precision": precision}
     if share < 1 and views > 1 and len(images):
         found = predict(model, images, **options)
@@ -55,20 +71,29 @@ def predict(
             few = images[unsure.to(images.device)]
             found[unsure] = predict(model, few, views=views, **options)
         return found
+    if not len(images):  # some layers refuse an empty batch
+        return torch.zeros(0, check_network(model, images))
     machine = Machine.of(model, precision)
-    modes = {module: module.training for module in model.modules()}  # they need not be all alike
-    model.eval()
     logits = []
     try:
-        with torch.no_grad():
+        with evaluating(model):
             for batch in images.split(batch_size):
                 inputs = normalize(batch.to(machine.device))
                 seen = [machine.logits(model, view) for view in _views(inputs, views)]
                 logits.append(torch.stack(seen).mean(0))
-    finally:  # also after Ctrl-C in a notebook
-        for module, training in modes.items():
-            module.training = training
-    return torch.cat(logits).cpu()  # at the end: a GPU would be waited for after each batch
+        together = torch.cat(logits)
+    except Exception:
+        check_network(model, images)  # if the network is the reason, this says so in one line
+        raise
+    if together.ndim != 2 or len(together) != len(images):
+        check_network(model, images)
+    return together.cpu()  # at the end: a GPU would be waited for after each batch
+
+
+def evaluate(model: nn.Module, split: Split, precision: Precision = "fp32") -> tuple[float, float]:
+    """(loss, accuracy) on a Split of at least one image."""
+    logits, labels = predict(model, split.images, precision=precision), split.labels.cpu()
+    return cross_entropy(logits, labels), accuracy(logits, labels)
 
 
 def _views(inputs, count):
@@ -82,8 +107,18 @@ def _views(inputs, count):
 # --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
+def _check(logits: Tensor, labels: Tensor, *, ranked: bool = False) -> None:
+    """Raise CifarError if they do not fit together; ranked: or if confidences have no order."""
+    if not (torch.is_tensor(logits) and logits.is_floating_point() and logits.ndim == 2):
+        raise CifarError("logits: wanted a float tensor (N, C), as predict returns it")
+    check_labels(labels, len(logits), logits.shape[1])
+    if ranked and not (logits < math.inf).all():  # so it is with NaN
+        raise CifarError("logits: not all are numbers; has the network's training diverged?")
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy in nats. A guess without preference has ln 10 = 2.303."""
+    _check(logits, labels)
     return F.cross_entropy(logits.float(), labels).item()
 
 
@@ -94,12 +129,15 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def topk(logits: Tensor, labels: Tensor, *, k: int) -> float:
     """Share of the images whose right class is among the k largest logits, in [0, 1]."""
+    _check(logits, labels)
+    k = check_count(k, "k")
     best = logits.topk(min(k, logits.shape[1])).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
     """Accuracy within each class, float64 (num_classes,); NaN for a class without images."""
+    _check(logits, labels)
     right = (logits.argmax(1) == labels).double()
     count = torch.bincount(labels, minlength=logits.shape[1])
     return torch.bincount(labels, weights=right, minlength=logits.shape[1]) / count
@@ -109,6 +147,7 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> np.ndarray:
     """How many images of each true class (row) were taken for each class (column), int64 (C, C)."""
     from sklearn.metrics import confusion_matrix as count
 
+    _check(logits, labels)
     return count(labels, logits.argmax(1), labels=np.arange(logits.shape[1]))
 
 
@@ -164,6 +203,8 @@ def calibration(
         bin's accuracy from its confidence, weighted by the counts. The arrays have shape (bins,).
         The mean confidences and accuracies are float64, NaN for an empty bin.
     """
+    _check(logits, labels, ranked=True)
+    bins = check_count(bins, "bins")
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()
     place = np.minimum((confidences.numpy() * bins).astype(int), bins - 1)
@@ -184,12 +225,59 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
+    _check(logits, labels, ranked=True)
+    if not len(labels):
+        raise CifarError("there are no images to fit the temperature on")
     logits = logits.double()
     bounds = (math.log(0.05), math.log(20))
     found = minimize_scalar(
         lambda log_t: F.cross_entropy(logits / math.exp(log_t), labels).item(), bounds=bounds
     )
     return math.exp(found.x)
+
+
+# --- the same, batch by batch --------------------------------------------------------------------
+
+
+class Totals:
+    """Loss and accuracy over all batches, which may differ in size: sums, then one division.
+
+    The sums stay on the device, so that nothing waits for a GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss = torch.zeros((), device=device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self.count = torch.zeros((), dtype=torch.int64, device=device)
+        self.steps, self.good = 0, torch.zeros((), dtype=torch.int64, device=device)
+        self.shown = 0.0  # when they were shown, on time.perf_counter
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch, or this process's part of it."""
+        self.loss += F.cross_entropy(logits, labels, reduction="sum")
+        self.correct += (logits.argmax(1) == labels).sum()
+        self.count += len(labels)
+        self.steps += 1
+        self.good += self.loss < math.inf  # once the sum is infinite or NaN, it stays so
+
+    def show(self, bar: Iterable) -> None:
+        """Write loss and accuracy so far, of this process's part, beside a bar of tqdm's kind.
+
+        At most twice a second, because a GPU has to be waited for. Other bars stay as they are.
+        """
+        write = getattr(bar, "set_postfix_str", None)
+        if write is not None and time.perf_counter() - self.shown > 0.5:
+            count = int(self.count)
+            write(f"loss {self.loss.item() / count:.4f}, acc {self.correct.item() / count:6.2%}")
+            self.shown = time.perf_counter()
+
+    def means(self) -> tuple[float, float]:
+        """(mean loss, accuracy) over the images of all processes; DivergedError without a loss."""
+        all_reduce(self.loss, self.correct, self.count)
+        count, loss = int(self.count), self.loss.item()
+        if not math.isfinite(loss):
+            raise DivergedError(f"at step {min(int(self.good) + 1, self.steps)} of {self.steps}")
+        return loss / count, self.correct.item() / count
 
 
 # --- which images ---------------------------------------------------------------------------------
@@ -215,15 +303,18 @@ class Ranked:
 
 def most_confident_mistakes(logits: Tensor, labels: Tensor, *, count: int = 20) -> Ranked:
     """The wrongly classified images of which the model was surest, at most `count`."""
-    return _most_confident(logits, labels, logits.argmax(1) != labels, count)
+    return _most_confident(logits, labels, False, count)
 
 
 def most_confident_hits(logits: Tensor, labels: Tensor, *, count: int = 20) -> Ranked:
     """The correctly classified images of which the model was surest, at most `count`."""
-    return _most_confident(logits, labels, logits.argmax(1) == labels, count)
+    return _most_confident(logits, labels, True, count)
 
 
-def _most_confident(logits, labels, wanted, count):
+def _most_confident(logits, labels, right, count):
+    _check(logits, labels, ranked=True)
+    count = check_count(count, "count", least=0)
+    wanted = (logits.argmax(1) == labels) == right
     confidences, predictions = logits.double().softmax(1).max(1)
     order = confidences.argsort(descending=True, stable=True)
     indices = order[wanted[order]][:count]

@@ -5,24 +5,33 @@ evaluation mode and leaves gradients and hooks behind.
 """
 
 import contextlib
-import copy
 import io
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cifar_utils.checks import (
+    check_count,
+    check_images,
+    check_labels,
+    check_network,
+    copied,
+    failure_named,
+    unwrapped,
+)
 from cifar_utils.data import Split, normalize
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
-from cifar_utils.models import ConvNet
-from cifar_utils.profile import stage_shapes
-from cifar_utils.sources.files import safe_name, save_arrays
+from cifar_utils.machine import device_of
+from cifar_utils.profile import stage_shapes, stages
+from cifar_utils.sources.files import safe_name
+from cifar_utils.sources.sealed import load_arrays, reading, save_arrays
 
 Method = Literal[
     "gradcam", "gradcam++", "hirescam", "xgradcam", "layercam",
@@ -66,11 +75,12 @@ def method_title(method: Method) -> str:
 
 
 def grad_cam(
-    model: ConvNet,
+    model: nn.Module,
     images: Tensor,
     targets: Tensor,
     *,
     stage: int | Iterable[int] | Stages = "deepest",
+    layers: Sequence[nn.Module | str] | None = None,
     method: Method = "gradcam",
     smooth: bool = False,
     batch_size: int = 100,
@@ -81,35 +91,53 @@ def grad_cam(
     most, whether that speaks for the class or against it.
 
     Args:
-        images: uint8 (N, 3, 32, 32).
+        images: uint8 (N, 3, H, W).
         targets: int64 (N,), one class per image.
         stage: An entry of model.features, counted from the end if negative, or several whose maps
             are averaged. A name of STAGES chooses from those with maps of at least 4×4.
+        layers: Instead of a stage, layers of any network that return maps, or their names in
+            model.named_modules(). Their heatmaps are averaged.
         method: A name of METHODS.
         smooth: Average over the image and its mirror image, each in three contrasts.
 
     Returns:
-        float32 (N, 32, 32) in [0, 1]. Each map is stretched to this range on its own, so the
+        float32 (N, H, W) in [0, 1]. Each map is stretched to this range on its own, so the
         strengths of two maps cannot be compared. If nothing in an image speaks for its class, its
         map is all zeros.
 
     Raises:
-        CifarError: The method or the stage is unknown, or there is not one target per image.
+        CifarError: An argument has another type, shape or value, the network does not turn such
+            images into logits, or a layer does not run exactly once and return maps.
     """
     from pytorch_grad_cam.utils.image import scale_cam_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     choose(method, METHODS, "method")
-    if len(targets) != len(images):
-        raise CifarError(f"there are {len(images)} images and {len(targets)} targets")
+    check_images(images)
+    batch_size = check_count(batch_size, "batch_size")
+    twin = copied(model)
+    if not list(twin.parameters()):
+        raise CifarError("the network has no parameters, and pytorch-grad-cam needs some")
+    chosen = _named_layers(model, twin, layers) if layers is not None else [
+        stages(twin)[number] for number in chosen_stages(twin, stage)
+    ]  # fmt: skip
+    chosen, classes = _in_running_order(twin, chosen, images)
+    check_labels(targets, len(images), classes, "targets")
     if not len(images):
         return torch.zeros(0, *images.shape[2:])
-    twin = copy.deepcopy(model).eval().requires_grad_(True)
-    layers = [twin.features[number] for number in chosen_stages(twin, stage)]
-    device = next(twin.parameters()).device
-    cam = _library_class(method)(model=twin, target_layers=layers)
+    twin.requires_grad_(True)
+    # The library keeps images and maps without copying them, and layers or functions in place would
+    # change them. So it gets a copy, and what follows gets another. inplace=False would not reach
+    # the functions, and would change a network whose shortcut is what was changed in place.
+    twin.register_forward_pre_hook(lambda _, inputs: tuple(value.clone() for value in inputs))
+    for layer in chosen:
+        layer.register_forward_hook(lambda _, inputs, maps: maps.clone().requires_grad_())
+    cam = _library_class(method)(model=twin, target_layers=chosen)
+    for layer in chosen:
+        layer.register_forward_hook(lambda _, inputs, maps: maps.clone())
+    device = device_of(twin)
     heatmaps = []
-    with torch.enable_grad():
+    with torch.enable_grad(), failure_named(images):
         for few, wanted in zip(images.split(batch_size), targets.split(batch_size), strict=True):
             inputs = normalize(few.to(device))
             outputs = [ClassifierOutputTarget(target) for target in wanted.tolist()]
@@ -118,10 +146,60 @@ def grad_cam(
                     up = 1 + 2 * twin(inputs).abs().max().item()
                 outputs = [lambda logits, one=one, up=up: one(logits) + up for one in outputs]
             with contextlib.redirect_stderr(io.StringIO()):  # two methods draw a bar per image
-                heatmaps.append(cam(inputs, outputs, aug_smooth=smooth))
+                heatmaps.append(cam(inputs, outputs, aug_smooth=bool(smooth)))
     together = np.concatenate(heatmaps)
+    if np.isnan(together).any():
+        raise CifarError("the network's maps are not all numbers; has its training diverged?")
     # A mean of several maps no longer reaches 1.
     return torch.from_numpy(scale_cam_image(together) if smooth else together)
+
+
+def _named_layers(model, twin, layers):
+    """The layers of the copy that are called like these layers of the network."""
+    try:
+        wanted = [layers] if isinstance(layers, (str, nn.Module)) else list(layers)
+    except TypeError:
+        raise CifarError(
+            f"layers is {layers!r}; give layers of the network, or their names"
+        ) from None
+    names = {id(layer): name for name, layer in unwrapped(model).named_modules()}
+    chosen = []
+    for layer in wanted:
+        name = layer if isinstance(layer, str) else names.get(id(layer))
+        if name not in names.values():
+            what = f"layer called {layer!r}" if isinstance(layer, str) else "such layer"
+            raise CifarError(f"the network has no {what}; its named_modules() lists what it has")
+        chosen.append(twin.get_submodule(name))
+    if not chosen:
+        raise CifarError("layers is empty; give at least one layer of the network")
+    return chosen
+
+
+def _in_running_order(twin, layers, images):
+    """(layers as they run, number of classes); CifarError unless each returns maps, once."""
+    ran = []
+
+    def note(layer, inputs, maps):
+        if not torch.is_tensor(maps) or maps.ndim != 4:
+            shape = tuple(maps.shape) if torch.is_tensor(maps) else type(maps).__name__
+            raise CifarError(
+                f"a {type(layer).__name__} returns {shape}, not maps (N, channels, height, width); "
+                "choose another layer"
+            )
+        ran.append(layer)
+
+    layers = list(dict.fromkeys(layers))
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    classes = check_network(twin, images)
+    for hook in hooks:
+        hook.remove()
+    for layer in layers:
+        if ran.count(layer) != 1:
+            raise CifarError(
+                f"a {type(layer).__name__} runs {ran.count(layer)} times for an image; choose a "
+                "layer that runs once"
+            )
+    return ran, classes
 
 
 def _library_class(method):
@@ -135,6 +213,13 @@ def _library_class(method):
     from pytorch_grad_cam.utils import svd_on_activations
 
     kind = getattr(pytorch_grad_cam, METHODS[method])
+
+    class Kept(kind):
+        def save_activation(self, module, inputs, maps):
+            self.activations = maps.clone()  # a function in place may come next
+
+    if method == "ablationcam":
+        return Kept
     if method not in ("eigencam", "eigengradcam"):
         return kind
 
@@ -146,16 +231,21 @@ def _library_class(method):
     return Signed
 
 
-def chosen_stages(model: ConvNet, stage: int | Iterable[int] | Stages) -> list[int]:
+def chosen_stages(model: nn.Module, stage: int | Iterable[int] | Stages) -> list[int]:
     """The stages that grad_cam takes, counted from 0, in order; CifarError for unknown ones."""
-    count = len(model.features)
+    count = len(stages(model))
     if isinstance(stage, str):
         choose(stage, STAGES, "choice of stages")
         shapes = stage_shapes(model)
-        large = [number for number, (_, height, _) in enumerate(shapes) if height >= 4]
+        large = [number for number, shape in enumerate(shapes) if len(shape) == 3 and shape[1] >= 4]
         chosen = STAGES[stage](large) or [count - 1]
     else:
-        chosen = [stage] if isinstance(stage, int) else list(stage)
+        try:
+            chosen = [index(n) for n in (stage if isinstance(stage, Iterable) else [stage])]
+        except TypeError:
+            chosen = []
+        if not chosen:
+            raise CifarError(f"stage is {stage!r}; give a number, several, or {', '.join(STAGES)}")
     for number in chosen:
         if not -count <= number < count:
             raise CifarError(f"no stage {number}; this network has stages 0 to {count - 1}")
@@ -190,10 +280,8 @@ class CamRecorder:
         Ask before a run goes on, because the maps of all its epochs become one GIF.
         """
         for path in sorted(self.folder.glob(_KEPT.format("*")))[:1]:
-            with _damage_named(path), np.load(path) as file:
-                same_images = np.array_equal(file["indices"], self.split.indices.numpy())
-                about = str(file["options"]) if "options" in file else "{}"  # older files lack it
-            if not same_images or about != self._about():
+            _, indices, about = load_heatmaps(path)
+            if not np.array_equal(indices, self.split.indices.numpy()) or about != self._about():
                 raise CifarError(
                     f"the heatmaps in {self.folder} are of other images, or by another method; go "
                     "on with the classes and the method of the run's beginning, or without --cam"
@@ -226,21 +314,35 @@ def read_heatmaps(folder: Path | str, epochs: int) -> tuple[list[int], Tensor, n
     known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
     if not known:
         raise CifarError(f"there are no heatmaps in {folder}")
-    heatmaps = []
-    for epoch in known:  # one open file at a time, because systems limit their number
-        path = _kept(folder, epoch)
-        with _damage_named(path), np.load(path) as file:
-            heatmaps.append(file["heatmaps"])
-            indices = file["indices"]
-    return known, torch.from_numpy(np.stack(heatmaps)), indices
+    kept = [load_heatmaps(_kept(folder, epoch)) for epoch in known]
+    for epoch, (_, indices, _) in zip(known, kept, strict=True):
+        if not np.array_equal(indices, kept[0][1]):
+            raise CifarError(
+                f"{_kept(folder, epoch)}: its images are not those of epoch {known[0]}; train with "
+                "--cam again"
+            )
+    return known, torch.from_numpy(np.stack([maps for maps, _, _ in kept])), kept[0][1]
 
 
-@contextlib.contextmanager
-def _damage_named(path):
-    try:
-        yield
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        raise CifarError(f"{path} is damaged; train with --cam again") from None
+def load_heatmaps(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
+    """(maps, indices of their images, options as JSON) in a file of heatmaps.
+
+    The maps are float32 (…, N, 32, 32) in [0, 1], the indices int64 (N,). Raises CifarError for any
+    other file.
+    """
+    with reading(path, "file of heatmaps", "train with --cam again"):
+        held = load_arrays(path)
+        maps, indices = held.pop("heatmaps"), held.pop("indices")
+        about = str(held.pop("options", "{}"))  # older files lack it
+        if maps.dtype == np.uint8:  # as they ship
+            maps = maps.astype(np.float32) / 255
+        shape = (len(indices), 32, 32)
+        right = maps.dtype == np.float32 and indices.dtype == np.int64 and indices.ndim == 1
+        if held or not right or maps.shape[-3:] != shape or maps.ndim > 4:
+            raise CifarError("it does not hold heatmaps of 32 by 32 pixels, one per image")
+        if not ((maps >= 0) & (maps <= 1)).all():  # not so either for what is not a number
+            raise CifarError("its heatmaps are not in [0, 1]")
+    return maps, indices, about
 
 
 def has_heatmaps(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from cifar_utils.data import source_title
 from cifar_utils.errors import CifarError, shown
 from cifar_utils.recipes import Recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.sealed import built, parsed, reading, write_json
 
 
 @dataclass(frozen=True)
@@ -92,26 +92,38 @@ class History:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The History that `to_json` wrote. Raises CifarError for any other text."""
+        """The History that `to_json` wrote, or `save`. Raises CifarError for any other text."""
         try:
-            known = json.loads(text)
+            known = parsed(text)
             known["recipe"] = Recipe.from_dict(known["recipe"])
-            known["epochs"] = tuple(Epoch(**row) for row in known["epochs"])
+            known["epochs"] = tuple(built(Epoch, row) for row in known["epochs"])
             known["earlier"] = tuple(map(Recipe.from_dict, known.get("earlier", ())))
-            return cls(**known)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            history = built(cls, known)
+            _check_test(history.test or {})
+        except CifarError:
+            raise
+        except Exception as error:  # json and what follows raise many kinds
             raise CifarError(f"this is not a training history ({error})") from None
+        if [row.epoch for row in history.epochs] != list(range(len(history.epochs))):
+            raise CifarError("its epochs are not 0, 1, 2 and so on")
+        return history
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON, whole or not at all."""
-        write_whole(path, lambda temporary: temporary.write_text(self.to_json(), encoding="utf-8"))
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """The History in a file. Raises CifarError if it is missing or is not a history."""
-        if not Path(path).is_file():
-            raise CifarError(f"there is no history at {path}")
-        try:
+        """The History in a file. Raises CifarError if it is missing, damaged or not a history."""
+        with reading(path, "training history", "take a copy of it, or train again"):
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (CifarError, UnicodeDecodeError) as error:
-            raise CifarError(f"{path}: {error}") from None
+
+
+def _check_test(test: dict[str, Any]) -> None:
+    """Raise CifarError if a share among the test figures is not in [0, 1]."""
+    shares = {name: value for name, value in test.items() if name.startswith("top")}
+    shares |= test.get("per_class", {})
+    for name, share in shares.items():
+        number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not (share is None or (number and 0 <= share <= 1)):
+            raise CifarError(f"the test accuracy {name} cannot be {share!r:.60}")

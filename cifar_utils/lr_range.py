@@ -8,7 +8,7 @@ from torch import nn
 
 from cifar_utils.batches import AugmentedBatches, Progress
 from cifar_utils.data import Split
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, DivergedError, plain, whole
 from cifar_utils.machine import Machine, seed_from
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import find_teacher, start, train_one_epoch
@@ -39,10 +39,10 @@ def lr_range_test(
         CifarError: for rates that do not rise from above 0, for fewer than 10 steps, and as `fit`
             does.
     """
+    lowest, highest = plain(lowest), plain(highest)
     if not 0 < lowest < highest:
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
-    if steps < 10:
-        raise CifarError(f"steps is {steps}; it must be at least 10")
+    steps = whole(steps, "steps", least=10)
     recipe = recipe.changed(schedule="constant", small_until=0.0)
     machine = Machine.pick(device, precision, winograd=recipe.winograd)
     optimizer = start(model, train, None, recipe, machine).optimizer
@@ -59,12 +59,15 @@ def lr_range_test(
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
             group["initial_lr"] = rate * ratio
         batch = [batches[step % len(batches)]]
-        loss, _ = train_one_epoch(
-            network, batch, optimizer, recipe, machine=machine, teacher=teacher
-        )
+        try:
+            loss, _ = train_one_epoch(
+                network, batch, optimizer, recipe, machine=machine, teacher=teacher
+            )
+        except DivergedError:
+            break
         mean = 0.9 * mean + 0.1 * loss
         smooth = mean / (1 - 0.9 ** (step + 1))
-        if not smooth < 4 * min([*losses, smooth]):  # also true of NaN
+        if smooth > 4 * min([*losses, smooth]):
             break
         rates.append(rate)
         losses.append(smooth)

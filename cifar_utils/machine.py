@@ -46,7 +46,7 @@ class Machine:
     @classmethod
     def of(cls, model: nn.Module, precision: Precision = "fp32", *, winograd: bool = False) -> Self:
         """The machine that `model` is on already."""
-        return cls(next(model.parameters()).device, precision, winograd=winograd)
+        return cls(device_of(model), precision, winograd=winograd)
 
     @classmethod
     def pick(
@@ -188,6 +188,11 @@ def _has_kernels(device: torch.device) -> bool:
             raise
         return False
     return True
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the network's weights are; the CPU if it has none."""
+    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
 
 
 def describe(device: torch.device) -> str:

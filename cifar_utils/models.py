@@ -7,13 +7,14 @@ builder and give it a row in MODELS.
 
 import contextlib
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, whole
 
 Initialization = Literal["default", "kaiming", "dirac"]
 
@@ -387,11 +388,13 @@ def create_model(
         dropout_factor: Multiplies the network's own dropout rates, in [0, 1].
 
     Raises:
-        CifarError: The name or the initialization is unknown, or the factor is outside [0, 1].
+        CifarError: The name or the initialization is unknown, or a number is outside its range.
     """
     choose(name, MODELS, "model")
     choose(initialization, get_args(Initialization), "initialization")
-    if not 0 <= dropout_factor <= 1:
+    num_classes = whole(num_classes, "num_classes", least=1)
+    seed = None if seed is None else whole(seed, "seed", most=2**63 - 1)
+    if not (isinstance(dropout_factor, Real) and 0 <= dropout_factor <= 1):
         raise CifarError(f"dropout_factor is {dropout_factor}; it must be in [0, 1]")
     with contextlib.nullcontext() if seed is None else torch.random.fork_rng(devices=[]):
         if seed is not None:  # the CPU's generator only: torch.manual_seed would reseed GPUs too

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cifar_utils.errors import CifarError
 from cifar_utils.recipes import Recipe
 from cifar_utils.speed.distributed import all_reduce, rank, world_size
 
@@ -252,12 +253,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     Convolution kernels, which Muon treats in its own way at `muon_lr`; other weights; biases, batch
     norm's vectors among them, which learn `bias_lr_factor` times as fast and decay only with
     `decay_biases` (arXiv 2404.00498); and with `whitening` the bias of a frozen convolution, which
-    is trained for that fraction only. Used in notebook 07.
+    is trained for that fraction only. Raises CifarError for a rate or a decay above 1e30, which
+    float32 can no longer be multiplied by. Used in notebook 07.
     """
     muon = recipe.optimizer == "muon"
     parameters = [p for p in model.parameters() if p.requires_grad]
     kernels = [p for p in parameters if p.ndim == 4]
-    weights = [p for p in parameters if p.ndim in (2, 3)]
+    weights = [p for p in parameters if p.ndim in (2, 3) or p.ndim > 4]
     early = [id(bias) for bias in frozen_biases(model)] if recipe.whitening else []
     biases = [p for p in parameters if p.ndim < 2 and id(p) not in early]
     # bias_lr_factor leaves the decay per step, lr · weight_decay, as it is: so does airbench.
@@ -292,6 +294,11 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
         )  # fmt: skip
     for group in optimizer.param_groups:
         group["initial_lr"], group["initial_weight_decay"] = group["lr"], group["weight_decay"]
+        if max(group["lr"], group["weight_decay"]) > 1e30:
+            raise CifarError(
+                f"the recipe has a learning rate of {group['lr']:g} and a weight decay of "
+                f"{group['weight_decay']:g}, biases included; choose at most 1e30 for each"
+            )
     return optimizer
 
 

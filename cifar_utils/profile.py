@@ -1,13 +1,18 @@
 """What a network costs and what it sees: parameters, multiply-adds, shapes, receptive field."""
 
 import contextlib
-import copy
 import io
 
 import torch
 from torch import nn
+from torch.backends import mha
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from cifar_utils.models import ConvNet, Residual
+from cifar_utils.checks import check_kind, copied, failure_named, unwrapped
+from cifar_utils.errors import CifarError, first_line
+from cifar_utils.machine import device_of
+from cifar_utils.receptive import receptive_field
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -15,48 +20,35 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def receptive_field(model: nn.Module) -> int:
-    """How many pixels of the input one unit of the last feature map can see, along one axis.
-
-    It is computed from the layers of `model.features`, along the longest path. The classifier's
-    global pooling does not count. Used in notebook 03.
-    """
-    field, _ = _grow(getattr(model, "features", model), field=1, jump=1)
-    return field
-
-
-def _grow(module, field, jump):
-    """Field and jump after `module`. The jump is the distance of neighbouring units in pixels."""
-    if isinstance(module, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        size, stride, dilation = (
-            value[0] if isinstance(value, tuple) else value
-            for value in (module.kernel_size, module.stride, getattr(module, "dilation", 1))
-        )
-        return field + (size - 1) * dilation * jump, jump * stride
-    if isinstance(module, Residual):
-        return max(_grow(branch, field, jump) for branch in (module.body, module.shortcut))
-    for child in module.children():
-        field, jump = _grow(child, field, jump)
-    return field, jump
-
-
-def stage_shapes(model: ConvNet) -> list[tuple[int, ...]]:
+def stage_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     """(channels, height, width) of the maps after each stage of model.features, for 32×32 images.
 
-    Used in notebook 03.
+    Used in notebook 03. Raises CifarError if the network has no `features` of this kind.
     """
-    device = next(model.parameters()).device
-    maps, shapes = torch.zeros(1, 3, 32, 32, device=device), []
-    with torch.no_grad():
-        for stage in copy.deepcopy(model.features).eval():
+    shapes: list[tuple[int, ...]] = []
+    with torch.no_grad(), failure_named():
+        maps = torch.zeros(1, 3, 32, 32, device=device_of(model))
+        for stage in copied(stages(model)):
             maps = stage(maps)
             shapes.append(tuple(maps.shape[1:]))
     return shapes
 
 
+def stages(model: nn.Module) -> nn.Sequential:
+    """model.features; CifarError if the network has none, or if they are not in sequence."""
+    check_kind(model)
+    found = getattr(unwrapped(model), "features", None)
+    if not isinstance(found, nn.Sequential):
+        raise CifarError(
+            "the network has no nn.Sequential called features, so its stages have no numbers; for "
+            "heatmaps give grad_cam its layers=[…]"
+        )
+    return found
+
+
 def takes(model: nn.Module, size: int) -> bool:
     """Whether the network works on images of `size` × `size` pixels."""
-    twin = _safe_copy(model)  # on the CPU, where one image can fail only because of its size
+    twin = _on_cpu(model)  # where one image can fail only because of its size
     try:
         with torch.no_grad():
             twin(torch.zeros(1, 3, size, size))
@@ -65,69 +57,132 @@ def takes(model: nn.Module, size: int) -> bool:
     return True
 
 
-def mult_adds(model: nn.Module) -> int:
-    """Multiply-add operations of convolutions and linear layers per 32×32 image.
+def _on_cpu(model):
+    return copied(model).cpu()
 
-    Used in notebook 03.
+
+# --- multiply-adds --------------------------------------------------------------------------------
+
+
+def mult_adds(model: nn.Module) -> int:
+    """Multiply-adds of convolutions and matrix products per 32×32 image, as often as each runs.
+
+    Used in notebook 03. Raises CifarError if the network does not take such an image.
     """
-    return sum(count for _, count in _layer_mult_adds(_safe_copy(model)))
+    return sum(_costs(_on_cpu(model)))
+
+
+def _costs(model):
+    """The mult-adds of each call of a layer, in the order they end; last, of what runs outside.
+
+    A layer's layers are not part of it. The calls are those that torchsummary has a row for.
+    """
+    costs, open_layers, counted = [], [0], 0
+
+    def charge(*_):  # what ran since the last time to the layer that is open
+        nonlocal counted
+        now = counter.get_total_flops() // 2
+        open_layers[-1] += now - counted
+        counted = now
+
+    def begin(*_):
+        charge()
+        open_layers.append(0)
+
+    def end(*_):
+        charge()
+        costs.append(open_layers.pop())
+
+    def watch(layer):
+        if layer is not model and not isinstance(layer, (nn.Sequential, nn.ModuleList)):
+            layer.register_forward_pre_hook(begin)
+            layer.register_forward_hook(end)
+
+    if any(isinstance(layer, nn.RNNBase) for layer in model.modules()):
+        raise CifarError("the mult-adds of recurrent layers, such as LSTM, are not counted")
+    model.apply(watch)
+    counter = FlopCounterMode(display=False)
+    fast = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)  # attention in steps that can be counted
+    try:
+        with torch.no_grad(), failure_named(), sdpa_kernel(SDPBackend.MATH), counter:
+            model(torch.zeros(1, 3, 32, 32))
+            charge()
+    finally:
+        mha.set_fastpath_enabled(fast)
+    return costs + open_layers
+
+
+# --- summary --------------------------------------------------------------------------------------
 
 
 def summary(model: nn.Module) -> None:
     """Print each layer's output shape, parameters and mult-adds, and then the totals.
 
     The table is torchsummary's, with one more column for the multiply-adds per image. `model` stays
-    as it was, because torchsummary works on a copy in evaluation mode. Used in notebook 03.
+    as it was, because torchsummary works on a copy in evaluation mode. A layer that runs twice has
+    two rows, but the totals count its parameters once. Used in notebook 03. Raises CifarError if
+    the network does not take 32×32 images, or if torchsummary cannot read it.
     """
     import torchsummary
 
-    twin = _safe_copy(model)
-    costs = iter(_layer_mult_adds(twin))
+    *costs, outside = _costs(_with_rows(model))
     table = io.StringIO()
-    # torchsummary draws a random batch. It must not take it from the reader's generator.
-    with contextlib.redirect_stdout(table), torch.random.fork_rng(devices=[]):
-        torchsummary.summary(twin, (3, 32, 32), device="cpu")
-    total = 0
-    for line in table.getvalue().splitlines():
+    try:
+        # torchsummary draws a random batch. It must not take it from the reader's generator.
+        with contextlib.redirect_stdout(table), torch.random.fork_rng(devices=[]):
+            torchsummary.summary(_with_rows(model), (3, 32, 32), device="cpu")
+    except Exception as error:
+        raise CifarError(
+            "torchsummary cannot read this network: it wants some parameters, and layers that take "
+            "and return tensors; parameter_count, mult_adds and receptive_field read it "
+            f"({first_line(error)})"
+        ) from error
+    total = sum(parameter.numel() for parameter in model.parameters())
+    lines = table.getvalue().splitlines()
+    first, last = (number for number, line in enumerate(lines) if line.startswith("="))
+    if last - first - 1 != len(costs):
+        raise CifarError("the network runs other layers each time, so it has no one table")
+    sizes = []
+    for number, line in enumerate(lines):
+        what, _, value = line.partition(": ")
         if line[:1] in "-=":
             line = line[:1] * 81
         elif "Param #" in line:
             line += f"{'Mult-adds':>16}"
-        elif "[-1, " in line:  # a row of the table; the layers come in the order they run
-            _, cost = next(costs)
-            total += cost
-            line += f"{cost:>16,}"
-        elif line.startswith("Trainable"):  # torchsummary judges whole layers
+        elif first < number < last:  # a row of the table; the layers come in the order they run
+            line += f"{costs[number - first - 1]:>16,}"
+        elif what == "Total params":
+            wrong = int(value.replace(",", "")) != total  # it adds up the rows
+            line = f"Total params: {total:,}"
+        elif what == "Trainable params":  # torchsummary judges whole layers
             line = f"Trainable params: {parameter_count(model):,}"
-        elif line.startswith("Non-trainable"):
-            everything = sum(parameter.numel() for parameter in model.parameters())
-            line = f"Non-trainable params: {everything - parameter_count(model):,}"
-            line += f"\nMult-adds for one image: {total:,}"
-            line += f"\nReceptive field: {receptive_field(model)} pixels"
+        elif what == "Non-trainable params":
+            line = f"Non-trainable params: {total - parameter_count(model):,}"
+            line += f"\nMult-adds for one image: {sum(costs) + outside:,}"
+            line += f", of them {outside:,} outside of these layers" if outside else ""
+            line += f"\nReceptive field: {_field_in_words(model)}"
+        elif "(MB)" in what and wrong:
+            sizes.append(float(value))
+            if what == "Params size (MB)":
+                sizes[-1] = total * 4 / 1024**2
+            elif what == "Estimated Total Size (MB)":
+                sizes[-1] = sum(sizes[:-1])
+            line = f"{what}: {sizes[-1]:.2f}"
         print(line)
+    if wrong:
+        print("A layer has a row each time it runs, and only weight and bias are counted there.")
+        print("The totals count every parameter once.")
 
 
-def _safe_copy(model):
-    return copy.deepcopy(model).cpu().float().eval()
+def _with_rows(model):
+    """A copy for torchsummary, which gives a row to each layer inside the network."""
+    twin = _on_cpu(model)
+    return twin if list(twin.children()) else nn.Sequential(twin)
 
 
-def _layer_mult_adds(model):
-    """(layer, mult-adds) for each layer of `model`, in the order they run."""
-    costs, hooks = [], []
-
-    def measure(layer, inputs, output):
-        cost = 0
-        if isinstance(layer, nn.Conv2d):  # every output number reads one kernel
-            cost = output[0].numel() * layer.weight[0].numel()
-        elif isinstance(layer, nn.Linear):
-            cost = layer.weight.numel()
-        costs.append((layer, cost))
-
-    for layer in model.modules():
-        if layer is not model and not isinstance(layer, nn.Sequential):
-            hooks.append(layer.register_forward_hook(measure))
-    with torch.no_grad():
-        model(torch.zeros(1, 3, 32, 32))
-    for hook in hooks:
-        hook.remove()
-    return costs
+def _field_in_words(model):
+    try:
+        return f"{receptive_field(model)} pixels"
+    except CifarError as reason:
+        return str(reason)

@@ -9,7 +9,7 @@ reached is in the histories that ship with the package: `cifar recipes` prints i
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from cifar_utils.errors import CifarError, choose, did_you_mean
+from cifar_utils.errors import CifarError, choose, did_you_mean, plain
 
 
 def option(
@@ -32,7 +32,8 @@ def option(
 class Recipe:
     """One way to train one network. Every time span is a fraction of the training, in [0, 1].
 
-    Raises CifarError for a value of another type or outside its field's range.
+    Numbers of NumPy's are taken as Python's, and whole numbers as floats where a float is wanted.
+    Raises CifarError for any other type and for a value outside its field's range.
     """
 
     # fmt: off
@@ -109,10 +110,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for known in fields(self):
-            value = getattr(self, known.name)
+            value = plain(getattr(self, known.name))
             if known.type is float and type(value) is int:
-                object.__setattr__(self, known.name, float(value))
-            elif type(value) is not kind_of(known):
+                value = _as_float(value)
+            object.__setattr__(self, known.name, value)
+            if type(value) is not kind_of(known):
                 kind = kind_of(known).__name__
                 raise CifarError(f"{known.name} is {value!r}; it must be of type {kind}")
             elif choices_of(known):
@@ -168,8 +170,13 @@ class Recipe:
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         if values.pop("warmup", 0.0):  # no recipe that shipped ever used it
             raise CifarError("this recipe has a warm-up, which only versions before 0.2 know")
+        known = [field.name for field in fields(cls)]
         for name in values:
-            choose(name, [field.name for field in fields(cls)], "recipe field")
+            if name not in known:
+                near = did_you_mean(str(name), known) or ";"
+                raise CifarError(
+                    f"unknown recipe field {name!r:.60}{near} a newer cifar_utils may know it"
+                )
         return cls(**values)
 
 
@@ -187,7 +194,14 @@ def choices_of(known: Field) -> tuple:
     return get_args(known.type)
 
 
-def _is_within(value: float, interval: str) -> bool:
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # beyond 1.8e308; no field takes infinity
+        return float("inf") if value > 0 else float("-inf")
+
+
+def _is_within(value: Any, interval: str) -> bool:
     low, high = map(float, interval[1:-1].split(", "))
     above = value >= low if interval[0] == "[" else value > low
     below = value <= high if interval[-1] == "]" else value < high

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +11,22 @@ from typing import Any, Self
 import torch
 from filelock import FileLock, Timeout
 
-from cifar_utils.checkpoints import WeightsInfo, load_checkpoint, save_checkpoint, save_weights
+from cifar_utils.checkpoints import (
+    WeightsInfo,
+    check_fits,
+    check_optimizer_fits,
+    load_checkpoint,
+    save_checkpoint,
+    save_weights,
+)
+from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
 from cifar_utils.explain import forget_heatmaps, has_heatmaps
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.files import expanded, remove_leftovers
 from cifar_utils.speed.distributed import broadcast, rank
 
 
@@ -48,7 +58,7 @@ class Run:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
         return {
-            "model": copy.deepcopy(self.model.state_dict()),
+            "model": copy.deepcopy(unwrapped(self.model).state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
@@ -70,7 +80,6 @@ class Run:
                 "the run was started on other training images, labels or classes, or in another "
                 "order; resume it on the same data"
             )
-        self.model.load_state_dict(state["model"])
         optimizer = copy.deepcopy(state["optimizer"])  # because `load_state_dict` keeps the tensors
         if new_recipe:  # with its own rates; momentum stays if the optimizer is the same one
             own, kept = self.optimizer.state_dict()["param_groups"], optimizer["param_groups"]
@@ -78,6 +87,11 @@ class Run:
             if recipe.optimizer != history.recipe.optimizer or not same:
                 optimizer["state"] = {}
             optimizer["param_groups"] = own
+        network = unwrapped(self.model)
+        tensors = named_for(network, state["model"])
+        check_fits(network, tensors, "the checkpoint does not fit this network")
+        check_optimizer_fits(self.optimizer, optimizer)
+        network.load_state_dict(tensors)
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])
@@ -111,8 +125,11 @@ class RunFolder:
     It holds history.json, weights.safetensors (last epoch), best.safetensors (best on validation)
     and checkpoint.pt, all written anew after each epoch, and cam/ with heatmaps, if any are kept.
     If you run the same lines again, training goes on where it stopped. If it has finished,
-    `recipe = folder.continuing(recipe.changed(epochs=…))` trains it further. Inside `with` no other
-    process can train into the folder. With several processes, only the first touches it.
+    `recipe = folder.continuing(recipe.changed(epochs=…))` trains it further. Inside `with` nobody
+    else can train into the folder. With several processes, only the first touches it.
+
+    The process may be killed at any moment. The checkpoint is written last, and while a new run has
+    none, an empty file .begun says so, because nothing that lies there then is worth keeping.
 
     Args:
         resume: go on with the run that the folder holds, if any.
@@ -120,16 +137,18 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, resume: bool = True, overwrite: bool = False) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.resume, self.overwrite = resume, overwrite
         self.saved = False  # whether --resume could go on from here
-        self._lock = FileLock(self.path / ".lock")
+        self._lock = FileLock(self.path / ".lock", thread_local=False)
+        self._made: list[Path] = []  # the folders that were not there before, the innermost first
         self._kept: dict[str, Any] | None = None  # the checkpoint, once it was asked for
         self._asked = False
 
     def __enter__(self) -> Self:
         self._kept, self._asked, self.saved = None, False, False  # it may have been used before
-        if rank() == 0 and self.path.is_dir():
+        if rank() == 0:
+            self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
             self._take()
         return self
 
@@ -137,7 +156,13 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:  # fmt: skip
+        if self._made and not self.saved:  # a run that was refused leaves nothing behind
+            with suppress(OSError):  # Windows deletes no open file, but removes the lock itself
+                (self.path / ".lock").unlink()
         self._lock.release()
+        with suppress(OSError):  # one that is not empty stays
+            for place in self._made:
+                place.rmdir()
 
     def recipe(self) -> Recipe | None:
         """The recipe of the run that is to be resumed, or None if there is none."""
@@ -180,17 +205,18 @@ class RunFolder:
         history = History.from_json(state["history"]) if state else None
         if history and not follows(recipe, history):
             kept = history.recipe
-            remedy = "resuming keeps its recipe"
             if history.is_finished:
-                remedy += (
-                    f"; to train it further, ask for more epochs than its {kept.epochs} "
+                remedy = (
+                    f"to train it further, ask for more epochs than its {kept.epochs} "
                     "(--epochs, folder.continuing)"
                 )
+            else:
+                remedy = "for another, start anew (overwrite=True, --overwrite, or another folder)"
             for name, value in recipe.as_dict().items():
                 if value != getattr(kept, name):
                     raise CifarError(
                         f"the run in {self.path} was started with {name} {getattr(kept, name)!r}, "
-                        f"not {value!r}; {remedy}"
+                        f"not {value!r}; resuming keeps its recipe; {remedy}"
                     )
         self.saved = bool(state)
         return state
@@ -213,7 +239,7 @@ class RunFolder:
         """Write all files of a run after an epoch; `recorder`, a CamRecorder, writes its own.
 
         The checkpoint comes last, because it marks the other files as complete. At epoch 0 the run
-        that this one replaces loses its checkpoint and its heatmaps.
+        that this one replaces goes.
         """
         row = run.history.epochs[-1]
         if row.epoch == 0:  # only now, once `fit` has accepted its arguments
@@ -224,19 +250,27 @@ class RunFolder:
                     "overwrite=True to RunFolder"
                 )
             self._take()
-            (self.path / "checkpoint.pt").unlink(missing_ok=True)
-            forget_heatmaps(self.path / "cam")
+            self._make_room()
         if recorder:
             recorder(run)
         info = WeightsInfo(run.history.recipe, run.history.source, run.classes, row.epoch)
         save_weights(self.path / "weights.safetensors", run.model, info)
         if run.history.best is row:
             save_weights(self.path / "best.safetensors", run.model, info)
-        elif run.history.best is None:  # a run that this one replaces may have left its own
-            (self.path / "best.safetensors").unlink(missing_ok=True)
         run.history.save(self.path / "history.json")
         save_checkpoint(self.path / "checkpoint.pt", run.state())
+        (self.path / ".begun").unlink(missing_ok=True)
         self.saved = True
+
+    def _make_room(self) -> None:
+        """Delete the run that is replaced. From the first line on, none is there."""
+        begun, checkpoint = self.path / ".begun", self.path / "checkpoint.pt"
+        if checkpoint.exists():  # one step: killed between two, the rest would be a foreign run
+            checkpoint.replace(begun)
+        begun.write_bytes(b"")
+        for name in ("history.json", "weights.safetensors", "best.safetensors", "curves.png"):
+            (self.path / name).unlink(missing_ok=True)
+        forget_heatmaps(self.path / "cam")
 
     def _checkpoint(self) -> dict[str, Any] | None:
         if not self._asked:
@@ -246,9 +280,10 @@ class RunFolder:
 
     def _read(self) -> dict[str, Any] | None:
         checkpoint = self.path / "checkpoint.pt"
-        names = (checkpoint.name, "weights.safetensors", "best.safetensors", "history.json")
+        names = ("weights.safetensors", "best.safetensors", "history.json")
         held = any((self.path / name).exists() for name in names)
         held = held or has_heatmaps(self.path / "cam")
+        held = checkpoint.exists() or (held and not (self.path / ".begun").exists())
         if held and not self.resume and not self.overwrite:
             raise CifarError(
                 f"{self.path} holds a run already; go on with it (resume=True, --resume), "
@@ -272,6 +307,8 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
+            for folder in (self.path, self.path / "cam"):
+                remove_leftovers(folder, older_than=0)  # nobody else is writing here
         except Timeout:
             raise CifarError(
                 f"another training is writing to {self.path} now (if not, delete "

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 from cifar_utils.augment import operations
 from cifar_utils.batches import Batches, Progress, load_batches
 from cifar_utils.checkpoints import find_weights, start_from
+from cifar_utils.checks import check_training, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
-from cifar_utils.evaluate import accuracy, cross_entropy, predict
+from cifar_utils.evaluate import Totals, evaluate
 from cifar_utils.history import Epoch, History
-from cifar_utils.machine import Machine, Precision, seed_from, wait
+from cifar_utils.machine import Machine, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
@@ -45,6 +46,8 @@ def train_one_epoch(
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
         progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
+
+    Raises DivergedError at the epoch's end if the loss is no longer finite. It names the step.
     """
     machine = machine or Machine.of(model, winograd=recipe.winograd)
     totals, bar = Totals(machine.device), progress(batches)
@@ -70,42 +73,6 @@ def train_one_epoch(
         totals.add(logits.detach(), labels)
         totals.show(bar)
     return totals.means()
-
-
-class Totals:
-    """Loss and accuracy over all batches, which may differ in size: sums, then one division.
-
-    The sums stay on the device, so that nothing waits for a GPU.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=device)
-        self.count = torch.zeros((), dtype=torch.int64, device=device)
-        self.shown = 0.0  # when they were shown, on time.perf_counter
-
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch, or this process's part of it."""
-        self.loss += F.cross_entropy(logits, labels, reduction="sum")
-        self.correct += (logits.argmax(1) == labels).sum()
-        self.count += len(labels)
-
-    def show(self, bar: Iterable) -> None:
-        """Write loss and accuracy so far, of this process's part, beside a bar of tqdm's kind.
-
-        At most twice a second, because a GPU has to be waited for. Other bars stay as they are.
-        """
-        write = getattr(bar, "set_postfix_str", None)
-        if write is not None and time.perf_counter() - self.shown > 0.5:
-            count = int(self.count)
-            write(f"loss {self.loss.item() / count:.4f}, acc {self.correct.item() / count:6.2%}")
-            self.shown = time.perf_counter()
-
-    def means(self) -> tuple[float, float]:
-        """(mean loss, accuracy) over the images of all processes."""
-        all_reduce(self.loss, self.correct, self.count)
-        count = int(self.count)
-        return self.loss.item() / count, self.correct.item() / count
 
 
 def distillation_loss(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
@@ -161,10 +128,11 @@ def fit(
             clocks. Its convolutions are then direct ones, even if the recipe asks for Winograd's.
 
     Raises:
-        DivergedError: the loss is no longer finite.
-        CifarError: before the first step, for no training images, a recipe that the model does not
-            fit, a teacher that is missing or knows other classes, a recipe or training images other
-            than those of `resume` or of another process, or `compile` without a compiler.
+        DivergedError: the loss is no longer finite. It names the epoch and the step, and nothing of
+            that epoch is logged.
+        CifarError: before the first step, for images, labels, a network or a recipe that do not fit
+            together, a teacher that is missing or knows other classes, a recipe or training images
+            other than those of `resume` or of another process, or `compile` without a compiler.
     """
     if rank():
         log, progress = (lambda run: None), iter
@@ -179,13 +147,15 @@ def fit(
         )
     if recipe.schedule == "plateau" and not val:
         raise CifarError("the schedule plateau needs validation images; hold some out")
-    run = start(model, train, val, recipe, machine, resume)
+    if world_size() > 1 and unwrapped(model) is not model:
+        raise CifarError("with several processes give fit the plain network, which it wraps itself")
+    run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
     network = machine.share(model, some_rest=recipe.whitening > 0)
     if compile and len(run.history.epochs) <= recipe.epochs:
         network = compiled_for(run, train, machine)
     if not run.history.epochs:
-        record(run, 0, evaluate(model, train[:5000], machine.precision), val)
+        record(run, 0, evaluate(run.model, train[:5000], machine.precision), val)
         log(run)
     train = train if workers else train.to(machine.device)  # without workers, augment there
     try:
@@ -196,11 +166,15 @@ def fit(
             batches = load_batches(train, recipe, epoch, workers, machine)
             span = recipe.progress(epoch - 1), recipe.progress(epoch)
             slow_down(run.optimizer, recipe, broadcast(run.val_losses))
-            trained = train_one_epoch(
-                network, batches, run.optimizer, recipe,
-                machine=machine, teacher=teacher, span=span, progress=progress,
-            )  # fmt: skip
-            record(run, epoch, trained, val, seconds=time.perf_counter() - began)
+            try:
+                trained = train_one_epoch(
+                    network, batches, run.optimizer, recipe,
+                    machine=machine, teacher=teacher, span=span, progress=progress,
+                )  # fmt: skip
+            except DivergedError as error:
+                raise DivergedError(f"in epoch {epoch}, {error.where}") from None
+            seconds = time.perf_counter() - began
+            record(run, epoch, trained, val, few=train[:100], seconds=seconds)
             log(run)
     finally:  # also after Ctrl-C in a notebook, whose reader may go on training the network
         unfreeze(run.optimizer)
@@ -213,8 +187,7 @@ def start(
 ) -> Run:  # fmt: skip
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation)  # an unknown name fails here, not later
-    if not len(train):
-        raise CifarError("there are no training images")
+    check_training(model, train, val)
     short = len(train) % recipe.batch_size
     if machine.device.type == "cuda" and 0 < short < world_size():  # SyncBatchNorm needs an image
         raise CifarError(
@@ -244,19 +217,20 @@ def start(
 
 
 def record(
-    run: Run, epoch: int, trained: tuple[float, float], val: Split | None, *, seconds: float = 0.0
-) -> None:
+    run: Run, epoch: int, trained: tuple[float, float], val: Split | None, *,
+    few: Split | None = None, seconds: float = 0.0,
+) -> None:  # fmt: skip
     """Evaluate on `val` and write the epoch's row into the run's history.
 
-    trained: (loss, accuracy) on the training images. Raises DivergedError if a loss is not finite.
+    trained: (loss, accuracy) on the training images, each measured before the step that it led to.
+    few: images to see without `val` what the last step has led to. Raises DivergedError if a loss
+    is not finite.
     """
     recipe, history = run.history.recipe, run.history
     held_out = evaluate(run.model, val, run.machine.precision) if val else None
-    if not all(math.isfinite(loss) for loss, _ in (trained, held_out or trained)):
-        raise DivergedError(
-            f"training diverged in epoch {epoch}: the loss is no longer finite; lower lr, or "
-            "set clip_norm"
-        )
+    after = held_out or (evaluate(run.model, few, run.machine.precision) if few else trained)
+    if not all(math.isfinite(loss) for loss, _ in (trained, after)):
+        raise DivergedError(f"in epoch {epoch}, after its last step" if epoch else "at once")
     factor = rate_factor(recipe, recipe.progress(epoch - 1)) if epoch else 0.0
     factor *= run.optimizer.param_groups[0].get("plateau", 1.0)
     lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
@@ -264,12 +238,6 @@ def record(
     val_loss, val_accuracy = held_out or (None, None)
     row = Epoch(epoch, lr, *trained, val_loss, val_accuracy, seconds, speed)
     run.history = history.with_epoch(row)
-
-
-def evaluate(model: nn.Module, split: Split, precision: Precision = "fp32") -> tuple[float, float]:
-    """(loss, accuracy) on a Split of at least one image."""
-    logits, labels = predict(model, split.images, precision=precision), split.labels.cpu()
-    return cross_entropy(logits, labels), accuracy(logits, labels)
 
 
 def find_teacher(recipe: Recipe, classes: tuple[str, ...], machine: Machine) -> nn.Module | None:

@@ -1,8 +1,12 @@
 """What the tests of the command line share, beside the fixtures in conftest.py."""
 
+import os
+
 import pytest
 
 from cifar_utils.cli.main import main
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes, links and any name for a file")
 
 FAST = ["--epochs", "2", "--batch-size", "50", "--precision", "fp32", "--validation", "30"]
 FINAL = [word if word != "30" else "0" for word in FAST]

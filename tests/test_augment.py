@@ -11,6 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 from cifar_utils import augment as A
 from cifar_utils.augment import AUGMENTATIONS, augment
 from cifar_utils.data import MEAN
+from cifar_utils.errors import CifarError
 
 
 def images_and_generator(count, seed):
@@ -111,6 +112,19 @@ def test_gentle_color_stays_within_its_bounds_and_uses_them():
     for factors, strength in ((brightness, 0.07), (contrast, 0.13)):
         assert factors.min().item() == pytest.approx(1 - strength, abs=0.01)  # greys are rounded
         assert factors.max().item() == pytest.approx(1 + strength, abs=0.01)
+
+
+def test_alternating_flip_wants_a_whole_epoch_and_an_index_per_image(random_split):
+    """With epoch 2.5 it would mirror no image, and with one index all or none."""
+    images = random_split(4).images
+    for epoch in (2.5, "2", None, True):
+        with pytest.raises(CifarError, match=r"epoch is .*; it must be a whole number"):
+            augment(images, "crop-alternating", epoch=epoch)
+    for indices in (torch.arange(1), torch.arange(5), [0, 1, 2, 3], torch.zeros(4)):
+        with pytest.raises(CifarError, match=r"indices must be a tensor, int64 \(4,\)"):
+            augment(images, "crop-alternating", indices=indices)
+    taken = A.alternating_flip(images, epoch=np.int64(1), indices=torch.arange(4))
+    assert torch.equal(taken, A.alternating_flip(images, epoch=1, indices=torch.arange(4)))
 
 
 def test_alternating_flip_mirrors_about_half_of_the_images_whatever_their_batch():

@@ -76,9 +76,14 @@ def test_the_mean_leaves_out_what_could_not_be_measured():
 
 def test_the_default_is_the_best_that_depends_on_the_class_and_leaves_no_map_empty():
     assert len(MEASURED["networks"]) == 8 and MEASURED["source"] == "cifar10"
-    assert MEASURED["mean"] == cams.mean_rows(
-        [network["rows"] for network in MEASURED["networks"].values()]
-    )
+    means = cams.mean_rows([network["rows"] for network in MEASURED["networks"].values()])
+    for row, mean in zip(MEASURED["mean"], means, strict=True):
+        # Since Python 3.12, sum() rounds less, which may turn the last digit.
+        assert row == mean | {
+            key: pytest.approx(mean[key], abs=1.1e-4)
+            for key in ("empty", "score", "alike")
+            if mean[key] is not None
+        }
     able = [row for row in MEASURED["mean"] if row["empty"] == 0 and row["alike"] < 0.5]
     best = max(able, key=lambda row: row["score"])
     assert {key: best[key] for key in explain.DEFAULTS} == explain.DEFAULTS

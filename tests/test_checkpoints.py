@@ -3,6 +3,8 @@ import hashlib
 import json
 import os
 import pickle
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def test_weights_come_back_equal_with_recipe_and_source(tmp_path, name):
     with safe_open(tmp_path / "deep" / "w.safetensors", framework="pt") as file:
         inside = json.loads(file.metadata()["cifar_utils"])
     assert inside["recipe"]["name"] == name and inside["source"] == "cifar10"
+
+
+@pytest.mark.parametrize("wrap", [partial(torch.compile, backend="eager"), torch.nn.DataParallel])
+def test_a_wrapped_network_is_written_under_plain_names(tmp_path, wrap):
+    model = create_model("compact", seed=1)
+    checkpoints.save_weights(tmp_path / "plain.safetensors", model, INFO)
+    wrapped = torch.nn.DataParallel(wrap(model))
+    checkpoints.save_weights(tmp_path / "wrapped.safetensors", wrapped, INFO)
+    plain, other = ((tmp_path / f"{n}.safetensors").read_bytes() for n in ("plain", "wrapped"))
+    assert plain == other
+    save_file(wrapped.state_dict(), tmp_path / "names.safetensors")  # as others would write it
+    loaded, _ = checkpoints.load_weights(tmp_path / "names.safetensors", model="compact")
+    assert all(torch.equal(v, model.state_dict()[n]) for n, v in loaded.state_dict().items())
 
 
 def test_equal_weights_give_equal_bytes(tmp_path):
@@ -72,10 +87,10 @@ def test_files_that_are_no_weights_are_refused_in_one_line(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(whole[:-100])
     wrong = WeightsInfo(RECIPES["vgg"], "cifar10")
     checkpoints.save_weights(tmp_path / "wrong.safetensors", create_model("compact"), wrong)
-    for name, message in {"noise": "not a safetensors file", "empty": "not a safetensors file",
-                          "other": "does not name its network", "cut": "not a safetensors file",
+    for name, message in {"noise": "damaged, or not a weights file", "empty": "it is empty",
+                          "other": "does not name its network", "cut": "damaged, or not a weights",
                           "wrong": "does not fit its own recipe",
-                          "missing": "there are no weights"}.items():  # fmt: skip
+                          "missing": "there is no such weights file; choose"}.items():  # fmt: skip
         with pytest.raises(ValueError, match=message) as caught:
             checkpoints.load_weights(tmp_path / f"{name}.safetensors")
         assert "\n" not in str(caught.value)
@@ -111,11 +126,73 @@ def test_a_checkpoint_runs_no_code(tmp_path):
     assert not (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize("about", ["not json", "[]", '{"recipe": "compact"}', '{"recipe": {}}'])
-def test_weights_that_say_nonsense_about_themselves_are_refused(tmp_path, about):
-    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"cifar_utils": about})
-    with pytest.raises(CifarError, match="does not name its network"):
+def about(**changes):
+    known = {"recipe": {}, "source": "x", "classes": list(CLASSES), "epoch": 1}
+    return json.dumps(known | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("not json", "damaged, or not a weights file"),
+        ("[]", "damaged, or not a weights file"),
+        ('{"recipe": {}}', "damaged, or not a weights file"),
+        (about(recipe="compact"), "damaged, or not a weights file"),
+        (about(recipe={"model": "alexnet"}), "unknown model 'alexnet'; choose one of vgg"),
+        (about(recipe={"mood": 1}), "unknown recipe field 'mood'; a newer cifar_utils may know it"),
+        (about(mood=1), "unknown field 'mood'; a newer cifar_utils may know it"),
+        (about(source=3), "source cannot be 3; choose another file"),
+        (about(epoch="3"), "epoch cannot be '3'; choose another file"),
+        (about(classes=[1, 2]), r"classes cannot be \[1, 2\]"),
+        (about(classes="abc"), "classes cannot be 'abc'"),
+        (about(classes=["cat", "cat"]), r"classes cannot be \['cat', 'cat'\]"),
+        (about(classes=[]), r"classes cannot be \[\]"),
+        (about(digest="0"), r"has changed since it was written \(its digest differs\); choose"),
+        (about(), "it does not fit its own recipe: features.0.0.0.weight is missing; choose"),
+    ],
+)
+def test_weights_that_say_nonsense_about_themselves_are_refused(tmp_path, text, complaint):
+    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors", {"cifar_utils": text})
+    with pytest.raises(CifarError, match=rf"w\.safetensors: .*{complaint}") as refused:
         checkpoints.load_weights(tmp_path / "w.safetensors")
+    assert str(refused.value).isprintable()
+    with pytest.raises(CifarError):
+        checkpoints.load_weights(tmp_path / "w.safetensors", model="compact")
+
+
+def test_one_flipped_bit_is_noticed_and_files_without_a_digest_still_load(tmp_path):
+    path = tmp_path / "w.safetensors"
+    checkpoints.save_weights(path, create_model("compact", seed=1), INFO)
+    with safe_open(path, framework="pt") as file:
+        said = json.loads(file.metadata()["cifar_utils"])
+    whole = path.read_bytes()
+    for place in (-1, -1000, -500_000, whole.index(b'epoch\\": 3') + 9):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4  # the epoch becomes 7
+        path.write_bytes(damaged)
+        with pytest.raises(CifarError, match=r"w\.safetensors: it has changed since .*; choose"):
+            checkpoints.load_weights(path)
+    del said["digest"]
+    for values, complaint in ((load_file(path), ""), ({"x": torch.zeros(1)}, "does not fit")):
+        save_file(values, path, {"cifar_utils": json.dumps(said)})
+        with pytest.raises(CifarError, match=complaint) if complaint else nullcontext():
+            assert checkpoints.load_weights(path)[1] == INFO
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, bad):
+    model = create_model("compact", seed=1)
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    checkpoints.load_weights(tmp_path / "plain.pt", model="compact")
+    with torch.no_grad():
+        model.classifier[-1].bias[3] = bad
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    checkpoints.save_weights(tmp_path / "w.safetensors", model, INFO)
+    for name in ("plain.pt", "w.safetensors"):
+        with pytest.raises(
+            CifarError, match=r"layer classifier\.\d\.bias holds numbers that are not"
+        ):
+            checkpoints.load_weights(tmp_path / name, model="compact")
 
 
 @pytest.mark.parametrize("name", ["conv5", "compact", "separable"])
@@ -154,7 +231,7 @@ def test_plain_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
     checkpoints.save_weights(tmp_path / "named.safetensors", model, INFO)
     for file, name, message in (
         ("plain.pt", "", "does not name its network; cifar test and predict take it with --model"),
-        ("plain.pt", "conv5", "plain.pt does not fit conv5: it holds 41 tensors, conv5 has 18"),
+        ("plain.pt", "conv5", "plain.pt: it does not fit conv5: it holds 41 tensors, conv5 has 18"),
         ("plain.pt", "lenet", "unknown model 'lenet'"),
         ("whole.pt", "compact", "holds no plain state dict"),
         ("bomb.pt", "compact", "holds no plain state dict"),
@@ -195,11 +272,14 @@ def test_weights_to_start_from_bring_all_but_a_head_for_other_classes(tmp_path, 
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
-    state = {"model": {}, "optimizer": {}, "scaler": {}, "history": "", "precision": "fp32"}
+    state = {"model": {"x": torch.ones(2)}, "scaler": {}, "precision": "fp32",
+             "optimizer": {"state": {}, "param_groups": [{"params": [0], "lr": 0.1}]},
+             "history": History(INFO.recipe, "npy").to_json()}  # fmt: skip
     checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", state)
-    with pytest.raises((AttributeError, pickle.PicklingError)):
+    with pytest.raises(TypeError, match="function has no digest"):
         checkpoints.save_checkpoint(tmp_path / "checkpoint.pt", {"epoch": lambda: 2})
-    assert checkpoints.load_checkpoint(tmp_path / "checkpoint.pt") == state
+    found = checkpoints.load_checkpoint(tmp_path / "checkpoint.pt")
+    assert torch.equal(found["model"].pop("x"), state["model"].pop("x")) and found == state
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -208,12 +288,14 @@ def test_pretrained_weights_are_checked_against_their_hash(tmp_path, monkeypatch
     path = tmp_path / "compact.safetensors"
     checkpoints.save_weights(path, create_model("compact"), INFO)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    path.with_suffix(".json").write_text(json.dumps({"sha256": digest}))
+    History(INFO.recipe, "synthetic", sha256=digest).save(path.with_suffix(".json"))
     assert checkpoints.find_weights("compact")[1] == INFO
     monkeypatch.chdir(tmp_path)
     Path("compact").mkdir()  # a run of that name does not hide what ships, and has its own path
     assert checkpoints.find_weights("compact")[1] == INFO
-    with pytest.raises(ValueError, match="no weights at compact"):
+    with pytest.raises(
+        ValueError, match=r"compact.weights\.safetensors: there is no such weights file"
+    ):
         checkpoints.find_weights("./compact")
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="SHA-256"):

@@ -82,7 +82,9 @@ def test_a_home_folder_may_be_written_where_no_shell_expands_it(arrays, capsys, 
     monkeypatch.setenv("HOME", str(Path(arrays[1]).parent))
     main(["data", "--data=~/arrays", "--source", "npy"])
     assert f"root        {arrays[1]}" in capsys.readouterr().out
-    assert "there are no weights at" in refused(capsys, "test", "--weights=~/none.safetensors")
+    assert "there is no such weights file" in refused(
+        capsys, "test", "--weights=~/none.safetensors"
+    )
     main(["data", "--data=~/arrays", "--source", "npy", "--montage=~/m.png"])
     assert Path(arrays[1]).with_name("m.png").is_file() and not Path("~").exists()
 
@@ -310,11 +312,11 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
             ["train", "--recipe", "compact", "--learning-rate", "1"],
             "; did you mean --lr? see cifar tr",
         ),
-        (["test", "--weights", "nowhere.safetensors"], "there are no weights at"),
+        (["test", "--weights", "nowhere.safetensors"], "there is no such weights file; ch"),
         (["test", "--weights", "no-such-net"], "shipped networks"),
         (["test"], "required: --weights"),
         (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),
-        (["predict", "nowhere.png"], "there is no file nowhere.png"),
+        (["predict", "nowhere.png"], "nowhere.png: there is no such file"),
         (["predict"], "required: IMAGE"),
         (["predict", "x.png", "--out", "pictures"], "--out needs --cam"),
         (["data", "--source", "x"], "choose one of auto"),
@@ -423,6 +425,32 @@ def test_a_mistake_in_a_path_is_told_before_the_data_is_loaded(capsys, trained, 
     assert "C++ compiler no-such-compiler" in line
 
 
+def test_a_device_or_a_pipe_is_neither_waited_for_nor_replaced(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("the data was loaded"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["bench", "--json"], ["cams", "--json"], ["data", "--montage"],
+                    ["report", "--write"]):  # fmt: skip
+        assert f"{pipe} is a device or a pipe; choose" in refused(capsys, *command, pipe)
+    assert "is a folder; choose a file" in refused(capsys, "data", "--montage", ".")
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("flag", ["--config", "--weight-decay", "--source", "--cam", "--recipe"])
+def test_two_dashes_are_no_value(capsys, flag):
+    assert f"error: argument {flag}: '--' is not a value; see" in refused(
+        capsys, "train", f"{flag}=--"
+    )
+
+
+@pytest.mark.parametrize("arguments", [
+    ["train", "--x\x1b[2J"], ["train", "--config", "\x1b[31m\n"],
+    ["report", "--write", "\udcff\x07"],
+], ids=ascii)  # fmt: skip
+def test_what_was_typed_is_shown_on_one_printable_line(capsys, arguments):
+    assert refused(capsys, *arguments).isprintable()
+
+
 def test_bench_measures_nothing_before_it_knows_the_recipes(capsys, monkeypatch):
     monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measured"))
     for names in (
@@ -458,6 +486,20 @@ def test_what_writes_nothing_works_in_a_folder_that_cannot_be_written_to(
     capsys.readouterr()
     for command in (["predict", "x.png", "--cam"], ["test", "--grid", *arrays]):
         assert "cannot be written" in refused(capsys, *command, "--weights", trained)
+
+
+@pytest.mark.slow
+def test_nothing_is_said_about_a_home_that_cannot_be_written_to(trained):
+    """matplotlib would, each time; the folder for its caches is its own business."""
+    Image.new("RGB", (32, 32)).save("x.png")
+    command = [sys.executable, "-m", "cifar_utils", "predict", "x.png", "--cam"]
+    environment = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    done = subprocess.run(
+        [*command, "--weights", trained], env=environment | {"HOME": "/dev/null/home"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said = [line for line in done.stderr.splitlines() if "trained on" not in line]
+    assert (done.returncode, said) == (0, [])
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """`cifar train`, through main(): what a run writes, keeps and refuses."""
 
+import errno
 import io
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -243,6 +245,66 @@ def test_what_ctrl_c_says_is_so(arrays, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_that_ends_programs_is_as_good_as_ctrl_c(
+    arrays, capsys, monkeypatch, name, status
+):
+    number = getattr(signal, name, None)
+    if number is None or sys.platform == "win32":
+        pytest.skip("Windows ends a program at once")
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    with monkeypatch.context() as stopping, pytest.raises(SystemExit) as stopped:
+        stopping.setattr(train, "train_one_epoch", lambda *_, **__: signal.raise_signal(number))
+        main(run)
+    assert stopped.value.code == status
+    assert "stopped; the same command with --resume goes on from run" in capsys.readouterr().err
+    assert signal.getsignal(number) is signal.SIG_DFL
+    main([*run, "--resume"])
+    assert len(History.load("run/history.json").epochs) == 3
+
+
+def test_a_signal_that_is_ignored_stays_so(monkeypatch):
+    """`nohup cifar train …` outlives its terminal."""
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("Windows has no SIGHUP")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr("cifar_utils.cli.recipes.run", lambda _: None)
+        main(["recipes"])
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        monkeypatch.setattr(
+            "cifar_utils.cli.train.run", lambda _: signal.raise_signal(signal.SIGHUP)
+        )
+        main(["train", "--recipe", "compact"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_keeps_its_last_good_epoch_and_says_what_helps(
+    arrays, capsys, monkeypatch
+):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    whole, seen = train.train_one_epoch, []
+
+    def second_diverges(*given, **options):
+        seen.append(whole(*given, **options))
+        return (float("nan"), 0.1) if len(seen) == 2 else seen[-1]
+
+    with monkeypatch.context() as diverging:
+        diverging.setattr(train, "train_one_epoch", second_diverges)
+        line = refused(capsys, *run)
+    assert "diverged in epoch 2" in line and line.count("diverged") == 1
+    assert "start anew with --overwrite or another --out" in line
+    assert "(run holds the last good epoch)" in line
+    assert len(History.load("run/history.json").epochs) == 2
+    assert checkpoints.load_weights("run")[1].epoch == 1
+    line = refused(capsys, *run, "--resume", "--lr", "0.01")
+    assert "resuming keeps its recipe; for another, start anew" in line
+    main([*run, "--overwrite", "--lr", "0.01"])
+
+
+@pytest.mark.slow
 def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
     """For whom it is told to may have gone, as head goes when it has seen enough."""
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"]
@@ -255,6 +317,18 @@ def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
     monkeypatch.setattr(train.Run, "__str__", tell)
     main(run)
     assert told == [True] * 3
+
+
+def test_a_reader_who_leaves_is_no_full_disk(arrays, monkeypatch):
+    """And gets the exit status of a program that a closed pipe has ended."""
+
+    def leave(self):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train.Run, "__str__", leave)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"])
+    assert stopped.value.code == 141
 
 
 @pytest.mark.slow
@@ -357,10 +431,13 @@ def test_a_file_of_recipe_fields_is_read_and_flags_win(arrays, capsys):
     for text, complaint in (("lrr = 1", "bad.toml: unknown recipe field 'lrr'"),
                             ("lr = 'a'", "bad.toml: lr is 'a'; it must be of type float"),
                             ("epochs_before = 3", "unknown recipe field 'epochs_before'"),
-                            ("lr", "bad.toml does not hold recipe fields as TOML")):  # fmt: skip
+                            ("lr", "bad.toml: it is damaged, or not a file of recipe fields"),
+                            ("", "bad.toml: it is empty; `cifar recipes NAME`")):  # fmt: skip
         Path("bad.toml").write_text(text)
         assert complaint in refused(capsys, "train", "--config", "bad.toml", *some)
-    assert "nowhere.json: No such file" in refused(capsys, "train", "--config", "nowhere.json")
+    assert "nowhere.json: there is no such file of recipe fields as JSON" in refused(
+        capsys, "train", "--config", "nowhere.json"
+    )
     Path("lr.toml").write_text("lr = 0.05")
     assert "--recipe is missing" in refused(capsys, "train", "--config", "lr.toml")
 
@@ -442,10 +519,12 @@ def test_a_folder_of_other_classes_goes_all_the_way(tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_line(arrays, capsys, monkeypatch):
-    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q"]
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
+    arrays, capsys, monkeypatch
+):
+    run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
     for where, name, error in (
-        ("safetensors.torch", "save_file", SafetensorError("I/O error: No space left on device")),
+        ("safetensors.torch", "save_file", SafetensorError("x: No space (os error 28)")),
         ("torch", "save", RuntimeError("PytorchStreamWriter failed writing file\nmore")),
     ):
         with monkeypatch.context() as patched:
@@ -454,8 +533,25 @@ def test_a_full_disk_is_one_line(arrays, capsys, monkeypatch):
                 raise error
 
             patched.setattr(f"{where}.{name}", full)
-            line = refused(capsys, *run, "--overwrite")
-        assert "cannot be written: " in line and str(error).splitlines()[0] in line
+            line = refused(capsys, *run)
+        assert " cannot be written: " in line and "no checkpoint has been saved yet" in line
+    whole, seen = torch.save, []
+
+    def full_later(*given):
+        seen.append(given)
+        if len(seen) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torch.save", full_later)
+        line = refused(capsys, *run)
+    assert line.endswith(
+        "run/checkpoint.pt cannot be written: No space left on device; free some space; the same "
+        "command with --resume goes on from run"
+    )
+    main([*run, "--resume"])
+    assert len(History.load("run/history.json").epochs) == 3
 
 
 def test_limit_makes_every_split_small(arrays):
@@ -560,4 +656,4 @@ def test_a_damaged_checkpoint_is_refused(capsys, arrays):
     assert "damaged" in line
     torch.save(create_model("compact").state_dict(), "run/checkpoint.pt")
     line = refused(capsys, "train", "--recipe", "compact", *arrays, "--resume", "--out", "run")
-    assert "run/checkpoint.pt is not the checkpoint of a run" in line
+    assert "run/checkpoint.pt: it is not the checkpoint of a run; start the run anew" in line

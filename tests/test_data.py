@@ -278,17 +278,62 @@ def test_limit_below_one_names_the_valid_range(split, count):
         data.Cifar(split, split, split).limit(count)
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.int8, np.uint8, np.array, torch.tensor])
+def test_numbers_of_numpy_count_as_numbers(random_split, kind):
+    split = random_split(20)
+    cifar = data.Cifar(split, split[:0], split)
+    assert len(cifar.hold_out(kind(10)).val) == 10 and len(cifar.limit(kind(10)).test) == 10
+    assert [len(part) for part in data.batches(split, kind(15))] == [15, 5]
+    assert (
+        data.stratified(split.labels, kind(5), seed=kind(1)).tolist()
+        == data.stratified(split.labels, 5, seed=1).tolist()
+    )
+    assert split[kind(3)].indices.tolist() == [3]
+    if kind not in (np.array, torch.tensor):
+        assert len(split.first_of_each(kind(2))) == 2
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
+def test_positions_of_any_whole_type_are_positions(random_split, kind):
+    """torch takes uint8 for a mask: with as many positions as images it is silently another one."""
+    split = random_split(4)
+    assert split[np.array([3, 1, 0, 0], kind)].indices.tolist() == [3, 1, 0, 0]
+    assert split[np.array([True, False, True, False])].indices.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("odd", [True, 3.0, "3", None, float("nan"), -1, np.float32(2), 2**70])
+def test_what_is_not_a_number_of_images_is_refused_in_a_line(random_split, odd):
+    split = random_split(20)
+    cifar = data.Cifar(split, split[:0], split)
+    calls = {
+        "validation": cifar.hold_out,
+        "limit": cifar.limit,
+        "count": lambda count: data.stratified(split.labels, count),
+        "seed": lambda seed: cifar.hold_out(5, seed=seed),  # None would be another one each time
+        "batch_size": lambda size: list(data.batches(split, size)),
+    }
+    for name, call in calls.items():
+        if odd == 2**70 and name in ("limit", "batch_size"):
+            call(odd)  # more than there are
+            continue
+        with pytest.raises(
+            CifarError, match=f"^{name} is .*; it must be a whole number"
+        ) as refused:
+            call(odd)
+        assert str(refused.value).isprintable()
+
+
 def test_numbers_that_cannot_be_are_refused_with_their_range(random_split):
     split = random_split(20)
     cifar = data.Cifar(split, split[:0], split)
-    with pytest.raises(CifarError, match="count is 21; it must be in 0 to 20"):
+    with pytest.raises(CifarError, match="count is 21; it must be a whole number in 0 to 20"):
         data.stratified(split.labels, 21)
     for call in (cifar.hold_out, cifar.limit):
         with pytest.raises(CifarError, match="a whole number"):
             call(0.5)
     with pytest.raises(CifarError, match="5 validation images already"):
         cifar.hold_out(5).hold_out(5)
-    with pytest.raises(CifarError, match="batch_size is 0; it must be at least 1"):
+    with pytest.raises(CifarError, match="batch_size is 0; it must be a whole number"):
         list(data.batches(split, 0))
     assert list(data.batches(split[:0], 4)) == []
     with pytest.raises(CifarError, match="normalize takes uint8 images"):

@@ -247,19 +247,45 @@ def test_a_batch_too_small_for_all_gpus_is_refused_before_the_first_step(
         start(create_model("compact"), painted_split(33), None, Recipe(batch_size=16), gpu)
 
 
-def test_a_process_that_fails_does_not_wait_for_the_others(monkeypatch):
+@pytest.fixture
+def connected(monkeypatch):
+    """What is done to the other processes, of which there are none."""
     done = []
     monkeypatch.setattr(torch.distributed, "is_torchelastic_launched", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.distributed, "init_process_group", lambda _: done.append("connect"))
-    monkeypatch.setattr(torch.distributed, "barrier", lambda: done.append("wait"))
+    monkeypatch.setattr(distributed, "_connect", lambda _: done.append("connect"))
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **_: "a group")
+    monkeypatch.setattr(torch.distributed, "barrier", lambda group: done.append("wait"))
     monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: done.append("part"))
+    return done
+
+
+def test_a_process_that_fails_does_not_wait_for_the_others(connected):
     with pytest.raises(KeyError), distributed.together():
         raise KeyError
-    assert done == ["connect"]
+    assert connected == ["connect"]
     with distributed.together():
-        assert done == ["connect"] * 2
-    assert done == ["connect", "connect", "wait", "part"]
+        assert connected == ["connect"] * 2
+    assert connected == ["connect", "connect", "wait", "part"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection "
+                     "reset by peer. This is typically caused by a remote worker hanging"),
+        RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"),
+        RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms"),
+        getattr(torch.distributed, "DistBackendError", RuntimeError)("NCCL error in gloo timeout"),
+    ],
+    ids=["reset", "closed", "timeout", "nccl"],
+)  # fmt: skip
+def test_another_process_that_has_ended_is_one_line(connected, error):
+    said = r"another process .* has ended.* --resume goes on"
+    with pytest.raises(CifarError, match=said), distributed.together():
+        raise error
+    with pytest.raises(RuntimeError, match="a bug of ours"), distributed.together():
+        raise RuntimeError("a bug of ours")
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

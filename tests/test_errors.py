@@ -1,11 +1,13 @@
 """What an error says: on one line, and which of the valid names was probably meant."""
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cifar_utils.augment import AUGMENTATIONS
-from cifar_utils.errors import CifarError, choose, nearest, shown
+from cifar_utils.errors import CifarError, choose, nearest, plain, shown, whole
 from cifar_utils.machine import DEVICES
 from cifar_utils.models import MODELS
 from cifar_utils.recipes import RECIPES
@@ -63,3 +65,23 @@ def test_foreign_text_is_one_line_that_can_be_printed_and_read_back(text):
 def test_ordinary_names_are_shown_as_they_are():
     for name in ("airplane", "schräg", "日本語", "e\u0301", "two words", "a_b$c", "<b>"):
         assert shown(name) == name
+
+
+@pytest.mark.parametrize("three", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
+def test_a_whole_number_may_be_numpys_or_torchs(three):
+    assert whole(three, "count") == 3 and type(whole(three, "count")) is int
+
+
+@pytest.mark.parametrize(
+    "odd", [3.0, np.float64(3), True, np.True_, "3", None, float("nan"), -1, 10, [3], np.array([3])]
+)
+def test_what_is_not_a_whole_number_in_the_range_is_refused(odd):
+    with pytest.raises(CifarError, match=r"count is .*; it must be a whole number in 0 to 9"):
+        whole(odd, "count", most=9)
+
+
+def test_plain_values_are_pythons():
+    for value, kind in ((np.float32(0.5), float), (np.bool_(True), bool), (np.str_("a"), str)):
+        assert type(plain(value)) is kind
+    for other in ("a", None, [1], np.arange(3)):
+        assert plain(other) is other

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from strange_networks import ZOO
 from torch import nn
 
 from cifar_utils import explain
@@ -232,6 +233,149 @@ def test_unknown_names_list_the_valid_ones(random_split):
         explain.grad_cam(model, split.images, split.labels, stage=4)
 
 
+class Block(nn.Module):
+    """Two convolutions and a shortcut, which ends as it begins: with an activation, in its way."""
+
+    def __init__(self, way, inputs, outputs):
+        super().__init__()
+        self.way, self.relu = way, nn.ReLU(inplace=way == "modules")
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+
+    def forward(self, maps):
+        if self.way == "functions":
+            maps = F.relu_(maps.sub_(0.05))  # alters the maps of the stage before
+            out = torch.relu_(self.first(maps))
+            out = self.second(out)
+            out += self.shortcut(maps)
+            return out.mul_(1.5)
+        maps = self.relu(maps - 0.05)
+        return (self.second(self.relu(self.first(maps))) + self.shortcut(maps)) * 1.5
+
+
+def residual(way, after=nn.Identity):
+    torch.manual_seed(0)
+    stages = [nn.Sequential(Block(way, *sizes), after()) for sizes in ((3, 6), (6, 6), (6, 8))]
+    stages.insert(1, nn.MaxPool2d(2))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    return ConvNet(nn.Sequential(*stages), head)
+
+
+@pytest.mark.parametrize("after", [nn.Identity, nn.Dropout])  # both return what they are given
+@pytest.mark.parametrize("stage", [0, [1, 2]])
+@pytest.mark.parametrize("method", explain.METHODS)
+def test_layers_and_functions_in_place_change_no_map(method, stage, after, random_split):
+    split = random_split(2)
+    plain, modules, functions = (
+        explain.grad_cam(residual(way, after), split.images, split.labels, stage=stage,
+                         method=method)
+        for way in ("plain", "modules", "functions")
+    )  # fmt: skip
+    assert plain.amax() > 0.9
+    assert torch.equal(modules, plain) and torch.equal(functions, plain)
+
+
+class Rectified(nn.Module):
+    """A shortcut that the activation in place has changed, as in networks before activation."""
+
+    def __init__(self, inplace):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inplace, self.relu = inplace, nn.ReLU(inplace=inplace)
+        self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3, padding=1)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, images):
+        maps = self.first(images)
+        out = self.relu(maps)
+        maps = maps if self.inplace else out  # the same numbers
+        return self.head((self.second(out) + maps).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("layer", ["first", "second"])
+def test_the_copy_computes_what_the_network_does_even_where_that_rests_on_changes_in_place(
+    layer, random_split
+):
+    split = random_split(3)
+    maps = [
+        explain.grad_cam(Rectified(way), split.images, split.labels, layers=[layer])
+        for way in (False, True)
+    ]
+    torch.testing.assert_close(*maps)
+
+
+class Unstaged(nn.Module):
+    """No features: layers have names of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool, self.conv, self.tail = nn.AvgPool2d(2), nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3)
+        self.head = nn.Linear(6, 10)
+
+    def forward(self, images):
+        maps = self.tail(F.relu(self.conv(self.pool(images))))
+        return self.head(maps.mean((2, 3)))
+
+
+def test_layers_of_any_network_can_be_given(random_split):
+    torch.manual_seed(0)
+    network, split = Unstaged(), random_split(3)
+    staged = ConvNet(
+        nn.Sequential(network.pool, network.conv, nn.Sequential(nn.ReLU(), network.tail)),
+        nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.head),
+    )
+    for layers, stage in (
+        ([network.conv], 1), (["tail", network.conv], [1, 2]), (network.pool, 0), ("tail", -1),
+    ):  # fmt: skip
+        got = explain.grad_cam(network, split.images, split.labels, layers=layers)
+        wanted = explain.grad_cam(staged, split.images, split.labels, stage=stage)
+        torch.testing.assert_close(got, wanted)
+    with pytest.raises(CifarError, match=r"no nn.Sequential called features.*layers="):
+        explain.grad_cam(network, split.images, split.labels)
+    for layers, message in (
+        (["body"], "no layer called 'body'"), ([nn.ReLU()], "no such layer"), ([], "is empty"),
+        ([network.head], r"Linear returns \(1, 10\), not maps"), (5, "layers is 5"),
+    ):  # fmt: skip
+        with pytest.raises(CifarError, match=message):
+            explain.grad_cam(network, split.images, split.labels, layers=layers)
+
+
+def test_a_layer_has_to_run_once(random_split):
+    split, network = random_split(2), ZOO["shared"]()
+    with pytest.raises(CifarError, match="Conv2d runs 3 times"):
+        explain.grad_cam(network, split.images, split.labels, layers=["layers.again"])
+    network.spare = nn.Conv2d(3, 3, 1)
+    with pytest.raises(CifarError, match="Conv2d runs 0 times"):
+        explain.grad_cam(network, split.images, split.labels, layers=[network.spare])
+
+
+@pytest.mark.parametrize("target", [-1, 10, 99])
+def test_a_target_is_one_of_the_classes(target, random_split):
+    split = random_split(2)
+    with pytest.raises(CifarError, match="the 10 classes count from 0 to 9"):
+        targets = torch.tensor([3, target])
+        explain.grad_cam(create_model("compact"), split.images, targets)
+
+
+def test_wrapped_and_half_precision_networks_give_the_maps_of_the_plain_one(random_split):
+    model, split = create_model("compact", seed=0), random_split(2)
+    wanted = explain.grad_cam(model, split.images, split.labels)
+    wrapped = nn.DataParallel(torch.compile(model, backend="eager"))
+    assert torch.equal(explain.grad_cam(wrapped, split.images, split.labels), wanted)
+    layers = [model.features[2]]  # a layer of the plain network
+    assert torch.equal(explain.grad_cam(wrapped, split.images, split.labels, layers=layers), wanted)
+    low = explain.grad_cam(create_model("compact", seed=0).half(), split.images, split.labels)
+    torch.testing.assert_close(low, wanted, atol=0.05, rtol=0)
+
+
+def test_a_diverged_network_has_no_maps(random_split):
+    model, split = create_model("compact", seed=0), random_split(2)
+    model.features[0][0][0].weight.data.fill_(torch.nan)
+    with pytest.raises(CifarError, match="diverged"):
+        explain.grad_cam(model, split.images, split.labels)
+
+
 @pytest.fixture
 def kept(tmp_path):
     """Random heatmaps (3, 2, 32, 32) in a recorder's folder; the file of epoch 1 was lost."""
@@ -246,6 +390,36 @@ def test_heatmaps_are_read_in_order_up_to_the_last_epoch_wanted(tmp_path, kept, 
     epochs, heatmaps, indices = explain.read_heatmaps(tmp_path, last)
     assert epochs == [0, 2, 3][:known]
     assert torch.equal(heatmaps, kept[:known]) and indices.tolist() == [0, 1]
+
+
+def save(path, **changes):
+    whole = {"heatmaps": np.zeros((2, 32, 32), np.float32), "indices": np.arange(2)}
+    np.savez(path, **(whole | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"heatmaps": np.full((2, 32, 32), 1.5, np.float32)}, r"are not in \[0, 1\]; train with"),
+        ({"heatmaps": np.full((2, 32, 32), np.nan, np.float32)}, r"are not in \[0, 1\]"),
+        ({"heatmaps": np.zeros((2, 8, 8), np.float32)}, "does not hold heatmaps of 32 by 32"),
+        ({"heatmaps": np.zeros((3, 32, 32), np.float32)}, "one per image; train with --cam again"),
+        ({"heatmaps": np.zeros((2, 32, 32), np.complex64)}, "does not hold heatmaps"),
+        ({"heatmaps": np.array(["x"])}, "does not hold heatmaps"),
+        ({"indices": np.arange(2.0)}, "does not hold heatmaps"),
+        ({"indices": np.arange(1, 3)}, "its images are not those of epoch 0; train with --cam"),
+        ({"heatmaps": np.array([None])}, "it is damaged, or not a file of heatmaps; train with"),
+        ({"digest": np.array("0" * 32)}, "it has changed since it was written"),
+        ({"mood": np.zeros(1)}, "does not hold heatmaps"),
+    ],
+)
+def test_heatmaps_of_the_wrong_form_are_refused_by_name(tmp_path, change, complaint):
+    save(tmp_path / "heatmaps-000.npz")
+    save(tmp_path / "heatmaps-001.npz")
+    assert explain.read_heatmaps(tmp_path, 1)[0] == [0, 1]
+    save(tmp_path / "heatmaps-001.npz", **change)
+    with pytest.raises(CifarError, match=rf"heatmaps-001\.npz: .*{complaint}"):
+        explain.read_heatmaps(tmp_path, 1)
 
 
 def test_each_image_has_a_gif_of_its_own_maps_over_the_epochs_that_there_are(

@@ -8,6 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from cifar_utils import models
+from cifar_utils.errors import CifarError
 from cifar_utils.models import MODELS, Dropout, create_model
 
 
@@ -263,3 +264,26 @@ def test_unknown_names_list_the_valid_ones():
         create_model("vgg16")
     with pytest.raises(ValueError, match="choose one of default, kaiming, dirac"):
         create_model("vgg", initialization="xavier")
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_the_number_of_classes_and_the_seed_may_be_numpys(kind):
+    same = create_model("compact", 3, seed=5, dropout_factor=0.5).state_dict()
+    model = create_model("compact", kind(3), seed=kind(5), dropout_factor=np.float32(0.5))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, same[name])
+
+
+@pytest.mark.parametrize("odd", [-1, 2.0, "3", True, 2**70])
+def test_numbers_that_make_no_network_are_refused(odd):
+    """torch made one of 0 classes, and a float or a NumPy seed ended in its own TypeError."""
+    if odd != 2**70:
+        with pytest.raises(CifarError, match=r"num_classes is .*; it must be a whole number"):
+            create_model("compact", odd)
+    with pytest.raises(CifarError, match="num_classes is 0; it must be a whole number of at least"):
+        create_model("compact", 0)
+    with pytest.raises(CifarError, match=r"seed is .*; it must be a whole number in 0 to"):
+        create_model("compact", seed=odd)
+    if odd is not True:
+        with pytest.raises(CifarError, match=r"dropout_factor is .*; it must be in"):
+            create_model("compact", dropout_factor=odd)

@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from strange_networks import CANNOT_TELL, SEES_ALL, ZOO
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.overrides import TorchFunctionMode
 
 from cifar_utils import profile
+from cifar_utils.errors import CifarError
 from cifar_utils.models import MODELS, create_model
 
 
@@ -71,11 +73,21 @@ def test_receptive_field_is_what_gradients_reach(name):
 
 
 @pytest.mark.parametrize("name", [*KINDS, "resnet50"])
-def test_mult_adds_equal_torchs_own_count(name):
-    model = create_model(name).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+def test_mult_adds_are_what_the_layers_read(name):
+    """Layer by layer: every output number of a convolution reads one kernel."""
+    model, wanted = create_model(name).eval(), []
+
+    def read(layer, inputs, output):
+        kernel = layer.weight if isinstance(layer, nn.Linear) else layer.weight[0]
+        places = 1 if isinstance(layer, nn.Linear) else output.numel()
+        wanted.append(places * kernel.numel())
+
+    for layer in model.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            layer.register_forward_hook(read)
+    with torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
-    assert profile.mult_adds(model) == counter.get_total_flops() / 2
+    assert profile.mult_adds(create_model(name)) == sum(wanted)
 
 
 @pytest.mark.parametrize(("name", "smallest"), [("fastnet-half", 9), ("compact", 32)])
@@ -112,3 +124,99 @@ def test_summary_rows_carry_their_own_layers_cost(capsys):
     rows = [line for line in capsys.readouterr().out.splitlines() if "[-1, " in line]
     assert rows[0].split()[0] == "Conv2d-1" and rows[0].endswith(f"{3 * 9 * 32 * 32 * 32:,}")
     assert rows[-1].split()[0] == "Linear-26" and rows[-1].endswith(" 640")
+
+
+@pytest.mark.parametrize("name", [*ZOO, *SEES_ALL, *CANNOT_TELL])
+def test_totals_count_parameters_once_and_mult_adds_as_often_as_they_run(name, capsys):
+    network = (ZOO | SEES_ALL | CANNOT_TELL)[name]()
+    wanted = by_hooks_and_functions(network)
+    profile.summary(network.train())
+    printed = capsys.readouterr().out
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert profile.mult_adds(network) == wanted
+    assert f"\nTotal params: {parameters:,}\n" in printed
+    assert f"\nMult-adds for one image: {wanted:,}" in printed
+    assert "\nReceptive field: " in printed
+    assert network.training and not any(layer._forward_hooks for layer in network.modules())
+
+
+def by_hooks_and_functions(network):
+    """Every convolution and matrix product that torch is asked for, in Python."""
+    total = 0
+
+    class Count(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal total
+            result = function(*args, **(kwargs or {}))
+            name = getattr(function, "__name__", "")
+            if name == "conv2d":
+                total += result.numel() * args[1][0].numel()
+            elif name == "conv_transpose2d":
+                total += args[0].numel() * args[1][0].numel()
+            elif name in ("linear", "bmm", "baddbmm", "matmul"):
+                total += result.numel() * args[-1 if name == "baddbmm" else 0].shape[-1]
+            elif name == "multi_head_attention_forward":  # 1024 places of 8 channels
+                total += 4 * 1024 * 8 * 8 + 2 * 1024 * 1024 * 8
+            return result
+
+    with torch.no_grad(), Count():
+        copy.deepcopy(network).eval()(torch.zeros(1, 3, 32, 32))
+    return total
+
+
+class Shared(nn.Module):
+    """One layer under two parents."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.Conv2d(3, 3, 3, padding=1)
+        self.one, self.other = nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer)
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
+
+    def forward(self, images):
+        return self.head(self.other(self.one(images)))
+
+
+def test_a_layer_with_two_parents_costs_twice_and_weighs_once(capsys):
+    network = Shared()
+    convolution, linear = 3 * 3 * 9 * 32 * 32, 3 * 32 * 32 * 10
+    assert profile.mult_adds(network) == 2 * convolution + linear
+    assert profile.receptive_field(network) == 5
+    profile.summary(network)
+    printed = capsys.readouterr().out
+    assert f"Total params: {3 * 3 * 9 + 3 + linear + 10:,}\n" in printed
+    assert f"Params size (MB): {(3 * 3 * 9 + 3 + linear + 10) * 4 / 2**20:.2f}\n" in printed
+    assert printed.endswith("The totals count every parameter once.\n")
+
+
+class Pair(nn.Module):
+    def forward(self, images):
+        return {"logits": images.mean((2, 3))}
+
+
+REFUSED = {
+    "no network": "compact",
+    "a function": torch.relu,
+    "grey images": nn.Sequential(nn.Conv2d(1, 2, 3)),
+    "other sizes": nn.Sequential(nn.Flatten(), nn.Linear(5, 2)),
+    "no parameters": nn.Sequential(nn.ReLU(), nn.Flatten()),
+    "a dict": nn.Sequential(nn.Conv2d(3, 3, 1), Pair()),
+    "recurrent": nn.Sequential(nn.Flatten(2), nn.LSTM(1024, 4)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_table_cannot_show_is_refused_in_one_line(name, capsys):
+    with pytest.raises(CifarError) as refused:
+        profile.summary(REFUSED[name])
+    assert capsys.readouterr().out == "" and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("change", ["half", "double", "bfloat16"])
+def test_other_types_are_profiled_as_float32(change, capsys):
+    network = getattr(create_model("compact", seed=0), change)()
+    profile.summary(network)
+    assert f"Mult-adds for one image: {profile.mult_adds(create_model('compact')):,}\n" in (
+        capsys.readouterr().out
+    )
+    assert profile.stage_shapes(network) == profile.stage_shapes(create_model("compact"))

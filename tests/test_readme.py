@@ -174,7 +174,7 @@ def test_the_lines_that_install_find_all_they_need(installer, tmp_path):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_is_understood(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.toml").touch()  # because --config reads its file at once
+    Path("mine.toml").write_text("lr = 0.1")  # because --config reads its file at once
     words = shlex.split(line.partition(" > ")[0], comments=True)
     after = words.index("cifar_utils") if words[0] == "torchrun" else 0
     options = vars(make_parser().parse_args(words[after + 1 :]))
@@ -191,7 +191,7 @@ def test_every_command_is_understood(line, tmp_path, monkeypatch):
 def test_what_users_of_the_five_repositories_are_told_to_type_is_there(tmp_path, monkeypatch):
     """In the last column of "Coming from": commands, flags with or without a value, functions."""
     monkeypatch.chdir(tmp_path)
-    Path("mine.toml").touch()  # because --config reads its file at once
+    Path("mine.toml").write_text("lr = 0.1")  # because --config reads its file at once
     _, _, rest = README.partition("### Coming from")
     table, _, _ = rest.partition("\n##")
     commands = make_parser()._subparsers._group_actions[0].choices.values()

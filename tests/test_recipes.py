@@ -1,6 +1,7 @@
 import json
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -201,6 +202,40 @@ def test_a_recipe_says_how_its_network_begins():
 
 def test_whole_numbers_serve_as_floats():
     assert Recipe(lr=1) == Recipe(lr=1.0)
+
+
+@pytest.mark.parametrize("to_numpy", [np.int64, np.uint8, np.float32, np.float64, np.array])
+def test_numbers_of_numpy_are_kept_as_plain_ones(to_numpy):
+    whole_numbers = to_numpy is not np.float32 and to_numpy is not np.float64
+    fields = {"lr": 1, "weight_decay": 0}
+    fields |= {"epochs": 3, "seed": 7, "views": 6} if whole_numbers else {"lr": 0.5}
+    recipe = Recipe(**{name: to_numpy(value) for name, value in fields.items()})
+    assert recipe == Recipe(**fields) and repr(recipe) == repr(Recipe(**fields))
+    assert json.loads(json.dumps(recipe.as_dict())) == Recipe(**fields).as_dict()
+    assert Recipe(nesterov=np.False_).nesterov is False
+    assert Recipe().changed(batch_size=np.int32(64)) == Recipe(batch_size=64)
+    with pytest.raises(CifarError, match=r"epochs is 3\.0; it must be of type int"):
+        Recipe(epochs=np.float64(3))
+
+
+scalar = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5),
+    st.binary(max_size=3), st.integers(-(2**15), 2**15 - 1).map(np.int16),
+    st.floats(width=32).map(np.float32), st.booleans().map(np.bool_),
+    st.integers(10**308, 10**310), st.complex_numbers(),
+)  # fmt: skip
+anything = st.one_of(scalar, st.lists(scalar, max_size=3), st.dictionaries(scalar, scalar))
+
+
+@given(st.sampled_from([field.name for field in fields(Recipe)]), anything)
+def test_a_field_takes_any_value_or_refuses_it_in_a_line(name, value):
+    try:
+        recipe = Recipe(**{name: value})
+    except CifarError as refused:
+        assert str(refused).isprintable() and (name in str(refused) or "epochs" in str(refused))
+    else:
+        assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+        assert type(getattr(recipe, name)) in (str, int, float, bool)
 
 
 def test_every_field_has_help_and_a_value_that_fits():

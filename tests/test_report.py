@@ -193,6 +193,29 @@ def test_only_races_of_one_kind_are_pooled(tmp_path, change, complaint):
         report.shipped_races(tmp_path)
 
 
+def test_a_damaged_race_or_an_untested_run_is_named(tmp_path):
+    path = tmp_path / "a.json"
+    quick, figures = RECIPES["quick"], ([240.0], [0.91], [0.92])
+    for change, complaint in (
+        (lambda told: told.pop("images"), "it is damaged, or not a race; run `cifar bench"),
+        (lambda told: told.update(recipes=[]), "it is damaged, or not a race"),
+        (lambda told: told["recipes"][0]["seconds"].update(values=["x"]), "or not a race"),
+        (lambda told: told["recipes"][0]["accuracy"].update(values=[91]), "cannot be 91; run"),
+        (lambda told: told["recipes"][0]["recipe"].update(mood=1), "unknown recipe field 'mood'"),
+        (lambda told: told.update(digest="0"), "it has changed since it was written"),
+    ):
+        race(path, [(quick, *figures)])
+        assert report.shipped_races(tmp_path)
+        told = json.loads(path.read_text())
+        change(told)
+        path.write_text(json.dumps(told))
+        with pytest.raises(CifarError, match=rf"a\.json: .*{complaint}"):
+            report.shipped_races(tmp_path)
+    replace(history("compact"), test=None).save(path)
+    with pytest.raises(CifarError, match=r"a\.json: the run was not tested; resume it without"):
+        report.shipped_results(tmp_path)
+
+
 def test_published_epochs_are_those_of_the_published_recipes():
     for name, published in report.PUBLISHED.items():
         recipe = RECIPES[f"{name}-published"]

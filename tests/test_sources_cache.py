@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from cifar_utils.sources import cache
 
@@ -39,6 +39,19 @@ def test_cache_that_was_cut_short_is_made_again(tmp_path, make, kept):
     assert cache.cached(path, "a", make)["images"].unique().tolist() == [2]
     assert cache.cached(path, "a", make)["images"].unique().tolist() == [2]
     assert load_file(path)["images"].unique().tolist() == [2]
+
+
+@pytest.mark.parametrize("place", [9, 90, -1, -12])
+def test_cache_with_a_flipped_bit_or_from_before_digests_is_made_again(tmp_path, make, place):
+    path = tmp_path / "cache"
+    cache.cached(path, "a", make)
+    damaged = bytearray(path.read_bytes())
+    damaged[place] ^= 1
+    path.write_bytes(damaged)
+    assert cache.cached(path, "a", make)["images"].unique().tolist() == [2]
+    save_file({"images": torch.zeros(4, 3)}, path, {"stamp": "a"})
+    assert cache.cached(path, "a", make)["images"].unique().tolist() == [3]
+    assert cache.cached(path, "a", make)["images"].unique().tolist() == [3]
 
 
 def test_cache_that_cannot_be_written_warns_and_gives_the_tensors(tmp_path, make):

@@ -3,6 +3,7 @@
 Nothing here reaches the network or the home folder.
 """
 
+import gzip
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from cli_helpers import posix
 
 from cifar_utils import data
 from cifar_utils.cli.main import main
@@ -64,6 +66,7 @@ def official(monkeypatch):
     for name, digest in digests.items():
         monkeypatch.setitem(cifar10.MD5, name, digest)
     monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    monkeypatch.setattr(cifar10, "ARCHIVE_SIZE", len(archive))
     return SimpleNamespace(files=contents, archive=archive, rows=rows, labels=labels)
 
 
@@ -218,6 +221,126 @@ def test_no_mirror_says_which_were_tried_and_what_to_do(official, tmp_path):
     host = cifar10.MIRRORS[0].split("/")[2]
     for part in (f"{host}: no answer", cifar10.ARCHIVE, str(tmp_path), "source 'synthetic'"):
         assert part in str(caught.value)
+
+
+def hostile(official):
+    """Archives that pretend to be the official one, by name."""
+    true = {f"{cifar10.BATCHES}/{name}": content for name, content in official.files.items()}
+    place = f"{cifar10.BATCHES}/data_batch_3"
+
+    def with_member(kind, target=""):
+        held = io.BytesIO(tar_of({name: true[name] for name in true if name != place}))
+        plain = io.BytesIO(gzip.decompress(held.getvalue()))
+        with tarfile.open(fileobj=plain, mode="a") as tar:
+            about = tarfile.TarInfo(place)
+            about.type, about.linkname = kind, target
+            tar.addfile(about)
+        return gzip.compress(plain.getvalue())
+
+    huge = tarfile.TarInfo(place)
+    huge.size = 1 << 40
+    yield "symbolic link", with_member(tarfile.SYMTYPE, "/etc/passwd")
+    yield "link to another", with_member(tarfile.LNKTYPE, f"{cifar10.BATCHES}/data_batch_2")
+    yield "link to nothing", with_member(tarfile.LNKTYPE, "nothing")
+    yield "device", with_member(tarfile.CHRTYPE)
+    yield "pipe", with_member(tarfile.FIFOTYPE)
+    yield "folder", with_member(tarfile.DIRTYPE)
+    yield "empty file", tar_of(true | {place: b""})
+    yield "other content", tar_of(true | {place: b"x" * 999})
+    yield "a terabyte", gzip.compress(huge.tobuf() + bytes(9999))
+    yield "missing file", tar_of({name: true[name] for name in true if name != place})
+    yield "no files", tar_of({})
+    yield "cut short", official.archive[: len(official.archive) // 2]
+    yield "cut inside", gzip.compress(gzip.decompress(official.archive)[:99_999])
+    yield "nothing", b""
+    yield "text", b"<html>please log in</html>"
+    yield "gzip of noise", gzip.compress(np.random.default_rng(0).bytes(9999))
+    flipped = bytearray(official.archive)
+    flipped[len(flipped) // 2] ^= 1
+    yield "flipped bit", bytes(flipped)
+
+
+HOSTILE = [
+    "symbolic link", "link to another", "link to nothing", "device", "pipe", "folder", "empty file",
+    "other content", "a terabyte", "missing file", "no files", "cut short", "cut inside", "nothing",
+    "text", "gzip of noise", "flipped bit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_archive_with_the_right_md5_and_anything_in_it(official, tmp_path, monkeypatch, kind):
+    archive = dict(hostile(official))[kind]
+    monkeypatch.setattr(cifar10, "ARCHIVE_MD5", hashlib.md5(archive).hexdigest())
+    (tmp_path / cifar10.ARCHIVE).write_bytes(archive)
+    forbid_unpickling(monkeypatch)
+    with pytest.raises(CifarError) as caught:
+        data.load(tmp_path, source="cifar10")
+    said = str(caught.value)
+    assert said.startswith(str(tmp_path / cifar10.ARCHIVE)) and said.endswith("delete it")
+    written = [path for path in (tmp_path / cifar10.BATCHES).rglob("*") if path.is_file()]
+    assert all(path.read_bytes() == official.files[path.name] for path in written)
+
+
+@pytest.mark.parametrize("kind", ["cut short", "nothing", "CIFAR-100"])
+def test_a_wrong_archive_without_a_network_is_named_as_wrong(official, tmp_path, monkeypatch, kind):
+    content = dict(hostile(official)).get(kind, b"other data")
+    digest = hashlib.md5(content).hexdigest()
+    if kind == "CIFAR-100":
+        monkeypatch.setattr(cifar10, "CIFAR_100_MD5", digest)
+    (tmp_path / cifar10.ARCHIVE).write_bytes(content)
+    with pytest.raises(ConnectionError) as caught:
+        data.load(tmp_path, source="cifar10")
+    said = {"cut short": f"is not the official archive (its MD5 is {digest}", "nothing": "is empty",
+            "CIFAR-100": "is the archive of CIFAR-100"}[kind]  # fmt: skip
+    assert f"{tmp_path / cifar10.ARCHIVE} {said}" in str(caught.value)
+    assert f"put {cifar10.ARCHIVE} or {cifar10.BATCHES}/ into" in str(caught.value)
+
+
+def test_an_archive_that_is_replaced_is_named(official, mirror, tmp_path, capsys):
+    (tmp_path / cifar10.ARCHIVE).write_bytes(b"")
+    data.load(tmp_path, source="cifar10", validation=10)
+    assert f"{cifar10.ARCHIVE} is empty; a new one was downloaded to" in capsys.readouterr().err
+
+
+def test_cifar_100_is_named(tmp_path):
+    folder = tmp_path / cifar10.CIFAR_100
+    folder.mkdir()
+    for name in ("train", "test", "meta"):
+        (folder / name).write_bytes(b"")
+    for source in ("auto", "cifar10"):
+        with pytest.raises(CifarError, match="cifar-100-python is CIFAR-100; give"):
+            data.load(folder, source=source)
+        with pytest.raises(ConnectionError, match="cifar-100-python is CIFAR-100, and no mirror"):
+            data.load(tmp_path, source=source)
+
+
+def test_cifar_100_beside_it_is_in_nobodys_way(official, mirror, tmp_path):
+    (tmp_path / f"{cifar10.CIFAR_100}.tar.gz").write_bytes(b"x")
+    assert data.load(tmp_path, validation=10).source == "cifar10"
+
+
+def test_a_missing_batch_without_a_network_is_named(root):
+    (root / cifar10.BATCHES / "data_batch_4").unlink()
+    with pytest.raises(ConnectionError, match="cifar-10-batches-py lacks data_batch_4, and no mir"):
+        data.load(root, source="cifar10")
+
+
+@posix
+def test_pipes_and_folders_in_the_place_of_files(official, root):
+    os.mkfifo(root / cifar10.ARCHIVE)
+    batch = root / cifar10.BATCHES / "data_batch_4"
+    batch.unlink()
+    with pytest.raises(CifarError, match=f"{cifar10.ARCHIVE}: it is a pipe or a device"):
+        data.load(root, source="cifar10")
+    (root / cifar10.ARCHIVE).unlink()
+    (root / cifar10.ARCHIVE).write_bytes(official.archive)
+    batch.mkdir()
+    with pytest.raises(CifarError, match="data_batch_4: it is a folder, not a file; remove it"):
+        data.load(root, source="cifar10")
+    batch.rmdir()
+    os.mkfifo(batch)
+    assert data.load(root, source="cifar10", validation=10).source == "cifar10"
+    assert batch.read_bytes() == official.files["data_batch_4"]
 
 
 # --- pickles

@@ -1,255 +1,129 @@
-"""Verified files, against a real server on loopback that serves well or badly."""
+"""Paths of every kind, verified files, and files that are written in one piece."""
 
-import hashlib
+import errno
+import os
+import shutil
 import socket
-import tempfile
-import threading
+import subprocess
+import sys
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections import namedtuple
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from cli_helpers import posix, refused
+from safetensors import SafetensorError
 
-from cifar_utils.sources import files
-
-CONTENT = np.random.default_rng(0).bytes(300_000)
-DIGEST = hashlib.md5(CONTENT).hexdigest()
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT; the path says with which behaviour."""
-
-    def do_GET(self):
-        behaviour = self.path.strip("/")
-        self.server.asked.append((behaviour, self.headers["Range"]))
-        content, start = CONTENT, 0
-        if self.headers["Range"] and behaviour not in ("no-range", "wrong"):
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        if behaviour == "missing":
-            return self.send_error(404)
-        if behaviour == "hang":
-            return self.server.released.wait(10)
-        if start >= len(content):
-            return self.send_error(416)
-        if behaviour in ("shifted", "from-zero"):
-            start = start // 2 if behaviour == "shifted" else 0
-        if behaviour == "wrong":
-            content = b"<html>please log in</html>"
-
-        partial = start or behaviour == "from-zero"
-        self.send_response(206 if partial else 200)
-        if partial:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        body = content[start:]
-        if behaviour != "no-length":
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if behaviour in ("cut", "stall") else body)
-        if behaviour == "stall":
-            self.wfile.flush()
-            self.server.released.wait(10)
-
-    def log_message(self, *_):
-        pass
+from cifar_utils import checkpoints, data, runs
+from cifar_utils.errors import CifarError
+from cifar_utils.sources import cache, files
 
 
-@pytest.fixture(scope="module")
-def running_server():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.released = [], threading.Event()
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.released.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def test_only_an_ordinary_file_is_ever_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for path in (pipe, link, tmp_path, Path()):
+        with pytest.raises(OSError, match="is not an ordinary file; choose another name"):
+            files.write_whole(path, lambda temporary: pytest.fail("it began to write"))
+    assert pipe.is_fifo() and link.is_symlink()
+
+
+# --- the home folder
 
 
 @pytest.fixture
-def server(running_server, monkeypatch):
-    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.setattr(files, "TIMEOUT", (5, 5))
-    running_server.asked.clear()
-    return running_server
+def homeless(monkeypatch):
+    """No $HOME, and a user without an entry: what a container under a foreign uid looks like."""
+    for name in ("HOME", "USERPROFILE", "CIFAR10_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
 
 
-@pytest.fixture
-def impatient(server, monkeypatch):
-    """Shorter time-outs, for the tests in which the server falls silent."""
-    monkeypatch.setattr(files, "TIMEOUT", (0.5, 0.4))
+DOORS = {
+    "load": lambda path: data.load(path, source="synthetic"),
+    "read_image": data.read_image,
+    "find_weights": checkpoints.find_weights,
+    "RunFolder": runs.RunFolder,
+}
 
 
-@pytest.fixture
-def closed_port():
-    with socket.socket() as held:  # bound and not listening: every connection is refused
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]
+@pytest.mark.parametrize("door", DOORS)
+def test_an_unknown_home_folder_is_one_line_at_every_door(door, homeless):
+    for path in ("~nobody-of-that-name/x", "~/x", "a\0b"):
+        with pytest.raises(CifarError, match=r"home folder ~|NUL character") as caught:
+            DOORS[door](path)
+        assert path.replace("\0", "\\x00") in str(caught.value)
 
 
-def fetch(server, folder, *behaviours):
-    """Download through mirrors of these behaviours; what `folder` holds then."""
-    files.download(folder / "file", [f"{server.url}/{b}" for b in behaviours], DIGEST)
-    found = [path for path in folder.iterdir() if path.suffix != ".lock"]
-    return {path.name: path.read_bytes() for path in found}
+def test_the_command_line_says_it_too(homeless, capsys):
+    said = refused(capsys, "data", "--data", "~nobody-of-that-name/x")
+    assert "--data" in said and "write the path in full" in said
+    assert "set CIFAR10_ROOT to a folder" in refused(capsys, "data", "--source", "cifar10")
 
 
-def ranges(server):
-    return [asked for _, asked in server.asked]
+def test_data_in_a_read_only_folder_is_read_without_a_home_folder(homeless, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert cache.writable(tmp_path) == tmp_path
 
 
-# --- download
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.geteuid() != 0, reason="only root becomes any")
+def test_a_user_without_an_entry_and_without_home(tmp_path):
+    code = "import os; from cifar_utils import data; os.setuid(54321); data.load(source='npy')"
+    environment = {"PYTHONPATH": str(Path(data.__file__).parents[1]), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, text=True
+    )
+    assert done.stderr.splitlines()[-1].endswith("set CIFAR10_ROOT to a folder for the data")
 
 
-def test_whole_file_arrives_with_one_request_and_a_progress_bar(server, tmp_path, capsys):
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
-    assert server.asked == [("whole", None)]
-    shown = capsys.readouterr().err
-    assert "file" in shown and "100%" in shown and "300k" in shown
+# --- before a file is opened
 
 
-def test_parent_folders_are_made(server, tmp_path):
-    files.download(tmp_path / "a" / "b" / "file", [f"{server.url}/whole"], DIGEST)
-    assert (tmp_path / "a" / "b" / "file").read_bytes() == CONTENT
+@posix
+def test_what_is_no_file_is_said_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    held = socket.socket(socket.AF_UNIX)
+    held.bind(str(tmp_path / "s"))
+    (tmp_path / "loop").symlink_to("loop")
+    for path, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "it is a pipe or a device"),
+        (tmp_path / "s", "it is a pipe or a device"),
+        (Path("/dev/zero"), "it is a pipe or a device"),
+        (tmp_path / "absent", "there is no such file"),
+        (tmp_path / "loop", "it cannot be read"),
+        (tmp_path / ("x" * 256), r"it cannot be read \(File name too long\)"),
+    ):
+        with pytest.raises(CifarError, match=said) as caught:
+            files.check_file(path)
+        assert str(path) in str(caught.value)
+    held.close()
+    (tmp_path / "file").write_bytes(b"")
+    files.check_file(tmp_path / "file")
 
 
-def test_reply_without_a_length_is_taken(server, tmp_path):
-    assert fetch(server, tmp_path, "no-length") == {"file": CONTENT}
+def test_a_file_that_may_not_be_read_is_said_with_the_reason(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CifarError, match=r"file: it cannot be read \(Permission denied\)"):
+        files.check_file(tmp_path / "file")
 
 
-def test_cut_transfer_goes_on_where_it_stopped_even_on_another_mirror(server, tmp_path, capsys):
-    assert fetch(server, tmp_path, "cut", "whole") == {"file": CONTENT}
-    starts = [int(asked[6:-1]) for asked in ranges(server)[1:]]
-    assert ranges(server)[0] is None and 100_000 < starts[0] < starts[1] and len(starts) == 2
-    assert "100%" in capsys.readouterr().err.splitlines()[-1]
+# --- verified, in one piece
 
 
-def test_cut_transfer_is_resumed_by_a_later_call(server, tmp_path):
-    with pytest.raises(ConnectionError, match="broken off"):
-        fetch(server, tmp_path, "cut")
-    kept = (tmp_path / "file.part").stat().st_size
-    assert 100_000 < kept < len(CONTENT) and not (tmp_path / "file").exists()
-    server.asked.clear()
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
-    assert ranges(server) == [f"bytes={kept}-"]
-
-
-def test_stalled_transfer_times_out_and_is_resumed(server, impatient, tmp_path):
-    start = time.perf_counter()
-    assert fetch(server, tmp_path, "stall", "whole") == {"file": CONTENT}
-    assert time.perf_counter() - start < 5
-    assert server.asked[-1][0] == "whole" and server.asked[-1][1] is not None
-
-
-def test_server_that_hangs_is_left_after_the_read_time_out(server, impatient, tmp_path):
-    start = time.perf_counter()
-    assert fetch(server, tmp_path, "hang", "whole") == {"file": CONTENT}
-    assert 0.4 <= time.perf_counter() - start < 5
-
-
-def test_time_outs_are_neither_absent_nor_endless():
-    connect, read = files.TIMEOUT
-    assert 1 <= connect <= 30 and 5 <= read <= 60
-
-
-def test_server_that_ignores_ranges_makes_the_transfer_start_over(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    assert fetch(server, tmp_path, "no-range") == {"file": CONTENT}
-    assert server.asked == [("no-range", "bytes=1000-")]
-
-
-def test_range_from_the_very_start_replaces_what_was_there(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    assert fetch(server, tmp_path, "from-zero") == {"file": CONTENT}
-    assert ranges(server) == ["bytes=1000-"]
-
-
-def test_range_from_the_wrong_offset_is_thrown_away_and_fetched_afresh(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT[:1000])
-    assert fetch(server, tmp_path, "shifted") == {"file": CONTENT}
-    assert ranges(server) == ["bytes=1000-", None]
-
-
-def test_part_with_wrong_bytes_is_thrown_away_and_fetched_afresh(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(bytes(1000))
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
-    assert ranges(server) == ["bytes=1000-", None]
-
-
-def test_part_that_was_complete_is_taken_without_a_transfer(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT)
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
-    assert ranges(server) == [f"bytes={len(CONTENT)}-"]  # answered with 416
-
-
-def test_part_that_is_too_long_is_fetched_afresh(server, tmp_path):
-    (tmp_path / "file.part").write_bytes(CONTENT + b"more")
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
-
-
-def test_wrong_bytes_are_tried_twice_a_mirror_and_never_kept(server, tmp_path):
-    (tmp_path / "file").write_bytes(b"what was there")
-    with pytest.raises(ConnectionError, match="wrong MD5"):
-        fetch(server, tmp_path, "wrong")
-    assert len(server.asked) == 2
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["file"]
-    assert (tmp_path / "file").read_bytes() == b"what was there"
-
-
-def test_missing_file_is_asked_for_once(server, tmp_path):
-    assert fetch(server, tmp_path, "missing", "whole") == {"file": CONTENT}
-    assert [behaviour for behaviour, _ in server.asked] == ["missing", "whole"]
-
-
-def test_mirrors_after_the_first_good_one_are_left_alone(server, tmp_path):
-    fetch(server, tmp_path, "whole", "whole", "missing")
-    assert len(server.asked) == 1
-
-
-def test_error_says_what_every_mirror_did(server, impatient, tmp_path, closed_port):
-    urls = [f"http://127.0.0.1:{closed_port}/file"]
-    urls += [f"{server.url}/{behaviour}" for behaviour in ("missing", "hang", "wrong", "cut")]
-    with pytest.raises(ConnectionError) as caught:
-        files.download(tmp_path / "file", urls, DIGEST)
-    said = str(caught.value).replace(server.url.removeprefix("http://"), "server")
-    assert said.startswith(f"no mirror delivered file (127.0.0.1:{closed_port}: no answer; ")
-    parts = ["server: 404", "server: no answer", "server: wrong MD5", "server: broken off"]
-    assert sorted(parts, key=said.index) == parts
-
-
-bad = st.sampled_from(["missing", "wrong", "cut", "no-range", "shifted", "from-zero"])
-
-
-@given(behaviours=st.lists(bad, max_size=4), part=st.sampled_from(["", "good", "bad", "long"]))
-@example(behaviours=["cut", "cut", "shifted", "cut"], part="bad")
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-def test_any_chain_that_ends_well_delivers_the_exact_bytes(server, behaviours, part):
-    parts = {"good": CONTENT[:9999], "bad": bytes(9999), "long": CONTENT * 2}
-    with tempfile.TemporaryDirectory() as folder:
-        if part:
-            (Path(folder) / "file.part").write_bytes(parts[part])
-        assert fetch(server, Path(folder), *behaviours, "whole") == {"file": CONTENT}
-
-
-# --- MD5 and whole files
-
-
-def test_drives_without_locks_or_permissions_are_written_to(server, tmp_path, monkeypatch):
+def test_drives_without_permissions_are_written_to(tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise OSError(37, "No locks available")
+        raise OSError(1, "Operation not permitted")
 
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
-    assert fetch(server, tmp_path, "whole") == {"file": CONTENT}
     monkeypatch.setattr(Path, "chmod", refuse)
-    files.write_whole(tmp_path / "other", lambda path: path.write_bytes(b"x"))
-    assert (tmp_path / "other").read_bytes() == b"x"
+    files.write_whole(tmp_path / "file", lambda path: path.write_bytes(b"x"))
+    assert (tmp_path / "file").read_bytes() == b"x"
 
 
 def test_md5_of_known_strings(tmp_path):
@@ -288,23 +162,57 @@ def test_write_whole_that_fails_leaves_everything_as_it_was(tmp_path, error):
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == b"old"
 
 
-def test_of_several_processes_one_downloads_and_all_have_the_file(server, tmp_path):
-    failures = []
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(errno.ENOSPC, "any"), "No space left on device; free some space"),
+        (OSError(errno.EFBIG, "any"), "File too large"),
+        (RuntimeError("unexpected pos 896 vs 790"), "unexpected pos 896 vs 790"),
+        (SafetensorError("I/O error: x (os error 28)"), "No space left on device; free some space"),
+    ],
+    ids=["disk", "size", "torch", "safetensors"],
+)
+def test_a_failed_write_is_one_line_whatever_the_library_raised(tmp_path, error, said):
+    def write(temporary):
+        temporary.write_bytes(b"half")
+        raise error
 
-    def go():
-        try:
-            files.download(tmp_path / "file", [f"{server.url}/whole"], DIGEST)
-        except Exception as error:
-            failures.append(error)
+    with pytest.raises(OSError) as failed:
+        files.write_whole(tmp_path / "file", write)
+    assert str(failed.value) == f"{tmp_path / 'file'} cannot be written: {said}"
+    assert list(tmp_path.iterdir()) == []
 
-    for _ in range(5):
-        threads = [threading.Thread(target=go) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failures and files.md5(tmp_path / "file") == DIGEST
-        (tmp_path / "file").unlink()
+
+def test_a_library_that_does_not_say_that_the_disk_is_full(tmp_path, monkeypatch):
+    def write(temporary):
+        raise RuntimeError("unexpected pos 896 vs 790")
+
+    full = namedtuple("usage", "free")(0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match="No space left on device; free some space"):
+        files.write_whole(tmp_path / "file", write)
+
+
+def test_a_writer_removes_what_a_killed_one_left_and_spares_a_live_one(tmp_path):
+    temporaries = []
+
+    def write(temporary):
+        temporary.write_bytes(b"half")
+        temporaries.append(temporary)
+        files.write_whole(tmp_path / "other", lambda other: other.write_bytes(b"x"))
+        assert temporary.exists()
+
+    files.write_whole(tmp_path / "file", write)
+    temporaries[0].write_bytes(b"half")  # as a kill would have left it
+    os.utime(temporaries[0], (time.time() - 7200,) * 2)
+    files.write_whole(tmp_path / "other", lambda other: other.write_bytes(b"x"))
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "other"]
+
+
+def test_a_name_of_any_length_that_the_drive_takes(tmp_path):
+    for name in ("a" * 255, "é" * 127, "飞" * 85):
+        files.write_whole(tmp_path / name, lambda temporary: temporary.write_bytes(b"x"))
+        assert (tmp_path / name).read_bytes() == b"x"
 
 
 @pytest.mark.parametrize(

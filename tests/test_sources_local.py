@@ -2,15 +2,20 @@
 
 import itertools
 import os
+import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cli_helpers import posix, refused
 from PIL import Image
 
 from cifar_utils import data
+from cifar_utils.cli.main import main
 from cifar_utils.errors import CifarError
 from cifar_utils.sources import cifar10, local
 
@@ -93,10 +98,189 @@ def test_folder_whose_test_has_a_class_of_its_own_names_it(pictures):
 
 
 def test_hidden_folders_are_no_classes(tmp_path):
-    for part, name in itertools.product(("train", "test"), ("ant", ".ipynb_checkpoints")):
+    names = ("ant", "bee", ".ipynb_checkpoints")
+    for part, name in itertools.product(("train", "test"), names):
         (tmp_path / part / name).mkdir(parents=True)
         Image.new("RGB", (32, 32)).save(tmp_path / part / name / "a.png")
-    assert data.load(tmp_path, source="folder", validation=0).classes == ("ant",)
+    assert data.load(tmp_path, source="folder", validation=0).classes == ("ant", "bee")
+
+
+def place(root, *names):
+    """Files of these names, each with a one-coloured image, or with text if it is not an image."""
+    for number, name in enumerate(names):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() in Image.registered_extensions():
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+        else:
+            path.write_text("no picture")
+
+
+SMALLEST = ("train/ant/1.png", "train/bee/2.png", "test/ant/3.png", "test/bee/4.png")
+
+
+@posix
+def test_folder_takes_what_image_folder_takes_and_more(tmp_path):
+    """The oracle is torchvision's ImageFolder, on formats, sub-folders and links that it reads."""
+    from torchvision.datasets import ImageFolder
+
+    ends = ("jpg", "JPEG", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp")
+    place(tmp_path, *SMALLEST, *(f"train/ant/deep/er/x.{end}" for end in ends))
+    place(tmp_path / "elsewhere", "bee/far.png")
+    (tmp_path / "train" / "bee" / "link").symlink_to(tmp_path / "elsewhere" / "bee")
+    theirs = ImageFolder(tmp_path / "train")
+    found, left_out = local._find(tmp_path / "train")
+    assert list(found) == theirs.classes and not left_out
+    pairs = {(path, theirs.classes.index(name)) for name in found for path in map(str, found[name])}
+    assert pairs == set(theirs.samples) and len(pairs) == 12
+
+    place(tmp_path, "train/bee/a.gif", "train/bee/b.jp2", "train/bee/c.ico", "train/bee/d.tga")
+    cifar = data.load(tmp_path, source="folder", validation=0)
+    assert len(cifar.train) == 16 and cifar.train.names.count("bee") == 6
+
+
+@posix
+def test_what_is_left_out_is_counted_and_named_once_per_load(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, *(f"train/ant/n{number}.txt" for number in range(5)))
+    place(tmp_path, "train/README", "test/bee/deep/phone.heic", "test/ant/.hidden/x.txt")
+    place(tmp_path, "train/bee/\x1b[2J.doc")
+    for _ in range(2):  # the second time from the cache
+        data.load(tmp_path, source="folder", validation=0)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"{tmp_path}: files left out") and line.isprintable()
+        assert "7 in train (README, ant/n0.txt, ant/n1.txt and 4 more)" in line
+        assert "1 in test (bee/deep/phone.heic); convert HEIC to JPEG or PNG" in line
+
+
+@posix
+def test_a_link_to_a_folder_above_is_named_and_never_followed(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, "train/ant/deep/5.png")
+    (tmp_path / "train" / "ant" / "deep" / "up").symlink_to(tmp_path / "train" / "ant")
+    (tmp_path / "train" / "bee" / "all").symlink_to(tmp_path / "train")
+    cifar = data.load(tmp_path, source="folder", validation=0)
+    assert sorted(cifar.train.names) == ["ant", "ant", "bee"]
+    assert "2 in train (ant/deep/up, bee/all)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["train", "test", "val"])
+@pytest.mark.parametrize("inside", [[], ["x.heic"], ["deep/x.txt", ".hidden.png"]])
+def test_a_class_folder_without_images_is_never_dropped(tmp_path, part, inside):
+    place(tmp_path, *SMALLEST, "val/ant/5.png", "val/bee/6.png")
+    (tmp_path / part / "cow").mkdir()
+    place(tmp_path / part / "cow", *inside)
+    with pytest.raises(CifarError, match=rf"{part}/cow holds no images.*remove the folder"):
+        data.load(tmp_path, source="folder")
+
+
+def test_a_class_that_only_train_has_is_named(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, "train/cow/5.png", "val/ant/6.png")
+    cifar = data.load(tmp_path, source="folder")
+    assert cifar.classes == ("ant", "bee", "cow")
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}/test has no images of cow, which train has",
+        f"{tmp_path}/val has no images of bee, cow, which train has",
+    ]
+
+
+def test_a_class_that_val_has_alone_or_in_other_letters_is_refused(tmp_path):
+    place(tmp_path, *SMALLEST, "val/Ant/5.png")
+    with pytest.raises(
+        CifarError, match=r"val has classes that train lacks: Ant; did you mean ant"
+    ):
+        data.load(tmp_path, source="folder")
+
+
+def test_a_single_class_is_refused(tmp_path):
+    place(tmp_path, "train/ant/1.png", "test/ant/2.png")
+    with pytest.raises(CifarError, match="train holds one class, ant; two or more are needed"):
+        data.load(tmp_path, source="folder")
+
+
+def test_names_of_a_mac_and_of_linux_are_one_class(tmp_path, capsys):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    place(tmp_path, "train/ant/1.png", f"train/{decomposed}/2.png", f"test/{composed}/3.png")
+    place(tmp_path, "test/ant/4.png")
+    cifar = data.load(tmp_path, source="folder", validation=0)
+    assert cifar.classes == ("ant", composed) and not capsys.readouterr().err
+    assert cifar.test.names.count(composed) == cifar.train.names.count(composed) == 1
+    place(tmp_path, f"train/{composed}/5.png")
+    if len(list((tmp_path / "train").iterdir())) == 2:
+        return  # this file system takes the two forms for the same
+    with pytest.raises(CifarError, match=f"two folders whose name is {composed}; rename one"):
+        data.load(tmp_path, source="folder")
+
+
+def test_names_that_differ_in_case_are_two_classes_and_said(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, "train/Ant/5.png")
+    if len(list((tmp_path / "train").iterdir())) == 2:
+        pytest.skip("this file system takes capital and small letters for the same")
+    assert data.load(tmp_path, source="folder", validation=0).classes == ("Ant", "ant", "bee")
+    assert "Ant, ant differ only in case" in capsys.readouterr().err
+
+
+def test_val_is_the_validation_set(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, "train/ant/5.png", "val/ant/6.png", "val/bee/7.png", "val/bee/8.png")
+    for _ in range(2):  # the second time from the cache
+        for chosen in ({}, {"validation": None}, {"validation": 0}):
+            cifar = data.load(tmp_path, source="folder", **chosen)
+            assert (len(cifar.train), len(cifar.val), len(cifar.test)) == (3, 3, 2)
+            assert sorted(cifar.val.images[:, 0, 0, 0].tolist()) == [5, 6, 7]
+            assert sorted(cifar.val.names) == ["ant", "bee", "bee"]
+            assert cifar.val.indices.tolist() == [0, 1, 2]
+    with pytest.raises(CifarError, match=r"3 validation images already; leave validation out"):
+        data.load(tmp_path, source="folder", validation=1)
+    main(["data", "--source", "folder", "--data", str(tmp_path)])
+    printed = capsys.readouterr().out
+    assert "validation  3 images" in printed and "ant 2/1/1, bee 1/2/1" in printed
+    (tmp_path / "val" / "bee" / "8.png").unlink()
+    assert len(data.load(tmp_path, source="folder").val) == 2
+    (tmp_path / "val").rename(tmp_path / "valid")
+    assert len(data.load(tmp_path, source="folder").val) == 0
+
+
+def test_without_val_a_tenth_is_held_out_in_python_as_on_the_command_line(tmp_path):
+    names = [f"train/{name}/{number}.bmp" for name in ("ant", "bee") for number in range(20)]
+    place(tmp_path, *names, *SMALLEST[2:])
+    assert len(data.load(tmp_path, source="folder").val) == 4
+
+
+def test_two_files_that_are_swapped_are_noticed(tmp_path):
+    place(tmp_path, *SMALLEST)
+    for name in SMALLEST[:2]:  # of the same size and age
+        Image.new("RGB", (8, 8), (len(name), 0, 200 if "ant" in name else 100)).save(
+            tmp_path / name.replace("png", "bmp"))  # fmt: skip
+        (tmp_path / name).unlink()
+        os.utime(tmp_path / name.replace("png", "bmp"), ns=(0, 0))
+    ant, bee = tmp_path / "train" / "ant" / "1.bmp", tmp_path / "train" / "bee" / "2.bmp"
+
+    def blues():
+        train = data.load(tmp_path, source="folder", validation=0).train
+        return dict(zip(train.names, train.images[:, 2, 0, 0].tolist(), strict=True))
+
+    assert blues() == {"ant": 200, "bee": 100}
+    ant.rename(tmp_path / "held")
+    bee.rename(ant)
+    (tmp_path / "held").rename(bee)
+    assert blues() == {"ant": 100, "bee": 200}
+
+
+@posix
+def test_names_that_are_not_utf_8_are_read(tmp_path, capsys):
+    try:
+        place(tmp_path, *SMALLEST, os.fsdecode(b"train/ant/\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    place(tmp_path, os.fsdecode(b"train/\xe9t\xe9/1.png"))
+    for _ in range(2):
+        cifar = data.load(tmp_path, source="folder", validation=0)
+        assert cifar.classes == ("\\udce9t\\udce9", "ant", "bee") and len(cifar.train) == 4
+        assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
+    assert len(data.fingerprint(cifar.train)) == 64
+
+
+def test_reading_shows_its_progress_on_a_terminal_only(pictures, capsys):
+    data.load(pictures[0], source="folder", validation=0)
+    assert capsys.readouterr() == ("", "")
 
 
 # --- npy
@@ -174,6 +358,70 @@ def test_wrong_arrays_are_refused_with_what_was_found(tmp_path, images, labels, 
     np.save(tmp_path / "labels.npy", labels)
     with pytest.raises(CifarError, match=said):
         data.load(tmp_path, source="npy")
+
+
+def near_misses():
+    """What people save, and the images and labels that they mean."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    images[:, 0, 0, 0] = 255
+    grey = np.repeat(images[..., :1], 3, axis=3)
+    labels = np.array([3, 1, 9, 2])
+    yield "channels first", images.transpose(0, 3, 1, 2), labels, images
+    yield "rows", images.transpose(0, 3, 1, 2).reshape(4, 3072), labels, images
+    yield "0 to 1", (images / 255).astype(np.float32), labels, images
+    yield "0 to 1, channels first", images.transpose(0, 3, 1, 2) / 255, labels, images
+    yield "floats", images.astype(np.float64), labels, images
+    yield "int64", images.astype(np.int64), labels, images
+    yield "grey", grey[..., 0], labels, grey
+    yield "grey with a channel", grey[..., :1], labels, grey
+    yield "one image", images[0], labels[:1], images[:1]
+    yield "columns", images, labels[:, None], images
+    yield "one-hot", images, np.eye(10)[labels], images
+    yield "real labels", images, labels.astype(np.float32), images
+    yield "real column", images, labels[:, None] / 1, images
+    yield "from 1", np.repeat(images, 3, 0)[:10], np.arange(1, 11), np.repeat(images, 3, 0)[:10]
+
+
+@pytest.mark.parametrize(
+    "images, labels, wanted", [pytest.param(*case[1:], id=case[0]) for case in near_misses()]
+)
+def test_the_remedy_for_a_near_miss_mends_it(tmp_path, images, labels, wanted):
+    arrays = {"images": images, "labels": labels}
+    for _ in range(3):
+        np.save(tmp_path / "x.npy", arrays["images"])
+        np.save(tmp_path / "labels.npy", arrays["labels"])
+        try:
+            cifar = data.load(tmp_path, source="npy")
+            break
+        except CifarError as error:
+            remedy = re.search("; save (.*) in (its|their) place", str(error))[1]
+            arrays["labels" if "labels" in remedy else "images"] = eval(remedy, {"np": np} | arrays)
+    assert np.array_equal(cifar.test.images.permute(0, 2, 3, 1).numpy(), wanted)
+    assert cifar.test.labels.tolist() == (
+        [*range(10)] if len(wanted) == 10 else [3, 1, 9, 2][: len(wanted)]
+    )
+
+
+def test_normalised_images_have_no_remedy_but_the_images_before(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(4, 32, 32, 3)))
+    np.save(tmp_path / "labels.npy", np.arange(4))
+    with pytest.raises(CifarError, match="as they were before they were normalised"):
+        data.load(tmp_path, source="npy")
+
+
+@posix
+@pytest.mark.parametrize("name", ["x.npy", "labels.npy"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to nothing"])
+def test_what_is_no_file_in_an_arrays_place_is_named(save, tmp_path, name, kind):
+    save("x.npy", "labels.npy")
+    (tmp_path / name).unlink()
+    make = {"folder": Path.mkdir, "pipe": os.mkfifo}
+    make.get(kind, lambda path: path.symlink_to("nothing"))(tmp_path / name)
+    for root in (tmp_path, tmp_path / "x.npy"):
+        with pytest.raises(CifarError) as caught:
+            data.load(root, source="npy")
+        assert name in str(caught.value)
 
 
 def test_array_without_labels_says_which_files_would_do(save, tmp_path):
@@ -369,9 +617,9 @@ def test_truncated_pictures_are_refused_by_name(tmp_path, noise, suffix):
 def test_what_is_no_picture_is_refused_by_name(tmp_path):
     (tmp_path / "text.png").write_text("these are words")
     for name, said in (
-        ("absent.png", "no file"),
+        ("absent.png", "no such file"),
         ("text.png", "not a readable image"),
-        (".", "directory"),
+        (".", "is a folder"),
     ):
         path = tmp_path / name
         with pytest.raises(CifarError, match=f"(?i){said}") as caught:
@@ -379,8 +627,57 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path):
         assert str(path) in str(caught.value)
 
 
-def test_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
-    Image.new("L", (100, 100)).save(tmp_path / "x.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(CifarError, match=r"x.png cannot be read"):
-        data.read_image(tmp_path / "x.png")
+def png_header(width, height):
+    """The beginning of a PNG, which tells its size; there is not much after it."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(
+            ">I", zlib.crc32(name + content))  # fmt: skip
+
+    about = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", about) + chunk(b"IDAT", zlib.compress(bytes(99)))
+
+
+@pytest.mark.parametrize("size", [(13_000, 13_000), (100_000, 100_000), (200_000_000, 1)])
+def test_too_many_pixels_are_refused_by_the_header(tmp_path, size, recwarn, capsys):
+    (tmp_path / "x.png").write_bytes(png_header(*size))
+    said = refused(capsys, "predict", tmp_path / "x.png")
+    assert said.endswith(f"{tmp_path}/x.png has more than 160,000,000 pixels; make it smaller")
+    assert not len(recwarn)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "I;16", "JPEG"])
+def test_a_large_picture_is_averaged_and_looks_the_same(tmp_path, monkeypatch, mode, orientation):
+    x, y = np.meshgrid(np.linspace(0, 255, 2100), np.linspace(0, 255, 2300))
+    image = Image.fromarray(np.stack([x, y, 255 - x], axis=2).astype(np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray((x * 200).astype(np.uint16))
+    elif mode != "JPEG":
+        image = image.convert(mode.removesuffix("A"))
+        if mode in ("RGBA", "LA"):
+            image.putalpha(Image.fromarray(y.astype(np.uint8)))
+    path = tmp_path / ("x.jpg" if mode == "JPEG" else "x.png")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif)
+    wanted = pixels_of(path).astype(int)
+    monkeypatch.setattr(local, "LARGE", 1000)
+    assert abs(pixels_of(path) - wanted).max() <= (4 if mode in ("JPEG", "1") else 2)
+
+
+def test_heic_is_to_be_converted(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))  # as a telephone renames it
+    with pytest.raises(CifarError, match=r"x.jpg is a HEIC.*convert it to JPEG or PNG"):
+        data.read_image(tmp_path / "x.jpg")
+
+
+@posix
+def test_predict_says_what_is_not_a_file(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.png")
+    assert refused(capsys, "predict", ".").endswith("error: .: it is a folder, not a file")
+    assert "pipe.png: it is a pipe or a device" in refused(capsys, "predict", "pipe.png")
+    name = "é" * 125 + ".png"
+    assert f"{name}: there is no such file" in refused(capsys, "predict", name)
+    assert "\\udcff.png: there is no such file" in refused(capsys, "predict", "\udcff.png")

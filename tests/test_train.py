@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,10 +18,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cifar_utils import checkpoints, course, machine, train
+from cifar_utils import checkpoints, course, data, evaluate, machine, train
 from cifar_utils.augment import AUGMENTATIONS, alternating_flip, augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import CLASSES, Split, normalize
+from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.history import History
 from cifar_utils.lr_range import lr_range_test
 from cifar_utils.machine import Machine, generator, seed_from
@@ -208,7 +210,7 @@ def test_only_fp32_on_a_cpu_is_routed_to_winograd(painted_split, monkeypatch):
 
         monkeypatch.setattr(machine, "convolutions", spy)
         run(painted_split(16), None, recipe, precision=precision)
-        assert wanted.count(True) == steps and len(wanted) == 2
+        assert wanted.count(True) == steps and len(wanted) == 3  # the last: is there a loss?
 
 
 @pytest.mark.slow
@@ -655,6 +657,80 @@ def test_a_diverging_run_stops_with_a_reason(painted_split):
     for val in (None, painted_split(20, seed=1)):
         with pytest.raises(ArithmeticError, match=r"diverged in epoch 1.*lower lr"):
             run(painted_split(64), val, RECIPE.changed(model="vgg", lr=1e6))
+
+
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_divergence_names_the_first_step_without_a_loss(painted_split, bad):
+    model, split = Poisoned(bad), painted_split(100)
+    batches = list(zip(split.images.split(20), split.labels.split(20), strict=True))
+    with pytest.raises(DivergedError, match=f"diverged at step {bad + 1} of 5: the loss"):
+        train.train_one_epoch(model, batches, make_optimizer(model, RECIPE), RECIPE)
+
+
+class Poisoned(torch.nn.Module):
+    """One linear layer, whose logits are infinite in one step."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.linear, self.bad, self.step = torch.nn.Linear(3, 10), bad, 0
+
+    def forward(self, images):
+        self.step += 1
+        logits = self.linear(images.mean((2, 3)))
+        return logits * (torch.inf if self.step == self.bad + 1 else 1)
+
+
+@pytest.mark.parametrize("val", [False, True])
+def test_no_epoch_is_logged_after_which_there_is_no_loss(val, painted_split):
+    """The last step spoils the weights: its own loss is still that of the good ones."""
+    logged = []
+
+    def log(run):
+        assert math.isfinite(evaluate.evaluate(run.model, painted_split(64))[0])
+        logged.append(run.history.epochs[-1].epoch)
+
+    recipe = RECIPE.changed(lr=1e30, optimizer="sgd", schedule="constant", batch_size=64)
+    with pytest.raises(DivergedError, match="in epoch 1, after its last step: the loss"):
+        run(painted_split(64), painted_split(20, seed=1) if val else None, recipe, log=log)
+    assert logged == [0]
+
+
+@pytest.mark.parametrize("changes", [
+    {"lr": 1e39}, {"optimizer": "adam", "lr": 1e300}, {"lr": 1e20, "bias_lr_factor": 1e20},
+    {"weight_decay": 1e300},
+])  # fmt: skip
+def test_rates_that_float32_cannot_hold_are_refused(changes, painted_split):
+    with pytest.raises(CifarError, match="choose at most 1e30"):
+        run(painted_split(64), None, RECIPE.changed(**changes))
+
+
+def test_a_wrapped_network_is_trained_and_kept_as_the_plain_one(painted_split, tmp_path):
+    split, states = painted_split(64), []
+    recipe = RECIPE.changed(epochs=2, batch_size=32)
+    for wrap in (lambda model: model, partial(torch.compile, backend="eager"),
+                 torch.nn.DataParallel):  # fmt: skip
+        model = build(recipe, data.CLASSES)
+        train.fit(wrap(model), split, split, recipe, log=lambda run: states.append(run.state()),
+                  device="cpu", precision="fp32")  # fmt: skip
+    plain, *others = states[2::3]
+    for other in others:
+        assert list(other["model"]) == list(plain["model"])
+        for name, value in plain["model"].items():
+            assert torch.equal(other["model"][name], value)
+    # A state of an earlier version, with the wrapper's names, is gone on with as well.
+    state = dict(states[1], model={f"_orig_mod.{n}": v for n, v in states[1]["model"].items()})
+    model = build(recipe, data.CLASSES)
+    train.fit(model, split, split, recipe, resume=state, log=lambda run: None, device="cpu",
+              precision="fp32")  # fmt: skip
+    assert all(torch.equal(v, plain["model"][n]) for n, v in model.state_dict().items())
+
+
+def test_every_weight_is_in_some_group_of_the_optimizer():
+    shapes = [(), (2,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)]
+    model = torch.nn.ParameterList(torch.zeros(shape) for shape in shapes)
+    for name in ("sgd", "muon"):
+        groups = make_optimizer(model, RECIPE.changed(optimizer=name)).param_groups
+        assert sum(len(group["params"]) for group in groups) == len(shapes)
 
 
 def test_a_run_whose_validation_loss_alone_is_not_finite_stops_too(painted_split):

@@ -1,6 +1,5 @@
 """`cifar bench`: measure how fast recipes, networks and augmentations are on this machine."""
 
-import json
 from argparse import Namespace
 
 from cifar_utils.cli.options import (
@@ -15,11 +14,11 @@ from cifar_utils.cli.options import (
     path,
     positive,
     recipe_changes,
-    writable,
+    writable_file,
 )
 from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
-from cifar_utils.sources.files import write_whole
+from cifar_utils.sources.sealed import write_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -73,8 +72,7 @@ def run(options: Namespace) -> None:
     else:
         results |= _throughput(options, device, precision)
     if options.json:
-        text = json.dumps(results, indent=1)
-        write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_json(options.json, results)
         print(f"written: {shown(options.json)}")
 
 
@@ -84,9 +82,7 @@ def _check_bench(options):
     from cifar_utils.models import MODELS
 
     if options.json:
-        writable(options.json.parent, instead="another file with --json")
-        if options.json.is_dir():
-            raise CifarError(f"{options.json} is a folder; choose a file with --json")
+        writable_file(options.json, "--json")
     for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
         if not options.recipe and _given(options, name):
             raise CifarError(f"--{name} needs --recipe")

@@ -1,11 +1,10 @@
 """`cifar cams`: measure which Grad-CAM method, stages and smoothing to use by default."""
 
-import json
 from argparse import Namespace
 
-from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable
-from cifar_utils.errors import CifarError, choose, shown
-from cifar_utils.sources.files import write_whole
+from cifar_utils.cli.options import ROOT_HELP, Subparsers, command, path, positive, writable_file
+from cifar_utils.errors import choose, shown
+from cifar_utils.sources.sealed import write_json
 
 
 def add(subparsers: Subparsers) -> None:
@@ -35,9 +34,7 @@ def run(options: Namespace) -> None:
     for name in names:
         choose(name, pretrained_names(), "network")
     if options.json:
-        writable(options.json.parent, instead="another file with --json")
-        if options.json.is_dir():
-            raise CifarError(f"{options.json} is a folder; choose a file with --json")
+        writable_file(options.json, "--json")
     val = data.load(options.data, source="cifar10").val
     networks, measured = {}, []
     for name in names:
@@ -53,6 +50,5 @@ def run(options: Namespace) -> None:
     if options.json:
         found = {"source": val.source, "validation_images": options.count}
         found |= {"networks": networks, "mean": means}
-        text = json.dumps(found, indent=1)
-        write_whole(options.json, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_json(options.json, found)
         print(f"written: {shown(options.json)}")

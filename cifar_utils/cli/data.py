@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path
+from cifar_utils.cli.options import ROOT_HELP, SOURCE_HELP, Subparsers, command, path, writable_file
 from cifar_utils.errors import CifarError, shown
 
 
@@ -24,6 +24,8 @@ def run(options: Namespace) -> None:
     from cifar_utils import data, plots
     from cifar_utils.sources import files
 
+    if options.montage:
+        writable_file(options.montage, "--montage")
     cifar = data.load(options.root, source=options.source, validation=0)
     root = options.root or data.default_root()
     print(f"source      {cifar.source}: {data.source_title(cifar.source)}")
@@ -37,12 +39,17 @@ def run(options: Namespace) -> None:
                     f"{folder / name} does not have the published MD5; delete it, try again"
                 )
         print(f"files       {len(data.MD5)} in {shown(folder)}, each with the published MD5")
-    for name, split in (("training", cifar.train), ("test", cifar.test)):
+    splits = {"training": cifar.train, "validation": cifar.val, "test": cifar.test}
+    if not len(cifar.val):  # a source may bring some of its own
+        del splits["validation"]
+    for name, split in splits.items():
         print(f"{name:<12}{len(split):,} images, 32 by 32 pixels")
-    splits, length = (cifar.train, cifar.test), len(cifar.classes)
-    counts = [split.labels.bincount(minlength=length).tolist() for split in splits]
+    length = len(cifar.classes)
+    counts = [split.labels.bincount(minlength=length).tolist() for split in splits.values()]
     shares = zip(map(shown, cifar.classes), *counts, strict=True)
-    print("classes     " + ", ".join(f"{name} {train}/{test}" for name, train, test in shares))
+    print(
+        "classes     " + ", ".join(f"{name} {'/'.join(map(str, each))}" for name, *each in shares)
+    )
     if len(cifar.train):
         mean, std = _channel_statistics(cifar.train.images)
         for name, values in (("mean", mean), ("std", std)):

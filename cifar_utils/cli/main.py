@@ -8,11 +8,15 @@ CIFAR_UTILS_TRACEBACK=1 to see where a user's mistake was noticed.
 import argparse
 import importlib
 import importlib.metadata
+import logging
 import os
 import pkgutil
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from cifar_utils import __version__, cli
@@ -31,22 +35,26 @@ COMMANDS = [
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command.
 
-    A user's mistake ends in one line and exit status 2, Ctrl-C in status 130, and a reader of our
-    output who leaves in 141. If all is done but a picture could not be drawn, or if `cifar data`
-    found only the stand-in, the status is 1. Any other exception is a bug and shows its traceback.
+    A user's mistake ends in one line and exit status 2. Ctrl-C ends in status 130, a polite kill
+    in 143, a closed terminal in 129, and a reader of our output who leaves in 141. If all is done
+    but a picture could not be drawn, or if `cifar data` found only the stand-in, the status is 1.
+    Any other exception is a bug and shows its traceback.
     """
     open_streams()
     os.environ["MPLBACKEND"] = "Agg"  # pictures go to files, even in a notebook's shell
+    # Without a home that can be written to, it would say on each run where its caches are.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     parser = make_parser()
     options = argparse.Namespace(command="")
     try:
         options = parser.parse_args(arguments)
-        options.run(options)
+        with _signals_as_ctrl_c():
+            options.run(options)
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         drop_output()
         raise SystemExit(141) from None  # as a shell reports a program that SIGPIPE has ended
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:  # the status is that of a shell for a signal's number
+        raise SystemExit(128 + (stop.args[0] if stop.args else signal.SIGINT)) from None
     except Exception as error:
         if not (isinstance(error, (CifarError, OSError)) or _is_out_of_memory(error)):
             error.add_note(f"This is a bug in cifar_utils; please report it at {_address()}")
@@ -58,6 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             said += f"; see cifar {options.command} --help"
         drop_output()  # if it is stdout's disk that is full
         parser.exit(2, f"{' '.join(['cifar', options.command]).strip()}: error: {said}\n")
+
+
+@contextmanager
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Inside it, SIGTERM and SIGHUP raise KeyboardInterrupt, too, with their number.
+
+    Clusters, torchrun and `kill` send the first, and a terminal that closes the second. A signal
+    that somebody handles or ignores already, as nohup does, stays so.
+    """
+
+    def stop(number, frame):
+        raise KeyboardInterrupt(number)
+
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]  # Windows lacks one
+    if threading.current_thread() is not threading.main_thread():  # Python allows it nowhere else
+        numbers = []
+    ours = [one for one in numbers if one and signal.getsignal(one) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -125,6 +157,12 @@ class Parser(argparse.ArgumentParser):
                 names.setdefault(word, names[ours])
         near = nearest(flag.lstrip("-"), names)
         return f"; did you mean {names[near]}?" if near else ";"
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13, the value of --flag=-- would be an empty list.
+        if action.option_strings and "--" in arg_strings:
+            raise argparse.ArgumentError(action, "'--' is not a value")
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None:

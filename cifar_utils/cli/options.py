@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import io
-import json
 import os
 import tomllib
 from collections.abc import Callable, Collection
@@ -11,8 +10,10 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from cifar_utils.errors import CifarError, choose, reason
+from cifar_utils.errors import CifarError, choose
 from cifar_utils.recipes import Recipe, choices_of, get_recipe, in_words, kind_of
+from cifar_utils.sources.files import expanded
+from cifar_utils.sources.sealed import parsed, reading
 
 if TYPE_CHECKING:
     from cifar_utils.data import Cifar
@@ -23,8 +24,9 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 ROOT_HELP = "where the data is or should go (default: $CIFAR10_ROOT, else ~/.cache/cifar_utils)"
 SOURCE_HELP = (
-    "cifar10; folder: image files in train/CLASS and test/CLASS; npy: NumPy arrays; synthetic: "
-    "drawn images; auto: cifar10 if it can be had, else synthetic (default: auto)"
+    "cifar10; folder: image files in train/CLASS, test/CLASS and perhaps val/CLASS; npy: NumPy "
+    "arrays; synthetic: drawn images; auto: cifar10 if it can be had, else synthetic (default: "
+    "auto)"
 )
 WEIGHTS_HELP = (
     "a shipped network's name, a weights file or a run's folder; write ./NAME for a folder that "
@@ -69,7 +71,7 @@ def add_data(
         flag(
             "--validation", type=count, metavar="N",
             help="training images to hold out (default: 5000, or a tenth if there are fewer than "
-            "50,000)",
+            "50,000, or none beside a folder val/)",
         )  # fmt: skip
 
 
@@ -164,7 +166,10 @@ def _either(values: Collection) -> str:
 
 def path(text: str) -> Path:
     """A path, also one with a ~ that no shell has expanded: --out=~/runs."""
-    return Path(text).expanduser()
+    try:
+        return expanded(text)
+    except CifarError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def count(text: str) -> int:
@@ -186,25 +191,22 @@ def recipe_file(text: str) -> dict[str, Any]:
     file = path(text)
     if file.suffix not in (".toml", ".json"):
         raise argparse.ArgumentTypeError(f"{file} is neither a .toml nor a .json file")
+    form = "TOML" if file.suffix == ".toml" else "JSON"
     try:
-        content = file.read_text(encoding="utf-8")
-        values = tomllib.loads(content) if file.suffix == ".toml" else json.loads(content)
-        if isinstance(values.get("recipe"), dict):  # a run's history, perhaps an old one
-            whole = Recipe.from_dict(values["recipe"])
-            return {"recipe": whole.changed(epochs_before=0)}  # a new run begins at its beginning
-        flags = {flag_of(name)[2:]: name for name in FILE_FIELDS}  # as they are on the command line
-        values = {flags.get(name, name): value for name, value in values.items()}
-        for name in values:
-            choose(name, ["recipe", *FILE_FIELDS], "recipe field")
-        Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"{file}: {error.strerror or reason(error)}") from None
+        with reading(file, f"file of recipe fields as {form}", "`cifar recipes NAME` prints one"):
+            content = file.read_text(encoding="utf-8")
+            values = tomllib.loads(content) if file.suffix == ".toml" else parsed(content)
+            if isinstance(values.get("recipe"), dict):  # a run's history, perhaps an old one
+                whole = Recipe.from_dict(values["recipe"])
+                return {"recipe": whole.changed(epochs_before=0)}  # a new run starts from scratch
+            flags = {flag_of(name)[2:]: name for name in FILE_FIELDS}  # as on the command line
+            values = {flags.get(name, name): value for name, value in values.items()}
+            for name in values:
+                choose(name, ["recipe", *FILE_FIELDS], "recipe field")
+            Recipe.from_dict({name: value for name, value in values.items() if name != "recipe"})
+            return values
     except CifarError as error:
-        raise argparse.ArgumentTypeError(f"{file}: {error}") from None
-    except (ValueError, AttributeError):
-        form = "TOML" if file.suffix == ".toml" else "JSON"
-        raise argparse.ArgumentTypeError(f"{file} does not hold recipe fields as {form}") from None
-    return values
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # --- what flags lead to ---------------------------------------------------------------------------
@@ -285,10 +287,8 @@ def load(options: argparse.Namespace) -> "Cifar":
     """The data that the flags of `add_data` name."""
     from cifar_utils import data
 
-    cifar = data.load(options.data, source=options.source, validation=0)
-    if hasattr(options, "validation"):
-        smaller = min(5000, len(cifar.train) // 10)
-        cifar = cifar.hold_out(smaller if options.validation is None else options.validation)
+    validation = getattr(options, "validation", 0)
+    cifar = data.load(options.data, source=options.source, validation=validation)
     limit = getattr(options, "limit", None)
     return cifar.limit(limit) if limit else cifar
 
@@ -301,3 +301,16 @@ def writable(folder: Path, *, instead: str = "another folder with --out") -> Pat
     if not os.access(nearest, os.W_OK):
         raise CifarError(f"{nearest} cannot be written to; choose {instead}")
     return folder
+
+
+def writable_file(file: Path, flag: str) -> Path:
+    """`file`; raises CifarError, before any work is done, if it could not be written.
+
+    flag: the flag that it was given with.
+    """
+    writable(file.parent, instead=f"another file with {flag}")
+    if file.is_dir():
+        raise CifarError(f"{file} is a folder; choose a file with {flag}")
+    if file.exists() and not file.is_file():
+        raise CifarError(f"{file} is a device or a pipe; choose a file with {flag}")
+    return file

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from cifar_utils.cli.options import Subparsers, command, path
+from cifar_utils.cli.options import Subparsers, command, path, writable_file
 from cifar_utils.errors import CifarError, shown
 from cifar_utils.sources.files import write_whole
 
@@ -28,6 +28,7 @@ def run(options: Namespace) -> None:
     if not options.write:
         print("\n\n".join(tables.values()))
         return
+    writable_file(options.write, "--write")
     try:
         page = replaced = options.write.read_text(encoding="utf-8")
     except UnicodeDecodeError:

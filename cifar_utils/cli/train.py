@@ -26,9 +26,9 @@ from cifar_utils.cli.options import (
 )
 from cifar_utils.cli.terminal import pictures
 from cifar_utils.cli.test import print_per_class
-from cifar_utils.errors import CifarError, reason, shown
+from cifar_utils.errors import CifarError, DivergedError, reason, shown
 from cifar_utils.recipes import RECIPES
-from cifar_utils.sources.files import safe_name
+from cifar_utils.sources.files import expanded, safe_name
 
 
 def add(subparsers: Subparsers) -> None:
@@ -161,11 +161,18 @@ def train(options: Namespace) -> None:
                 device=options.device, precision=options.precision, workers=options.workers,
                 resume=state, compile=options.compile,
             )  # fmt: skip
-        except KeyboardInterrupt:
-            onwards = f"the same command with --resume goes on from {shown(out)}"
-            onwards = onwards if folder.saved else "no checkpoint has been saved yet"
-            print(f"\nstopped; {onwards}", file=sys.stderr)
+        except KeyboardInterrupt:  # or a signal that main() takes for one
+            print(f"\nstopped; {_onwards(folder)}", file=sys.stderr)
             raise
+        except BrokenPipeError:  # the reader of our output has gone
+            raise
+        except OSError as error:  # a full disk, most of all
+            raise CifarError(f"{error}; {_onwards(folder)}") from error
+        except DivergedError as error:
+            raise CifarError(
+                f"{error}; start anew with --overwrite or another --out, because --resume keeps "
+                f"the recipe ({out} holds the last good epoch)"
+            ) from None
         if rank():
             return
         if options.test:
@@ -180,6 +187,12 @@ def train(options: Namespace) -> None:
             say(f"written to {shown(out)}")
         if recorder and not records:  # the GIFs lack epochs, as a notice has said
             raise SystemExit(1)
+
+
+def _onwards(folder):
+    if folder.saved:
+        return f"the same command with --resume goes on from {shown(folder.path)}"
+    return "no checkpoint has been saved yet"
 
 
 def _begin(options, folder, recipe):
@@ -214,7 +227,7 @@ def _begin(options, folder, recipe):
         ("a training cannot start from it", recipe.start_from),
     )
     for name, needed in uses:
-        path = Path(needed).expanduser().resolve()
+        path = expanded(needed).resolve()
         of_a_run = needed and needed not in pretrained_names()
         if of_a_run and folder.path.resolve() in (path, path.parent):
             raise CifarError(f"{folder.path} will be written to, so {name}; choose another folder")

@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES, Cifar
-from cifar_utils.explain import DEFAULTS, grad_cam, method_title
+from cifar_utils.explain import DEFAULTS, grad_cam, load_heatmaps, method_title
 from cifar_utils.gifs import save_cam_gif
 from cifar_utils.machine import generator
 from cifar_utils.models import ConvNet, create_model
@@ -123,9 +122,9 @@ def _learning(place: int) -> Picture:
     """Where LEARNER looked in one held-out image, epoch by epoch; place: which one was kept."""
 
     def draw_learning(path: Path, cifar: Cifar) -> None:
-        with np.load(PRETRAINED / f"{LEARNER}-cam.npz") as kept:
-            heatmaps = torch.from_numpy(kept["heatmaps"]) / 255  # (epochs, images, 32, 32)
-            index = int(kept["indices"][place])
+        maps, indices, _ = load_heatmaps(PRETRAINED / f"{LEARNER}-cam.npz")
+        heatmaps = torch.from_numpy(maps)  # (epochs, images, 32, 32)
+        index = int(indices[place])
         (where,) = (cifar.train.indices == index).nonzero()  # `cifar` has nothing held out
         image = cifar.train.images[where[0]]
         save_cam_gif(  # small and quick, because there are 41 epochs

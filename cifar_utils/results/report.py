@@ -4,12 +4,13 @@ A race is a file that `cifar bench --recipe … --json FILE` writes: recipes tha
 against the clock. The files in `races/` are pooled by recipe, whatever their seeds.
 """
 
-import json
+import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cifar_utils.checkpoints import PRETRAINED
 from cifar_utils.errors import CifarError
@@ -17,6 +18,7 @@ from cifar_utils.history import History
 from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds, parameter_count
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.sealed import read_json, reading
 
 RACES = Path(__file__).parent / "races"
 REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
@@ -145,6 +147,8 @@ def shipped_results(folder: Path = PRETRAINED) -> dict[str, Result]:
         history = History.load(path)
         if history.val_images:
             continue
+        if "top1" not in (history.test or {}):
+            raise CifarError(f"{path}: the run was not tested; resume it without --no-test")
         runs.setdefault(history.recipe.name, []).append(history)
     for name, same in runs.items():
         if len({run.recipe.changed(seed=0) for run in same}) > 1:
@@ -244,28 +248,40 @@ class _Part:
     processor: str
 
 
-def _parts(path: Path) -> Iterator[_Part]:
-    race = json.loads(path.read_text(encoding="utf-8"))
-    wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
-    if race["images"] != wanted:
-        raise CifarError(f"{path} is not of all of CIFAR-10, but of {race['images']}")
-    ratios = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
-    for row in race["recipes"]:
-        recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
-        if recipe.views != VIEWS:
-            raise CifarError(
-                f"{path} tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
-            )
-        yield _Part(
-            recipe=recipe.changed(seed=0),
-            seeds=range(recipe.seed, recipe.seed + len(row["seconds"]["values"])),
-            one_view=tuple(row["accuracy"]["values"]),
-            all_views=tuple(row["accuracy_views"]["values"]),
-            ratios=tuple(ratios.get(recipe.name, {"values": ()})["values"]),
-            seconds=tuple(row["seconds"]["values"]),
-            device=f"{race['device']}, {race['precision']}",
-            processor=re.sub(r"\(\w+\)| Processor", "", race["processor"]),
+def _parts(path: Path) -> list[_Part]:
+    with reading(path, "race", "run `cifar bench --recipe … --json` again"):
+        race = read_json(path)
+        wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
+        if race["images"] != wanted:
+            raise CifarError(f"it is not of all of CIFAR-10, but of {race['images']}")
+        ratios = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
+        return [_part(race, row, ratios) for row in race["recipes"]]
+
+
+def _part(race: dict[str, Any], row: dict[str, Any], ratios: dict[str, Any]) -> _Part:
+    recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
+    if recipe.views != VIEWS:
+        raise CifarError(
+            f"it tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
         )
+    return _Part(
+        recipe=recipe.changed(seed=0),
+        seeds=range(recipe.seed, recipe.seed + len(row["seconds"]["values"])),
+        one_view=_numbers(row["accuracy"], most=1),
+        all_views=_numbers(row["accuracy_views"], most=1),
+        ratios=_numbers(ratios.get(recipe.name, {"values": ()})),
+        seconds=_numbers(row["seconds"]),
+        device=f"{race['device']}, {race['precision']}",
+        processor=re.sub(r"\(\w+\)| Processor", "", race["processor"]),
+    )
+
+
+def _numbers(spread: dict[str, Any], most: float = math.inf) -> tuple[float, ...]:
+    """The values of a spread, if all are numbers from 0 to `most`."""
+    for value in spread["values"]:
+        if isinstance(value, bool) or not 0 <= value <= most:
+            raise CifarError(f"a measurement cannot be {value}")
+    return tuple(spread["values"])
 
 
 def _pooled(parts: Sequence[_Part], folder: Path) -> Race:

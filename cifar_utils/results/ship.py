@@ -16,7 +16,8 @@ from cifar_utils.errors import CifarError
 from cifar_utils.explain import has_heatmaps, read_heatmaps
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
-from cifar_utils.sources.files import safe_name, save_arrays
+from cifar_utils.sources.files import safe_name
+from cifar_utils.sources.sealed import save_arrays
 
 LIMIT = 45e6  # bytes of all shipped weights together, because everyone clones the repository
 

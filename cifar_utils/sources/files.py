@@ -1,17 +1,60 @@
-"""Files that are whole and right: verified, written in one piece, resumed."""
+"""Files that are whole and right: verified, and written in one piece."""
 
+import errno
 import hashlib
 import os
+import re
+import shutil
+import stat
 import sys
+import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
+from cifar_utils.errors import CifarError
+
+
+def expanded(path: str | Path, remedy: str = "write the path in full") -> Path:
+    """The path with the home folder in place of a leading ~.
+
+    Raises CifarError, with the remedy, if that folder is not known: there is no such user, or
+    neither $HOME nor an entry for this one.
+    """
+    if "\0" in str(path):
+        raise CifarError(f"{path} holds a NUL character, which no path can")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        home = Path(path).parts[0]
+        raise CifarError(f"the home folder {home} of {path} is not known; {remedy}") from None
+
+
+def unreadable(path: Path, what: str = "file") -> str:
+    """Why `path` is not a file that can be read, or a link to one; an empty string if it is.
+
+    Ask before you open a file that anybody may have put there: opening a named pipe waits for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return f"it is a folder, not a {what}"
+        if not stat.S_ISREG(mode):
+            return f"it is a pipe or a device, not a {what}"
+        path.open("rb").close()
+    except FileNotFoundError:
+        return f"there is no such {what}"
+    except (OSError, ValueError) as error:  # a ValueError if there is a zero in its name
+        return f"it cannot be read ({getattr(error, 'strerror', None) or error})"
+    return ""
+
+
+def check_file(path: Path) -> None:
+    """Raise CifarError, with the reason, if the file is `unreadable`."""
+    if reason := unreadable(path):
+        raise CifarError(f"{path}: {reason}")
 
 
 def md5(path: str | Path) -> str:
@@ -50,104 +93,53 @@ def _is_safe(letter: str) -> bool:
 def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call write(temporary path), then rename it to `path`: nobody ever sees half a file.
 
-    Missing parent folders are made. If `write` fails, `path` stays as it was.
+    Missing parent folders are made. If it fails, `path` stays as it was, and nothing else is left.
+
+    Raises:
+        OSError: in one line that names `path`, whatever kind the library that writes has raised.
     """
+    from safetensors import SafetensorError
+
     path = Path(path)
+    if path.exists() and not path.is_file():  # the rename would replace even /dev/null
+        raise OSError(f"{path} is not an ordinary file; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
     # No process id: on a drive that machines share, two of them may have the same one.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".cifar-{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
         with suppress(OSError):  # some drives have no permissions
             temporary.chmod(0o644)  # safetensors lets nobody else read its files
         temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises a RuntimeError
+        raise failed_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a drive that has gone away says so above
+            temporary.unlink(missing_ok=True)
 
 
-def save_arrays(path: str | Path, **arrays: Any) -> None:
-    """Write NumPy arrays as one compressed .npz, in one piece."""
-    import numpy as np
+def remove_leftovers(folder: Path, *, older_than: float = 3600) -> None:
+    """Delete the temporary files of `write_whole` that killed processes have left in `folder`.
 
-    def write(temporary):
-        with temporary.open("wb") as file:  # given a path, np.savez would add a suffix
-            np.savez_compressed(file, **arrays)
-
-    write_whole(path, write)
-
-
-def download(target: Path, urls: Iterable[str], digest: str) -> None:
-    """Download to `target` from the first of `urls` that delivers bytes with MD5 `digest`.
-
-    A broken transfer is resumed, even by a later call and from another mirror, because all copies
-    are the same to the byte. Wrong bytes are thrown away and fetched afresh, once per mirror. If
-    several processes call it, one downloads and the others wait.
-
-    Raises:
-        ConnectionError: if no mirror delivers; it says what each of them did.
+    older_than: seconds since they were last written to. An hour spares those of a process that
+    writes at this moment, perhaps on another machine.
     """
-    from filelock import FileLock
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(target.with_name(f".{target.name}.lock"))
-    with suppress(NotImplementedError, OSError):  # some network drives have no locks
-        lock.acquire()
-    try:
-        if not target.is_file() or md5(target) != digest:
-            _download(target, urls, digest)
-    finally:
-        lock.release()
+    for leftover in folder.glob(".cifar-*.tmp"):
+        with suppress(OSError):  # another process may be deleting it, too
+            if time.time() - leftover.stat().st_mtime >= older_than:
+                leftover.unlink()
 
 
-def _download(target: Path, urls: Iterable[str], digest: str) -> None:
-    import requests
-
-    part = target.with_name(target.name + ".part")
-    problems = []
-    for url in urls:
-        host = urlsplit(url).netloc
-        for _ in range(2):
-            before = _size(part)
-            try:
-                _transfer(url, part)
-            except requests.RequestException as error:
-                if _size(part) > before:
-                    problems.append(f"{host}: broken off")
-                    continue
-                status = getattr(error.response, "status_code", "no answer")
-                problems.append(f"{host}: {status}")
-                break  # trying again at once would not help
-            if md5(part) == digest:
-                part.replace(target)
-                return
-            part.unlink(missing_ok=True)
-            problems.append(f"{host}: wrong MD5")
-    raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
-
-
-def _transfer(url: str, part: Path) -> None:
-    """Append to `part` what it lacks of the file at `url`; start over if the server cannot."""
-    import requests
-    from tqdm import tqdm
-
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as reply:
-        if reply.status_code == 416:  # nothing beyond what we have: its MD5 will tell
-            return
-        reply.raise_for_status()
-        if not reply.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0
-        length = reply.headers.get("Content-Length", "")
-        size = (int(length) if length.isdecimal() else 0) + have
-        with (
-            part.open("ab" if have else "wb") as file,
-            tqdm(total=size, initial=have, unit="B", unit_scale=True, desc=part.stem) as progress,
-        ):
-            for chunk in reply.iter_content(1 << 16):
-                file.write(chunk)
-                progress.update(len(chunk))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+def failed_write(path: Path, error: Exception) -> OSError:
+    """An error in one line: which file could not be written, and why, whatever library says so."""
+    in_words = re.search(r"\(os error (\d+)\)", str(error))  # safetensors, which is in Rust
+    number = getattr(error, "errno", None) or (int(in_words[1]) if in_words else None)
+    with suppress(OSError):  # torch and Pillow do not say
+        if number is None and shutil.disk_usage(path.parent).free < 1 << 16:
+            number = errno.ENOSPC
+    why = os.strerror(number) if number else (str(error).splitlines() or [type(error).__name__])[0]
+    remedy = "; free some space" if number == errno.ENOSPC else ""
+    failure = OSError(f"{path} cannot be written: {why}{remedy}")
+    failure.errno = number
+    return failure

@@ -1,59 +1,189 @@
 """Images of your own: folders of image files, NumPy arrays, and single image files."""
 
+import hashlib
+import os
+import sys
+import unicodedata
+import warnings
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cifar_utils.errors import CifarError, reason
-from cifar_utils.sources import cache
+from cifar_utils.errors import CifarError, did_you_mean, reason, shown
+from cifar_utils.sources import cache, files
 from cifar_utils.sources.cifar10 import CLASSES
-from cifar_utils.sources.files import no_bar
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+LARGEST = 160_000_000  # pixels that an image may have; the largest cameras make 151 million
+LARGE = 1 << 25  # an image with more pixels is averaged in blocks first, to save memory
+NAMED = 3  # how many of the files that are left out are named
+
+# Files that Pillow reads only with a plug-in begin with a length, "ftyp" and one of these.
+HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+
+Found = dict[str, list[Path]]  # the image files of each class, by its name
 
 
 def read_folder(root: Path) -> cache.Decoded:
-    """Images from train/<class>/*.png|jpg and test/<class>/…, resized to 32×32, in mixed order.
+    """Images from train/<class>/ and test/<class>/, and from val/<class>/ if there is a val/.
 
-    Raises CifarError if there are none, or if test has a class that train lacks.
+    All that Pillow reads is taken, from sub-folders too, resized to 32×32 and put in mixed order.
+    What is left out is counted and named on stderr. Raises CifarError for a class folder without
+    images, for a single class, and for a class that only test or val has.
     """
-    train, test = _image_files(root / "train"), _image_files(root / "test")
-    classes = tuple(sorted({file.parent.name for file in train}))
-    strange = sorted({file.parent.name for file in test} - set(classes))
-    if strange:
-        raise CifarError(
-            f"{root / 'test'} has classes that train lacks: {', '.join(strange)}; "
-            f"train has {', '.join(classes)}"
-        )
+    parts = ["train", "test", "val"] if (root / "val").exists() else ["train", "test"]
+    found, left_out = {}, {}
+    for part in parts:
+        found[part], left_out[part] = _find(root / part)
+    classes = tuple(found["train"])
+    _check_classes(root, found)
+    _tell_left_out(root, left_out)
 
     def decode():
-        return _decode(train, classes, "train"), _decode(test, classes, "test")
+        return tuple(_decode(found[part], classes, part) for part in parts)
 
-    stamp = f"mixed {cache.stamp_of(train + test)}"
+    paths = [path for part in parts for inside in found[part].values() for path in inside]
+    stamp = _stamp(root, paths)
     return cache.decoded(root, "folder", classes, stamp, decode)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """The image files in the class folders of `folder`, sorted; hidden ones are left out."""
-    found = []
-    for class_folder in sorted(folder.glob("[!.]*/")):
-        inside = [file for file in class_folder.iterdir() if not file.name.startswith(".")]
-        inside = [file for file in inside if file.suffix.lower() in {".png", ".jpg", ".jpeg"}]
-        found += sorted(inside, key=lambda file: file.name)
+def _find(folder: Path) -> tuple[Found, list[Path]]:
+    """The classes of `folder`, sorted by name, and the files that are left out.
+
+    The same name may be stored in two forms, composed and decomposed: zip files from a Mac have the
+    other one. A class has the composed form (NFC), and its files are read by the name on disk.
+    """
+    from PIL import Image
+
+    reads = {end for end, form in Image.registered_extensions().items() if form in Image.OPEN}
+    found: Found = {}
+    left_out = []
+    for path in _inside(folder) if folder.exists() else ():
+        if not path.is_dir():
+            left_out.append(path)
+            continue
+        name = shown(unicodedata.normalize("NFC", path.name))
+        if name in found:
+            raise CifarError(f"{folder} has two folders whose name is {name}; rename one of them")
+        inside, circular = _walk(path)
+        found[name] = [file for file in inside if file.suffix.lower() in reads]
+        left_out += [file for file in inside if file.suffix.lower() not in reads] + circular
+        if not found[name]:
+            others = f", though {len(inside)} other files" if inside else ""
+            raise CifarError(
+                f"{path} holds no images that Pillow reads{others}; put some there, such as PNG or "
+                "JPEG files, or remove the folder"
+            )
     if not found:
         raise CifarError(
-            f"{folder} holds no images; source 'folder' wants "
-            "train/<class>/*.png|jpg and test/<class>/*.png|jpg"
+            f"{folder} holds no images in class folders; source 'folder' wants train/<class>/*.png "
+            "and test/<class>/*.png, or other image files"
         )
-    return found
+    return dict(sorted(found.items())), left_out
 
 
-def _decode(paths: list[Path], classes: tuple[str, ...], part: str) -> cache.Labelled:
+def _walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files below `folder`, and the links that are not followed, because they lead in circles.
+
+    As in torchvision's ImageFolder, except that no folder is read twice.
+    """
+    read = {*folder.resolve().parents, *(folder.parent / "x").resolve().parents}
+    found: list[Path] = []
+    circular, todo = [], [folder]
+    while todo:
+        here = todo.pop()
+        if here.resolve() in read:
+            circular.append(here)
+            continue
+        read.add(here.resolve())
+        for path in _inside(here):
+            (todo if path.is_dir() else found).append(path)
+    return sorted(found, key=_by_name), sorted(circular, key=_by_name)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder, sorted, without what is hidden."""
+    try:
+        return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=_by_name)
+    except OSError as error:
+        raise CifarError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def _by_name(path: Path) -> str:
+    """To sort by: the same on every system, whichever form it stores names in."""
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
+def _check_classes(root: Path, found: dict[str, Found]) -> None:
+    """Raise CifarError, or print a notice, if the splits' classes do not fit together."""
+    classes = list(found["train"])
+    if len(classes) == 1:
+        raise CifarError(f"{root / 'train'} holds one class, {classes[0]}; two or more are needed")
+    for part, inside in found.items():
+        if strange := [name for name in inside if name not in classes]:
+            hint = did_you_mean(strange[0], classes)
+            raise CifarError(
+                f"{root / part} has classes that train lacks: {', '.join(strange)}{hint}; "
+                f"train has {', '.join(classes)}"
+            )
+        if lacking := [name for name in classes if name not in inside]:
+            _notice(f"{root / part} has no images of {', '.join(lacking)}, which train has")
+    alike = Counter(name.casefold() for name in classes)
+    if twice := [name for name in classes if alike[name.casefold()] > 1]:
+        _notice(f"{root / 'train'}: {', '.join(twice)} differ only in case, and are classes each")
+
+
+def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
+    """One notice that counts and names what is not read."""
+    parts = []
+    for part, paths in left_out.items():
+        if paths:
+            names = ", ".join(str(path.relative_to(root / part)) for path in paths[:NAMED])
+            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+            parts.append(f"{len(paths)} in {part} ({names}{more})")
+    if parts:
+        every = [path.suffix.lower() for paths in left_out.values() for path in paths]
+        remedy = "; convert HEIC to JPEG or PNG" if {".heic", ".heif", ".avif"} & {*every} else ""
+        _notice(
+            f"{root}: files left out, because Pillow does not read them or they are in no class "
+            f"folder: {', '.join(parts)}{remedy}"
+        )
+
+
+def _notice(text: str) -> None:
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def _stamp(root: Path, paths: list[Path]) -> str:
+    """A string that changes with every file that comes, goes or changes.
+
+    The time of the last change of name counts, too: two files of one size and age can be swapped.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            about = path.stat()
+        except OSError as error:  # such as a link to nothing
+            raise CifarError(f"{path} cannot be read: {error.strerror}") from None
+        name = str(path).removeprefix(str(root))
+        line = f"{name} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}\n"
+        digest.update(os.fsencode(line))
+    return f"mixed folders {digest.hexdigest()}"
+
+
+def _decode(found: Found, classes: tuple[str, ...], part: str) -> cache.Labelled:
     from tqdm import tqdm
 
-    bar = tqdm(paths, desc=f"reading {part}", leave=False, disable=no_bar())
-    images = torch.stack([read_image(path) for path in bar])
-    labels = torch.tensor([classes.index(path.parent.name) for path in paths])
+    pairs = [(path, classes.index(name)) for name, paths in found.items() for path in paths]
+    bar = tqdm(pairs, desc=f"reading {part}", leave=False, disable=files.no_bar())
+    images = torch.stack([read_image(path) for path, _ in bar])
+    labels = torch.tensor([label for _, label in pairs])
     # The files come class by class. Mixed, the first thousand images are of all classes.
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
     return images[order], labels[order]
@@ -63,23 +193,39 @@ def read_image(path: str | Path) -> Tensor:
     """Any image file as uint8 (3, 32, 32): turned upright, made RGB, cropped square, resized.
 
     Transparent pixels become white. Images of 16 bits and of floats are scaled to 8 bits. The first
-    frame of an animation is taken. Raises CifarError if the file is missing or is not a readable
-    image.
+    frame of an animation is taken. Raises CifarError if the file is missing, is not a readable
+    image, or has more than LARGEST pixels, which its header tells before they are read.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    path = files.expanded(path)
+    files.check_file(path)
+    too_many = f"{path} has more than {LARGEST:,} pixels; make it smaller"
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-    except FileNotFoundError:
-        raise CifarError(f"there is no file {path}") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have LARGEST
+            with Image.open(path) as opened:
+                pixels = opened.width * opened.height
+                if pixels > LARGEST:
+                    raise CifarError(too_many)
+                sixteen_bits = opened.mode.startswith("I;16")
+                image = _averaged(opened) if pixels > LARGE else ImageOps.exif_transpose(opened)
+    except CifarError:
+        raise
+    except Image.DecompressionBombError:
+        raise CifarError(too_many) from None
     except UnidentifiedImageError:
+        if _is_heif(path):
+            raise CifarError(
+                f"{path} is a HEIC, HEIF or AVIF file, which Pillow does not read here; convert it "
+                "to JPEG or PNG"
+            ) from None
         raise CifarError(f"{path} is not a readable image") from None
     except Exception as error:  # Pillow's readers raise many kinds for damaged files
         raise CifarError(f"{path} cannot be read as an image: {reason(error)}") from None
     if image.mode[0] in "IF":  # more than 8 bits per pixel: find the scale
         values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0, neginf=0)
-        scales = (65535,) if image.mode.startswith("I;16") else (1, 255, 65535)
+        scales = (65535,) if sixteen_bits else (1, 255, 65535)
         scale = next((top for top in scales if values.max() <= top), values.max())
         image = Image.fromarray((values / scale * 255).clip(0, 255).round().astype(np.uint8))
     if image.has_transparency_data:
@@ -87,6 +233,36 @@ def read_image(path: str | Path) -> Tensor:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = ImageOps.fit(image.convert("RGB"), (32, 32), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())
+
+
+def _averaged(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """A large image, upright, made smaller by a whole number: at least 1,024 pixels stay a side.
+
+    It goes strip by strip, because each conversion of the whole would take as much memory again.
+    """
+    from PIL import Image, ImageOps
+
+    image.draft(None, (1024, 1024))  # JPEG's own decoder does most of it
+    ImageOps.exif_transpose(image, in_place=True)
+    factor = max(min(image.size) // 1024, 1)
+    small: Image.Image | None = None
+    for top in range(0, image.height, 64 * factor):
+        strip = image.crop((0, top, image.width, min(top + 64 * factor, image.height)))
+        if strip.has_transparency_data:
+            strip = strip.convert("RGBA")
+        elif strip.mode in ("1", "P") or strip.mode.startswith("I;16"):  # without an average
+            strip = strip.convert("I" if strip.mode[0] == "I" else "RGB")
+        if small is None:
+            small = Image.new(strip.mode, [-(-side // factor) for side in image.size])
+        small.paste(strip.reduce(factor), (0, top // factor))
+    assert small is not None  # no image has a height of 0
+    return small
+
+
+def _is_heif(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[4:8] == b"ftyp" and head[8:] in HEIF
 
 
 def read_arrays(root: Path) -> cache.Decoded:
@@ -97,11 +273,11 @@ def read_arrays(root: Path) -> cache.Decoded:
     cifar10.1_v6_labels.npy, those of fog.npy in labels.npy. Raises CifarError if an array is
     missing or of the wrong form, or if it is unclear which one is meant.
     """
-    alone = root.suffix == ".npy"
+    alone = root.suffix == ".npy" and not root.is_dir()
     folder = root.parent if alone else root
     every = sorted(file for file in folder.glob("*.npy") if not file.stem.endswith("labels"))
     arrays = [root] if alone else every
-    if not arrays or not arrays[0].is_file():
+    if not arrays or (alone and not root.exists()):
         raise CifarError(
             f"there is no array of images at {root}; source 'npy' wants NAME.npy with "
             "labels.npy, or NAME_data.npy with NAME_labels.npy"
@@ -121,23 +297,68 @@ def read_arrays(root: Path) -> cache.Decoded:
 
 def _images_and_labels(path: Path) -> cache.Labelled:
     own = path.with_name(path.stem.removesuffix("_data").removesuffix("_images") + "_labels.npy")
-    beside = own if own.is_file() else path.with_name("labels.npy")
-    if not beside.is_file():
+    beside = own if own.exists() else path.with_name("labels.npy")
+    if not beside.exists():
         raise CifarError(f"{path} has no labels beside it: neither {own.name} nor labels.npy")
     images, labels = _array(path), _array(beside)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (32, 32, 3):
-        raise CifarError(f"{path} holds {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)")
+        raise CifarError(
+            f"{path} holds {images.dtype} {images.shape}, not uint8 (N, 32, 32, 3)"
+            f"{_images_remedy(images)}"
+        )
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
         raise CifarError(
             f"{beside} holds {labels.dtype} {labels.shape}, not {len(images)} whole numbers"
+            f"{_labels_remedy(labels, len(images))}"
         )
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(CLASSES):
-        raise CifarError(f"{beside} holds labels outside 0 to {len(CLASSES) - 1}")
+        from_one = (labels.min(), labels.max()) == (1, len(CLASSES))
+        raise CifarError(
+            f"{beside} holds labels outside 0 to {len(CLASSES) - 1}"
+            f"{'; save labels - 1 in their place' if from_one else ''}"
+        )
     images = images.transpose(0, 3, 1, 2).copy()
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
+def _images_remedy(images: np.ndarray) -> str:
+    """What to save in place of an array of images that is nearly of the right form, if it is."""
+    shape, array = images.shape, "images"
+    if shape[1:] == (3, 32, 32):
+        array += ".transpose(0, 2, 3, 1)"
+    elif shape[1:] in ((32, 32), (32, 32, 1)):
+        array += ".reshape(-1, 32, 32, 1).repeat(3, axis=3)"
+    elif shape[1:] == (3072,):
+        array += ".reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)"
+    elif shape == (32, 32, 3):
+        array += "[None]"
+    elif shape[1:] != (32, 32, 3):
+        return ""
+    if images.dtype.kind == "f":
+        if images.size and np.nanmin(images) < 0:  # normalised: nobody knows how
+            return "; save the images as they were before they were normalised"
+        array += " * 255" if not images.size or np.nanmax(images) <= 1 else ""
+        array = f"({array})" if " " in array else array
+        array += ".round()"
+    if images.dtype != np.uint8:
+        array += ".astype(np.uint8)"
+    return f"; save {array} in its place"
+
+
+def _labels_remedy(labels: np.ndarray, count: int) -> str:
+    """What to save in place of an array of labels that is nearly of the right form, if it is."""
+    if labels.size == count and labels.dtype.kind in "iuf":
+        array = "labels" if labels.shape == (count,) else "labels.reshape(-1)"
+        whole = labels.dtype.kind in "iu" or np.array_equal(labels, np.round(labels))
+        array += "" if labels.dtype.kind in "iu" else ".astype(np.int64)"
+        return f"; save {array} in its place" if whole else ""
+    if labels.shape == (count, len(CLASSES)):
+        return "; save labels.argmax(1) in its place"
+    return ""
+
+
 def _array(path: Path) -> np.ndarray:
+    files.check_file(path)
     try:
         array = np.load(path, allow_pickle=False)
     except Exception:  # of many kinds; NumPy's own message may advise you to unpickle the file

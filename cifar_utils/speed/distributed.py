@@ -8,8 +8,10 @@ process that is alone every function here leaves things as they are.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -27,7 +29,8 @@ def together() -> Iterator[None]:
     """Inside it, this process works with the others that torchrun has started, if any.
 
     If there are GPUs, each process takes the one of its own number on its machine. Raises
-    CifarError if there are too few.
+    CifarError if there are too few, and if another process has ended: at once, or after half an
+    hour if its whole machine has gone.
     """
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield
@@ -41,13 +44,47 @@ def together() -> Iterator[None]:
                 f"{os.environ['LOCAL_WORLD_SIZE']}; CUDA_VISIBLE_DEVICES= hides them, for CPUs"
             )
         torch.cuda.set_device(number)
-    dist.init_process_group(backend)
-    yield
-    # Only if all went well: a process that fails has to end at once, so that torchrun ends the
-    # others, which wait for it. They leave together: on a busy machine one that was done early was
-    # seen to abort at its end, and torchrun then ends the first one, too, before it has written.
-    dist.barrier()
-    dist.destroy_process_group()
+    try:
+        _connect(backend)
+        # At the end, the others wait for as long as the first one tests and draws.
+        ends = dist.new_group(backend="gloo", timeout=timedelta(hours=12))
+        yield
+        # Only if all went well: a process that fails has to end at once, so that torchrun ends the
+        # others, which wait for it. They leave together: on a busy machine one that was done early
+        # was seen to abort at its end, and torchrun then ends the first one, too, before it has
+        # written.
+        dist.barrier(ends)  # type: ignore[arg-type]
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if not _is_about_another(error):
+            raise
+        raise CifarError(
+            "another process of this training has ended, or no longer answers; the same command "
+            "with --resume goes on from the last epoch, and torchrun --max-restarts=1 runs it again"
+        ) from error
+
+
+def _connect(backend: str) -> None:
+    """dist.init_process_group, also for processes that torchrun has started again.
+
+    torchrun keeps the addresses at which the first ones listened, and torch 2.14 takes them for
+    those of the new ones. So each attempt gets names of its own there. On several machines it stays
+    as it is, because they count their attempts apart.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    if os.environ["LOCAL_WORLD_SIZE"] != os.environ["WORLD_SIZE"]:
+        dist.init_process_group(backend)
+        return
+    store, number, count = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    dist.init_process_group(backend, store=store, rank=number, world_size=count)
+
+
+def _is_about_another(error: RuntimeError) -> bool:
+    """NCCL's errors are of torch's own kinds; gloo's are to be told by what they say."""
+    lost = r"gloo.*(connection (closed|reset|refused)|broken pipe|timed ?out|timeout)"
+    return type(error).__name__.startswith("Dist") or bool(re.search(lost, str(error), re.I | re.S))
 
 
 def rank() -> int:
