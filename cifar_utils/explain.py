@@ -28,10 +28,10 @@ from cifar_utils.checks import (
 from cifar_utils.data import Split, normalize
 from cifar_utils.errors import CifarError, choose
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
+from cifar_utils.heatmaps import first_heatmaps, forget_heatmaps, read_heatmaps, save_heatmaps
 from cifar_utils.machine import device_of
 from cifar_utils.profile import stage_shapes, stages
 from cifar_utils.sources.files import safe_name
-from cifar_utils.sources.sealed import load_arrays, reading, save_arrays
 
 Method = Literal[
     "gradcam", "gradcam++", "hirescam", "xgradcam", "layercam",
@@ -66,7 +66,6 @@ STAGES: dict[Stages, Callable[[Sequence[int]], Sequence[int]]] = {
 # but its maps of two classes are much alike (rank correlation 0.67): they find the object more than
 # what speaks for the class. So does a blob in the middle of every image, which scores 0.40.
 DEFAULTS: dict[str, Any] = {"method": "hirescam", "stage": "two deepest", "smooth": False}
-_KEPT = "heatmaps-{}.npz"  # what a CamRecorder keeps of an epoch
 
 
 def method_title(method: Method) -> str:
@@ -269,23 +268,22 @@ class CamRecorder:
         if epoch == 0:
             forget_heatmaps(self.folder)
         heatmaps = grad_cam(run.model, self.split.images, self.split.labels, **self.options)
-        save_arrays(
-            _kept(self.folder, epoch), heatmaps=heatmaps.numpy(),
-            indices=self.split.indices.numpy(), options=np.array(self._about()),
-        )  # fmt: skip
+        save_heatmaps(self.folder, epoch, heatmaps, self.split.indices, self._about())
 
     def check(self) -> None:
         """Raise CifarError if the folder holds maps of other images or made with other options.
 
         Ask before a run goes on, because the maps of all its epochs become one GIF.
         """
-        for path in sorted(self.folder.glob(_KEPT.format("*")))[:1]:
-            _, indices, about = load_heatmaps(path)
-            if not np.array_equal(indices, self.split.indices.numpy()) or about != self._about():
-                raise CifarError(
-                    f"the heatmaps in {self.folder} are of other images, or by another method; go "
-                    "on with the classes and the method of the run's beginning, or without --cam"
-                )
+        kept = first_heatmaps(self.folder)
+        if kept is None:
+            return
+        _, indices, about = kept
+        if not np.array_equal(indices, self.split.indices.numpy()) or about != self._about():
+            raise CifarError(
+                f"the heatmaps in {self.folder} are of other images, or by another method; go on "
+                "with the classes and the method of the run's beginning, or without --cam"
+            )
 
     def _about(self):
         return json.dumps(self.options, sort_keys=True, default=list)
@@ -302,59 +300,3 @@ class CamRecorder:
             image = self.split.images[place]
             save_cam_gif(paths[-1], image, heatmaps[:, place], name=name, epochs=known)
         return paths
-
-
-def read_heatmaps(folder: Path | str, epochs: int) -> tuple[list[int], Tensor, np.ndarray]:
-    """What a CamRecorder kept in `folder` up to epoch `epochs`.
-
-    Returns the E epochs that are there, their maps as float32 (E, N, 32, 32), and the images'
-    indices int64 (N,) in their source. Raises CifarError if there are no maps.
-    """
-    folder = Path(folder)
-    known = [epoch for epoch in range(epochs + 1) if _kept(folder, epoch).is_file()]
-    if not known:
-        raise CifarError(f"there are no heatmaps in {folder}")
-    kept = [load_heatmaps(_kept(folder, epoch)) for epoch in known]
-    for epoch, (_, indices, _) in zip(known, kept, strict=True):
-        if not np.array_equal(indices, kept[0][1]):
-            raise CifarError(
-                f"{_kept(folder, epoch)}: its images are not those of epoch {known[0]}; train with "
-                "--cam again"
-            )
-    return known, torch.from_numpy(np.stack([maps for maps, _, _ in kept])), kept[0][1]
-
-
-def load_heatmaps(path: Path) -> tuple[np.ndarray, np.ndarray, str]:
-    """(maps, indices of their images, options as JSON) in a file of heatmaps.
-
-    The maps are float32 (…, N, 32, 32) in [0, 1], the indices int64 (N,). Raises CifarError for any
-    other file.
-    """
-    with reading(path, "file of heatmaps", "train with --cam again"):
-        held = load_arrays(path)
-        maps, indices = held.pop("heatmaps"), held.pop("indices")
-        about = str(held.pop("options", "{}"))  # older files lack it
-        if maps.dtype == np.uint8:  # as they ship
-            maps = maps.astype(np.float32) / 255
-        shape = (len(indices), 32, 32)
-        right = maps.dtype == np.float32 and indices.dtype == np.int64 and indices.ndim == 1
-        if held or not right or maps.shape[-3:] != shape or maps.ndim > 4:
-            raise CifarError("it does not hold heatmaps of 32 by 32 pixels, one per image")
-        if not ((maps >= 0) & (maps <= 1)).all():  # not so either for what is not a number
-            raise CifarError("its heatmaps are not in [0, 1]")
-    return maps, indices, about
-
-
-def has_heatmaps(folder: Path) -> bool:
-    """Whether a CamRecorder has kept anything in `folder`."""
-    return any(folder.glob(_KEPT.format("*")))
-
-
-def forget_heatmaps(folder: Path) -> None:
-    """Delete what an earlier run's CamRecorder left in `folder`, so that two runs do not mix."""
-    for old in [*folder.glob(_KEPT.format("*")), *folder.glob("cam-*.gif")]:
-        old.unlink()
-
-
-def _kept(folder, epoch):
-    return folder / _KEPT.format(f"{epoch:03d}")

@@ -22,7 +22,7 @@ from cifar_utils.checkpoints import (
 from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError
-from cifar_utils.explain import forget_heatmaps, has_heatmaps
+from cifar_utils.heatmaps import forget_heatmaps, has_heatmaps
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe

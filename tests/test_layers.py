@@ -15,7 +15,7 @@ PACKAGE = Path(cifar_utils.__file__).parent
 LEVELS = [
     {"errors"},
     {"speed", "sources", "recipes", "fonts"},
-    {"data", "gifs"},
+    {"data", "gifs", "heatmaps"},
     {"machine"},
     {"checks"},
     {"augment", "models", "optim", "history", "receptive"},

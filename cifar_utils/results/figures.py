@@ -14,8 +14,9 @@ from cifar_utils import evaluate, plots
 from cifar_utils.augment import augment
 from cifar_utils.checkpoints import PRETRAINED, load_pretrained
 from cifar_utils.data import CLASSES, Cifar
-from cifar_utils.explain import DEFAULTS, grad_cam, load_heatmaps, method_title
+from cifar_utils.explain import DEFAULTS, grad_cam, method_title
 from cifar_utils.gifs import save_cam_gif
+from cifar_utils.heatmaps import load_heatmaps
 from cifar_utils.machine import generator
 from cifar_utils.models import ConvNet, create_model
 from cifar_utils.profile import mult_adds

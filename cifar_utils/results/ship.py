@@ -13,7 +13,7 @@ from pathlib import Path
 from cifar_utils import checkpoints, evaluate
 from cifar_utils.data import Cifar, Split
 from cifar_utils.errors import CifarError
-from cifar_utils.explain import has_heatmaps, read_heatmaps
+from cifar_utils.heatmaps import has_heatmaps, read_heatmaps
 from cifar_utils.history import History
 from cifar_utils.recipes import RECIPES
 from cifar_utils.sources.files import safe_name

@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cifar_utils import checkpoints, explain, history
+from cifar_utils import checkpoints, heatmaps, history
 from cifar_utils.cli.main import main
 from cifar_utils.cli.options import recipe_file
 from cifar_utils.errors import CifarError
@@ -155,7 +155,7 @@ KINDS = {
     "weights": ("w.safetensors", write_weights, read_weights),
     "checkpoint": ("checkpoint.pt", write_checkpoint, checkpoints.load_checkpoint),
     "history": ("history.json", write_history, read_history),
-    "heatmaps": ("heatmaps-000.npz", write_heatmaps, lambda p: list(explain.load_heatmaps(p))),
+    "heatmaps": ("heatmaps-000.npz", write_heatmaps, lambda p: list(heatmaps.load_heatmaps(p))),
     "race": ("race.json", write_race, read_race),
     "config from a history": ("config.json", write_history, read_config),
     "shipped weights": ("net.safetensors", write_shipped, read_shipped),
