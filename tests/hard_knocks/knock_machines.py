@@ -223,7 +223,7 @@ def test_an_image_and_weights_with_any_name(odd, trained, capsys, monkeypatch):
     shutil.copy(trained, weights)
     command = ["predict", str(image), "--cam", "--json", "--weights"]
     if not is_utf8(odd):
-        assert "not valid UTF-8" in refused(capsys, *command, weights)
+        assert "its path is not in UTF-8" in refused(capsys, *command, weights)
         weights = trained
     main([*command, str(weights)])
     (answer,) = json.loads(capsys.readouterr().out)
@@ -239,7 +239,7 @@ def test_a_run_in_a_folder_with_any_name(odd, arrays, capsys):
     capsys.readouterr()
     test = ["test", *arrays, "--json", "--weights"]
     if not is_utf8(odd):  # the library that reads weights takes no such names
-        assert "not valid UTF-8" in refused(capsys, *test, out)
+        assert "its path is not in UTF-8" in refused(capsys, *test, out)
         out = out.rename(odd.with_name("run"))
     main([*test, str(out)])
     assert json.loads(capsys.readouterr().out)["n"] == 40
