@@ -173,7 +173,8 @@ def test_a_recipe_with_views_is_tested_with_one_and_with_all(arrays, capsys, mon
     asked, predict = [], evaluate.predict
 
     def spy(model, images, **options):
-        asked.append(options.get("views", 1))
+        if len(images) == 40:  # the test images; validation has 30
+            asked.append(options.get("views", 1))
         return predict(model, images, **options)
 
     monkeypatch.setattr(evaluate, "predict", spy)
@@ -294,7 +295,8 @@ def test_a_training_that_diverges_keeps_its_last_good_epoch_and_says_what_helps(
     with monkeypatch.context() as diverging:
         diverging.setattr(train, "train_one_epoch", second_diverges)
         line = refused(capsys, *run)
-    assert "diverged in epoch 2" in line and "start anew with --overwrite or another --out" in line
+    assert "diverged in epoch 2" in line and line.count("diverged") == 1
+    assert "start anew with --overwrite or another --out" in line
     assert "(run holds the last good epoch)" in line
     assert len(History.load("run/history.json").epochs) == 2
     assert checkpoints.load_weights("run")[1].epoch == 1
@@ -316,6 +318,18 @@ def test_an_epoch_is_saved_before_it_is_told(arrays, monkeypatch):
     monkeypatch.setattr(train.Run, "__str__", tell)
     main(run)
     assert told == [True] * 3
+
+
+def test_a_reader_who_leaves_is_no_full_disk(arrays, monkeypatch):
+    """And gets the exit status of a program that a closed pipe has ended."""
+
+    def leave(self):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train.Run, "__str__", leave)
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--recipe", "compact", *FAST, *arrays, "--out", "run"])
+    assert stopped.value.code == 141
 
 
 @pytest.mark.slow

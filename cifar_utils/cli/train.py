@@ -164,10 +164,12 @@ def train(options: Namespace) -> None:
         except KeyboardInterrupt:  # or a signal that main() takes for one
             print(f"\nstopped; {_onwards(folder)}", file=sys.stderr)
             raise
+        except BrokenPipeError:  # the reader of our output has gone
+            raise
         except OSError as error:  # a full disk, most of all
             raise CifarError(f"{error}; {_onwards(folder)}") from error
         except DivergedError as error:
-            raise DivergedError(
+            raise CifarError(
                 f"{error}; start anew with --overwrite or another --out, because --resume keeps "
                 f"the recipe ({out} holds the last good epoch)"
             ) from None

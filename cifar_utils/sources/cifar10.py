@@ -109,7 +109,8 @@ def fetch(root: Path) -> Path:
                 "or choose source 'synthetic'"
             ) from None
         if wrong:
-            print(f"{wrong}; a new one was downloaded to {archive}", file=sys.stderr)
+            notice = f"{wrong}; a new one was downloaded to {archive}"
+            print(shown(notice), file=sys.stderr)
     folder = writable / BATCHES
     for name, content in _unpacked(archive):
         if (folder / name).exists() and (reason := files.unreadable(folder / name)):

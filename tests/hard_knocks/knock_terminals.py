@@ -120,7 +120,9 @@ def test_closed_streams(words, status, closed, folder):
         picture.unlink()
 
 
-@pytest.mark.parametrize("words", ["--help", "train --help", "recipes", "report"])
+@pytest.mark.parametrize(
+    "words", ["--help", "train --help", "recipes", "report", " ".join([*TRAINING, "left"])]
+)
 def test_a_reader_who_leaves(words, folder):
     line = f"set -o pipefail; {sys.executable} -m cifar_utils {words} | true"
     done = subprocess.run(["bash", "-c", line], cwd=folder, env=os.environ | PLAIN,
