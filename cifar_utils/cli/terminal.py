@@ -57,21 +57,28 @@ def pictures(remedy: str = "") -> Iterator[Callable[[Path, Callable[[Path], obje
             draw(Path("curves.png"), lambda path: save(figure, path))
 
     Draw once all figures are printed and saved. A picture that fails is named on stderr, with the
-    remedy, and `draw` returns False. The end of `with` then exits with status 1. Set
+    remedy, and `draw` returns False. If one cannot be written, the rest is not tried, because a
+    disk that is full for one is full for all. The end of `with` then exits with status 1. Set
     CIFAR_UTILS_TRACEBACK=1 to see where it failed.
     """
-    lost = []
+    lost, full = False, False
 
     def draw(path, make):
+        nonlocal lost, full
+        if full:
+            return False
         try:
             make(path)
         except Exception as error:
             if os.environ.get("CIFAR_UTILS_TRACEBACK"):
                 raise
-            lost.append(path)
-            advice = remedy and f"; {remedy}"
-            print(f"{shown(path)} could not be drawn: {reason(error)}{advice}", file=sys.stderr)
-        return path not in lost
+            lost, full = True, isinstance(error, OSError)
+            said = f"{shown(path)} could not be drawn: {reason(error)}"
+            if full:
+                said = f"{reason(error)}; no more pictures are drawn"
+            print("; ".join(filter(None, (said, remedy))), file=sys.stderr)
+            return False
+        return True
 
     yield draw
     if lost:

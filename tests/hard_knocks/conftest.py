@@ -44,7 +44,7 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     say = terminalreporter.write_line
     terminalreporter.section("hard knocks")
-    say(f"{'':52} {'tried':>6} {'survived':>8} {'lost':>5} {'skipped':>7} {'seconds':>7}")
+    say(f"{'':56} {'tried':>6} {'survived':>8} {'lost':>5} {'skipped':>7} {'seconds':>7}")
     total: Counter = Counter()
     for path, row in sorted(rows.items()):
         say(_line(_title(config.rootpath / path), row))
@@ -60,4 +60,4 @@ def _line(title, row):
     lost = row["failed"] + row["error"]
     tried = row["passed"] + lost
     skipped = row["skipped"] or ""
-    return f"{title:52} {tried:6} {row['passed']:8} {lost:5} {skipped:>7} {row['seconds']:7.0f}"
+    return f"{title:56} {tried:6} {row['passed']:8} {lost:5} {skipped:>7} {row['seconds']:7.0f}"

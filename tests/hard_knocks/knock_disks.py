@@ -127,7 +127,8 @@ def test_a_command_that_cannot_write_says_so_in_one_line(tmp_path, given, comman
     shutil.copy(ROOT / "README.md", out)
     status, lines = said_by(limited, size, *split_up(COMMANDS[command], given, out))
     errors = [line for line in lines if "cannot be written" in line]
-    assert (status, len(errors)) in ((0, 0), (2, 1)), lines
+    # 1: the results are there, but a picture is not.
+    assert (status, len(errors)) in ((0, 0), (2, 1), (1, 1)), lines
     assert not any("Traceback" in line for line in lines)
     assert not list(tmp_path.rglob(".cifar-*"))
 

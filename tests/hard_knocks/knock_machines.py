@@ -1,4 +1,4 @@
-"""Other machines: no home, read-only, odd names, Pythons.
+"""Other machines: no home, read-only, odd names.
 
 A user namespace gives the commands an unknown user without a home, for whom permissions hold even
 if root runs the tests. Where Linux or its settings have none, these cases are skipped.

@@ -87,16 +87,16 @@ def test_any_rate_trains_or_stops_and_keeps_the_last_good_epoch(lr, optimizer, h
     if optimizer == "muon":
         recipe = recipe.changed(muon_lr=lr)
     model = build(recipe, data.CLASSES)
-    with RunFolder(tmp_path / "run") as folder:
-        try:
+    try:
+        with RunFolder(tmp_path / "run") as folder:
             fit(model, split, split if held_out else None, recipe, log=folder.save, **PLAIN)
-        except DivergedError as stopped:
-            assert "diverged in epoch" in str(stopped) and "step" in str(stopped)
-            assert lr > 1e-3
-        except CifarError as refused:
-            assert lr > 1e30 and "at most 1e30" in str(refused)
-            assert not (tmp_path / "run").exists()
-            return
+    except DivergedError as stopped:
+        assert "diverged in epoch" in str(stopped) and "step" in str(stopped)
+        assert lr > 1e-3
+    except CifarError as refused:
+        assert lr > 1e30 and "at most 1e30" in str(refused)
+        assert not (tmp_path / "run").exists()
+        return
     kept, _ = checkpoints.load_weights(tmp_path / "run")
     loss, _ = evaluate.evaluate(kept, split)
     assert math.isfinite(loss)

@@ -1,4 +1,4 @@
-"""A reader's own matplotlib settings: no byte of a picture depends on them."""
+"""A reader's own matplotlib settings: the same pictures."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Terminals of few letters, closed streams, readers who leave."""
+"""Terminals of few letters, streams that are closed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Names with anything in them: literal text in pictures, terminals and pages."""
+"""Names with anything in them: text, never markup."""
 
 import contextlib
 import io
