@@ -335,7 +335,7 @@ def test_layers_of_any_network_can_be_given(random_split):
         explain.grad_cam(network, split.images, split.labels)
     for layers, message in (
         (["body"], "no layer called 'body'"), ([nn.ReLU()], "no such layer"), ([], "is empty"),
-        ([network.head], r"Linear returns \(1, 10\), not maps"), (5, "layers is 5"),
+        ([network.head], r"Linear returns \(2, 10\), not maps"), (5, "layers is 5"),
     ):  # fmt: skip
         with pytest.raises(CifarError, match=message):
             explain.grad_cam(network, split.images, split.labels, layers=layers)
