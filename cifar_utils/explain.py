@@ -160,11 +160,13 @@ def _named_layers(model, twin, layers):
         raise CifarError(
             f"layers is {layers!r}; give layers of the network, or their names"
         ) from None
-    names = {id(layer): name for name, layer in unwrapped(model).named_modules()}
+    own = unwrapped(model)
+    names = {id(layer): name for name, layer in own.named_modules()}
+    named = dict(model.named_modules()) | dict(own.named_modules())  # a wrapper's names, too
     chosen = []
     for layer in wanted:
-        name = layer if isinstance(layer, str) else names.get(id(layer))
-        if name not in names.values():
+        name = names.get(id(named.get(layer) if isinstance(layer, str) else layer))
+        if name is None:
             what = f"layer called {layer!r}" if isinstance(layer, str) else "such layer"
             raise CifarError(f"the network has no {what}; its named_modules() lists what it has")
         chosen.append(twin.get_submodule(name))
