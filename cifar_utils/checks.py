@@ -89,7 +89,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def failure_named(images: Tensor | None = None) -> Iterator[None]:
-    """Whatever a network raises on such images, or on a 32×32 one, as a CifarError in one line."""
+    """Inside it, whatever a network raises becomes a CifarError of one line.
+
+    images: uint8 (N, 3, H, W), whose size the line names; None for 32×32.
+    """
     try:
         yield
     except (CifarError, MemoryError, torch.OutOfMemoryError):

@@ -32,7 +32,7 @@ def option(
 class Recipe:
     """One way to train one network. Every time span is a fraction of the training, in [0, 1].
 
-    Numbers of NumPy's are taken as Python's, and whole numbers as floats where a float is wanted.
+    NumPy's numbers are taken as Python's, and whole numbers as floats where a float is wanted.
     Raises CifarError for any other type and for a value outside its field's range.
     """
 
@@ -121,6 +121,7 @@ class Recipe:
                 choose(value, choices_of(known), known.name)
             if known.metadata["within"] and not _is_within(value, known.metadata["within"]):
                 wanted = in_words(known.metadata["within"])
+                wanted = f"finite and {wanted}" if value == float("inf") else wanted
                 raise CifarError(f"{known.name} is {value}; it must be {wanted}")
         if self.epochs <= self.epochs_before:
             raise CifarError(

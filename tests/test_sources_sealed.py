@@ -147,7 +147,7 @@ def test_the_door_says_what_is_wrong_and_what_to_do(tmp_path, monkeypatch):
         raise CifarError("lr is 0; it must be above 0")
     monkeypatch.setattr(sealed, "PACKAGE", tmp_path)
     assert said(tmp_path / "b") == (
-        f"{tmp_path / 'b'}: there is no such checkpoint; install cifar_utils anew"
+        f"{tmp_path / 'b'}: there is no such checkpoint; reinstall cifar_utils"
     )
 
 

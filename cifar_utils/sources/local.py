@@ -142,7 +142,8 @@ def _check_classes(root: Path, found: dict[str, Found]) -> None:
             _notice(f"{root / part} has no images of {', '.join(lacking)}, which train has")
     alike = Counter(name.casefold() for name in classes)
     if twice := [name for name in classes if alike[name.casefold()] > 1]:
-        _notice(f"{root / 'train'}: {', '.join(twice)} differ only in case, and are classes each")
+        names = ", ".join(twice)
+        _notice(f"{root / 'train'}: {names} differ only in case; each is a class of its own")
 
 
 def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
