@@ -174,11 +174,13 @@ def metrics(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
 
     logits: float (N, C). labels: int64 (N,). per_class is a dict from each of the C names in
     `classes` to its accuracy, None for a class without images. Shares are in [0, 1]. Raises
-    CifarError if N is 0.
+    CifarError if N is 0, or if there are not C names.
     """
     if not len(labels):
         raise CifarError("there are no test images to evaluate on")
     per_class = per_class_accuracy(logits, labels).tolist()
+    if len(classes) != len(per_class):
+        raise CifarError(f"there are {len(classes)} classes for {len(per_class)} logits per image")
     return {
         "top1": accuracy(logits, labels),
         "top3": topk(logits, labels, k=3),
