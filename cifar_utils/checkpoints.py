@@ -109,6 +109,12 @@ def _read_safetensors(path):
     """(tensors by name, metadata) of a safetensors file."""
     from safetensors import safe_open
 
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise CifarError(
+            "its path is not in UTF-8, and safetensors opens no other; rename it"
+        ) from None
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118

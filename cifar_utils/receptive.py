@@ -79,8 +79,8 @@ def _whole(view):
 
 # Operations that treat each place by itself, beside those that torch calls pointwise.
 _BY_PLACE = {
-    "_prelu_kernel", "_to_copy", "alias", "channel_shuffle", "copy_", "detach", "hardswish",
-    "hardswish_", "hardsigmoid", "hardsigmoid_", "log_sigmoid_forward",
+    "_prelu_kernel", "_to_copy", "alias", "channel_shuffle", "copy_", "detach", "elu_",
+    "hardswish", "hardswish_", "hardsigmoid", "hardsigmoid_", "log_sigmoid_forward",
 }  # fmt: skip
 _RESHAPES = {"view", "_unsafe_view", "expand", "reshape", "_reshape_alias"}
 _MEANS = {"mean", "sum", "amax", "amin"}

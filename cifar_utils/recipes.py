@@ -121,7 +121,7 @@ class Recipe:
                 choose(value, choices_of(known), known.name)
             if known.metadata["within"] and not _is_within(value, known.metadata["within"]):
                 wanted = in_words(known.metadata["within"])
-                wanted = f"finite and {wanted}" if value == float("inf") else wanted
+                wanted = "finite" if value == float("inf") else wanted
                 raise CifarError(f"{known.name} is {value}; it must be {wanted}")
         if self.epochs <= self.epochs_before:
             raise CifarError(

@@ -326,3 +326,14 @@ def test_shipped_weights_reach_the_accuracy_that_their_history_tells(name):
     reached = accuracy(predict(model, test.images), test.labels)
     told = History.load(checkpoints.PRETRAINED / f"{name}.json").test["top1"]
     assert reached == pytest.approx(told, abs=1e-3)
+
+
+def test_a_path_that_is_not_in_utf8_is_named_as_such(tmp_path, trained):
+    """The file is whole: only the library that opens it knows no such names."""
+    path = tmp_path / os.fsdecode(b"K\xe4se.safetensors")
+    try:
+        path.write_bytes(Path(trained).read_bytes())
+    except OSError:
+        pytest.skip("this drive has no such names")
+    with pytest.raises(CifarError, match="its path is not in UTF-8"):
+        checkpoints.load_weights(path)

@@ -111,7 +111,7 @@ def place(root, *names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix.lower() in Image.registered_extensions():
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(path)  # the smallest .ico
         else:
             path.write_text("no picture")
 

@@ -138,7 +138,7 @@ def test_the_door_says_what_is_wrong_and_what_to_do(tmp_path, monkeypatch):
     path.unlink()
     path.mkdir()
     assert said(path) == f"{path}: it is a folder, not a checkpoint; start anew"
-    assert said("a\0b") == "a\\x00b: it cannot be read (embedded null byte); start anew"
+    assert said("a\0b").startswith("a\\x00b: it cannot be read (")  # Pythons differ in the reason
     assert said("x" * 300).endswith(": it cannot be read (File name too long); start anew")
     with (
         pytest.raises(CifarError, match=r"whole: lr is 0; it must be above 0$"),

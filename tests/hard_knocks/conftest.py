@@ -5,9 +5,22 @@ Every case is an ordinary test. They are too many and too slow for `make test`, 
 each kind beside the code that they are about.
 """
 
+import signal
 from collections import Counter
 
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_case_waits_for_ever():
+    """A case that has not ended after two minutes is lost, such as one that opened a pipe."""
+    if not hasattr(signal, "alarm"):  # Windows
+        yield
+        return
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it has waited for two minutes"))
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
 
 
 def pytest_report_teststatus(report, config):

@@ -104,7 +104,8 @@ STATES = {
 @pytest.mark.parametrize("state", [*STATES, "flipped bit", "zeros", "another's", "cut short"])
 @pytest.mark.parametrize("name", cifar10.MD5)
 def test_a_batch_in_any_state(load, official, tmp_path, name, state, archive):
-    """With the archive at hand it is mended, unless a folder is in its place; else it is named."""
+    """With the archive at hand a file is mended; what is no file, and anything else, is named."""
+    no_file = state in ("folder", "pipe", "device")
     batches = tmp_path / "root" / cifar10.BATCHES
     batches.mkdir()
     for other, content in official.files.items():
@@ -123,7 +124,7 @@ def test_a_batch_in_any_state(load, official, tmp_path, name, state, archive):
         damaged = {"zeros": bytes(len(content)), "another's": other, "cut short": content[:-1]}
         path.write_bytes(damaged[state])
     found = load()
-    if archive == "true" and state != "folder":
+    if archive == "true" and not no_file:
         assert path.read_bytes() == official.files[name] and not isinstance(found, str)
     else:
         assert isinstance(found, str) and name in found

@@ -163,6 +163,18 @@ def places(tmp_path_factory):
     there.close()
 
 
+@pytest.fixture(autouse=True)
+def little_memory():
+    """4 GB more than now: who reads a device to its end, which never comes, is stopped soon."""
+    resource = pytest.importorskip("resource")
+    with Path("/proc/self/statm").open() as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + (4 << 30), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 @pytest.fixture
 def nothing_slow(monkeypatch, places, tmp_path):
     """Nothing is downloaded, trained or drawn; what is loaded is small."""
@@ -223,6 +235,8 @@ def try_it(arguments, capsys, seconds=10):
     notices = [line for line in lines[:-1] if not line.startswith("WARNING")]
     if not lines or notices or not lines[-1].isprintable() or not lines[-1].strip():
         return f"says {said!r}"
+    if "MemoryError" in said:
+        return "fills the memory"
     return "" if ": error: " in lines[-1] else f"says {said!r}"
 
 

@@ -1,4 +1,4 @@
-"""Other machines: no home, nothing writable, odd file names, other Pythons.
+"""Other machines: no home, read-only, odd names, Pythons.
 
 A user namespace gives the commands an unknown user without a home, for whom permissions hold even
 if root runs the tests. Where Linux or its settings have none, these cases are skipped.
@@ -223,7 +223,7 @@ def test_an_image_and_weights_with_any_name(odd, trained, capsys, monkeypatch):
     shutil.copy(trained, weights)
     command = ["predict", str(image), "--cam", "--json", "--weights"]
     if not is_utf8(odd):
-        assert "not valid UTF-8" in refused(capsys, *command, weights)
+        assert "its path is not in UTF-8" in refused(capsys, *command, weights)
         weights = trained
     main([*command, str(weights)])
     (answer,) = json.loads(capsys.readouterr().out)
@@ -239,7 +239,7 @@ def test_a_run_in_a_folder_with_any_name(odd, arrays, capsys):
     capsys.readouterr()
     test = ["test", *arrays, "--json", "--weights"]
     if not is_utf8(odd):  # the library that reads weights takes no such names
-        assert "not valid UTF-8" in refused(capsys, *test, out)
+        assert "its path is not in UTF-8" in refused(capsys, *test, out)
         out = out.rename(odd.with_name("run"))
     main([*test, str(out)])
     assert json.loads(capsys.readouterr().out)["n"] == 40
