@@ -221,7 +221,7 @@ def load_pretrained(name: str) -> tuple[ConvNet, WeightsInfo]:
     choose(name, pretrained_names(), "network")
     path = PRETRAINED / f"{name}.safetensors"
     recorded = History.load(path.with_suffix(".json")).sha256
-    with reading(path, "weights file", "write it anew"):
+    with reading(path, "weights file", "reinstall cifar_utils"):
         if hashlib.sha256(path.read_bytes()).hexdigest() != recorded:
             raise CifarError("it is damaged: its SHA-256 is not the recorded one")
     return load_weights(path)

@@ -7,7 +7,6 @@ import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -61,13 +60,6 @@ def check_labels(labels: Tensor, images: int, classes: int, name: str = "labels"
             )
 
 
-def check_count(count: int, name: str, *, least: int = 1) -> int:
-    """The whole number, NumPy's too, as an int; CifarError if it is none, or below `least`."""
-    if isinstance(count, bool) or not isinstance(count, Integral) or count < least:
-        raise CifarError(f"{name} is {count!r}; it must be a whole number of at least {least}")
-    return int(count)
-
-
 def check_split(split: Split, name: str) -> None:
     """Raise CifarError if it is not a Split, or if its parts do not fit together."""
     if not isinstance(split, Split):
@@ -97,7 +89,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def failure_named(images: Tensor | None = None) -> Iterator[None]:
-    """Whatever a network raises on such images, or on a 32×32 one, as a CifarError in one line."""
+    """Inside it, whatever a network raises becomes a CifarError of one line.
+
+    images: uint8 (N, 3, H, W), whose size the line names; None for 32×32.
+    """
     try:
         yield
     except (CifarError, MemoryError, torch.OutOfMemoryError):
@@ -117,24 +112,25 @@ def check_kind(model: nn.Module) -> None:
 
 
 def check_network(model: nn.Module, images: Tensor, classes: int | None = None) -> int:
-    """How many logits the network has per image, after one image of the size of these.
+    """How many logits the network has per image, after two black images of the size of these.
 
-    Nothing of the network or of torch's random generators changes. Raises CifarError if it fails,
-    or if what comes out is not float (1, classes); None allows any number of classes.
+    Two, because a network that mixes the images of a batch may look right with one. Nothing of the
+    network or of torch's random generators changes. Raises CifarError if it fails, or if what comes
+    out is not float (2, classes). If `classes` is None, any number of them will do.
     """
     check_kind(model)
     plain, device = unwrapped(model), device_of(model)
-    inputs = normalize(torch.zeros(1, *images.shape[1:], dtype=torch.uint8)).to(device)
-    takes = f"an image of shape {tuple(images.shape[1:])}"
+    inputs = normalize(torch.zeros(2, *images.shape[1:], dtype=torch.uint8)).to(device)
+    takes = f"two images of shape {tuple(images.shape[1:])}"
     gpus = [device] if device.type == "cuda" else []
     with failure_named(images), evaluating(plain), torch.random.fork_rng(devices=gpus):
         logits = plain(inputs)
     if not torch.is_tensor(logits):
         raise CifarError(f"the network returns a {type(logits).__name__}; wanted logits alone")
-    if not logits.is_floating_point() or logits.ndim != 2 or len(logits) != 1:
+    if not logits.is_floating_point() or logits.ndim != 2 or len(logits) != 2:
         raise CifarError(
             f"the network turns {takes} into {logits.dtype} of shape {tuple(logits.shape)}; wanted "
-            "float logits of shape (1, classes)"
+            "float logits of shape (2, classes)"
         )
     if logits.shape[1] != (classes or logits.shape[1]):
         raise CifarError(f"the network has {logits.shape[1]} logits for {classes} classes")

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifar_utils.checks import (
-    check_count,
     check_images,
     check_kind,
     check_labels,
@@ -21,7 +20,7 @@ from cifar_utils.checks import (
     evaluating,
 )
 from cifar_utils.data import Split, normalize
-from cifar_utils.errors import CifarError, DivergedError, choose
+from cifar_utils.errors import CifarError, DivergedError, choose, whole
 from cifar_utils.machine import Machine, Precision
 from cifar_utils.speed.distributed import all_reduce
 
@@ -55,7 +54,7 @@ def predict(
             images into logits.
     """
     check_images(images)
-    batch_size = check_count(batch_size, "batch_size")
+    batch_size = whole(batch_size, "batch_size", least=1)
     choose(precision, get_args(Precision), "precision")
     if views not in (1, 2, 6):
         raise CifarError(f"views is {views}; choose one of 1, 2, 6")
@@ -86,7 +85,10 @@ def predict(
         check_network(model, images)  # if the network is the reason, this says so in one line
         raise
     if together.ndim != 2 or len(together) != len(images):
-        check_network(model, images)
+        raise CifarError(
+            f"the network turns {len(images)} images into shape {tuple(together.shape)}; wanted "
+            f"float logits of shape ({len(images)}, classes)"
+        )
     return together.cpu()  # at the end: a GPU would be waited for after each batch
 
 
@@ -130,7 +132,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 def topk(logits: Tensor, labels: Tensor, *, k: int) -> float:
     """Share of the images whose right class is among the k largest logits, in [0, 1]."""
     _check(logits, labels)
-    k = check_count(k, "k")
+    k = whole(k, "k", least=1)
     best = logits.topk(min(k, logits.shape[1])).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
@@ -172,11 +174,13 @@ def metrics(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
 
     logits: float (N, C). labels: int64 (N,). per_class is a dict from each of the C names in
     `classes` to its accuracy, None for a class without images. Shares are in [0, 1]. Raises
-    CifarError if N is 0.
+    CifarError if N is 0, or if there are not C names.
     """
     if not len(labels):
         raise CifarError("there are no test images to evaluate on")
     per_class = per_class_accuracy(logits, labels).tolist()
+    if len(classes) != len(per_class):
+        raise CifarError(f"there are {len(classes)} classes for {len(per_class)} logits per image")
     return {
         "top1": accuracy(logits, labels),
         "top3": topk(logits, labels, k=3),
@@ -204,7 +208,7 @@ def calibration(
         The mean confidences and accuracies are float64, NaN for an empty bin.
     """
     _check(logits, labels, ranked=True)
-    bins = check_count(bins, "bins")
+    bins = whole(bins, "bins", least=1)
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()
     place = np.minimum((confidences.numpy() * bins).astype(int), bins - 1)
@@ -313,7 +317,7 @@ def most_confident_hits(logits: Tensor, labels: Tensor, *, count: int = 20) -> R
 
 def _most_confident(logits, labels, right, count):
     _check(logits, labels, ranked=True)
-    count = check_count(count, "count", least=0)
+    count = whole(count, "count")
     wanted = (logits.argmax(1) == labels) == right
     confidences, predictions = logits.double().softmax(1).max(1)
     order = confidences.argsort(descending=True, stable=True)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from cifar_utils.checks import (
-    check_count,
     check_images,
     check_labels,
     check_network,
@@ -26,7 +25,7 @@ from cifar_utils.checks import (
     unwrapped,
 )
 from cifar_utils.data import Split, normalize
-from cifar_utils.errors import CifarError, choose
+from cifar_utils.errors import CifarError, choose, whole
 from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # for notebooks
 from cifar_utils.heatmaps import first_heatmaps, forget_heatmaps, read_heatmaps, save_heatmaps
 from cifar_utils.machine import device_of
@@ -113,7 +112,7 @@ def grad_cam(
 
     choose(method, METHODS, "method")
     check_images(images)
-    batch_size = check_count(batch_size, "batch_size")
+    batch_size = whole(batch_size, "batch_size", least=1)
     twin = copied(model)
     if not list(twin.parameters()):
         raise CifarError("the network has no parameters, and pytorch-grad-cam needs some")
@@ -161,11 +160,13 @@ def _named_layers(model, twin, layers):
         raise CifarError(
             f"layers is {layers!r}; give layers of the network, or their names"
         ) from None
-    names = {id(layer): name for name, layer in unwrapped(model).named_modules()}
+    own = unwrapped(model)
+    names = {id(layer): name for name, layer in own.named_modules()}
+    named = dict(model.named_modules()) | dict(own.named_modules())  # a wrapper's names, too
     chosen = []
     for layer in wanted:
-        name = layer if isinstance(layer, str) else names.get(id(layer))
-        if name not in names.values():
+        name = names.get(id(named.get(layer) if isinstance(layer, str) else layer))
+        if name is None:
             what = f"layer called {layer!r}" if isinstance(layer, str) else "such layer"
             raise CifarError(f"the network has no {what}; its named_modules() lists what it has")
         chosen.append(twin.get_submodule(name))
@@ -195,8 +196,8 @@ def _in_running_order(twin, layers, images):
     for layer in layers:
         if ran.count(layer) != 1:
             raise CifarError(
-                f"a {type(layer).__name__} runs {ran.count(layer)} times for an image; choose a "
-                "layer that runs once"
+                f"a {type(layer).__name__} runs {ran.count(layer)} times per image; choose a layer "
+                "that runs once"
             )
     return ran, classes
 

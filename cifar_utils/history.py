@@ -115,7 +115,7 @@ class History:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The History in a file. Raises CifarError if it is missing, damaged or not a history."""
-        with reading(path, "training history", "take a copy of it, or train again"):
+        with reading(path, "training history", "restore it from a copy, or train again"):
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
 

@@ -32,7 +32,7 @@ def option(
 class Recipe:
     """One way to train one network. Every time span is a fraction of the training, in [0, 1].
 
-    Numbers of NumPy's are taken as Python's, and whole numbers as floats where a float is wanted.
+    NumPy's numbers are taken as Python's, and whole numbers as floats where a float is wanted.
     Raises CifarError for any other type and for a value outside its field's range.
     """
 

@@ -74,11 +74,11 @@ def test_text_that_is_no_history_is_refused(tmp_path):
     for text in ("{}", "[]", "nonsense", '{"recipe": {"lr": 0}, "source": "x", "epochs": []}'):
         with pytest.raises(ValueError):
             History.from_json(text)
-    with pytest.raises(ValueError, match="there is no such training history; take a copy"):
+    with pytest.raises(ValueError, match="there is no such training history; restore it"):
         History.load(tmp_path / "history.json")
     (tmp_path / "history.json").write_text('{"recipe": ')  # cut short
     with pytest.raises(
-        ValueError, match=r"history\.json: this is not a training history .*; take a copy"
+        ValueError, match=r"history\.json: this is not a training history .*; restore it"
     ):
         History.load(tmp_path / "history.json")
 
@@ -87,7 +87,7 @@ def test_a_history_that_was_edited_says_so_and_loads_without_its_digest(tmp_path
     path = tmp_path / "history.json"
     History(Recipe(), "synthetic", rows(0.1, 0.4)).save(path)
     path.write_text(path.read_text().replace("0.4", "0.5"))
-    with pytest.raises(CifarError, match=r'has changed .* delete its line "digest"\); take a copy'):
+    with pytest.raises(CifarError, match=r'has changed .* delete its line "digest"\); restore it'):
         History.load(path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if '"digest"' not in line))

@@ -37,6 +37,8 @@ class Handler(BaseHTTPRequestHandler):
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         if behaviour == "missing":
             return self.send_error(404)
+        if behaviour == "no-such-range":  # though none was asked for
+            return self.send_error(416)
         if behaviour == "hang":
             return self.server.released.wait(10)
         if behaviour == "circle":
@@ -268,6 +270,7 @@ def test_error_says_what_every_mirror_did(server, impatient, tmp_path, closed_po
         ("bomb", "wrong MD5"),
         ("circle", "no answer"),
         ("garbage", "no answer"),
+        ("no-such-range", "416"),
     ],
 )
 def test_a_mirror_that_cheats_is_moved_past(server, impatient, tmp_path, behaviour, said):

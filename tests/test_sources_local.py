@@ -152,6 +152,24 @@ def test_what_is_left_out_is_counted_and_named_once_per_load(tmp_path, capsys):
         assert "1 in test (bee/deep/phone.heic); convert HEIC to JPEG or PNG" in line
 
 
+def test_folders_beside_the_splits_are_named(tmp_path, capsys):
+    place(tmp_path, *SMALLEST, "valid/ant/5.png", "valid/bee/6.png", ".git/7.png", "loose.png")
+    assert not len(data.load(tmp_path, source="folder", validation=0).val)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{tmp_path}: not read: valid; ") and "val/" in line
+    (tmp_path / "valid").rename(tmp_path / "val")
+    assert len(data.load(tmp_path, source="folder").val) == 2
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["labels.h5", "clip.mpg", "field.grib", "page.eps"])
+def test_what_pillow_knows_by_name_only_is_left_out(tmp_path, name, capsys):
+    place(tmp_path, *SMALLEST)
+    (tmp_path / "train" / "ant" / name).write_bytes(b"no picture")
+    assert len(data.load(tmp_path, source="folder", validation=0).train) == 2
+    assert f"1 in train (ant/{name})" in capsys.readouterr().err
+
+
 @posix
 def test_a_link_to_a_folder_above_is_named_and_never_followed(tmp_path, capsys):
     place(tmp_path, *SMALLEST, "train/ant/deep/5.png")

@@ -1,4 +1,4 @@
-"""Where commands print: terminals of few letters, streams that are closed, pictures that fail."""
+"""Where commands print: ASCII terminals, closed streams, pictures that fail."""
 
 import codecs
 import contextlib

@@ -139,7 +139,11 @@ def train(options: Namespace) -> None:
                 recorder(run)
             except Exception as error:
                 epoch = run.history.epochs[-1].epoch
-                if isinstance(error, OSError) or not epoch or "CIFAR_UTILS_TRACEBACK" in os.environ:
+                if (
+                    isinstance(error, OSError)
+                    or not epoch
+                    or os.environ.get("CIFAR_UTILS_TRACEBACK")
+                ):
                     raise
                 records = False
                 print(f"no heatmaps from epoch {epoch} on: {reason(error)}", file=sys.stderr)

@@ -89,7 +89,7 @@ def _transfer(url: str, part: Path, size: int) -> None:
     threading.Thread(target=_request, args=(url, have, arriving, left), daemon=True).start()
     try:
         reply = _next(arriving, failed="no answer")
-        if reply.status_code == 416:  # nothing beyond what we have: its MD5 will tell
+        if reply.status_code == 416 and have:  # nothing beyond that: its MD5 will tell
             return
         if reply.status_code >= 400:
             raise MirrorError(str(reply.status_code))

@@ -64,7 +64,7 @@ def md5(path: str | Path) -> str:
 
 
 def no_bar() -> bool:
-    """Whether a progress bar would only fill a file: stderr is no terminal and no notebook's."""
+    """Whether a bar would only fill a file: stderr is neither a terminal nor a notebook's."""
     of_a_notebook = type(sys.stderr).__module__.startswith("ipykernel")
     return sys.stderr is None or not (of_a_notebook or sys.stderr.isatty())
 

@@ -23,6 +23,11 @@ LARGEST = 160_000_000  # pixels that an image may have; the largest cameras make
 LARGE = 1 << 25  # an image with more pixels is averaged in blocks first, to save memory
 NAMED = 3  # how many of the files that are left out are named
 
+# Endings that Pillow knows, though it cannot read such files, or only with other programs' help.
+UNREAD = {
+    ".eps", ".ps", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr", ".wmf", ".emf",
+}  # fmt: skip
+
 # Files that Pillow reads only with a plug-in begin with a length, "ftyp" and one of these.
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
@@ -43,6 +48,7 @@ def read(root: Path) -> cache.Decoded:
     classes = tuple(found["train"])
     _check_classes(root, found)
     _tell_left_out(root, left_out)
+    _tell_other_folders(root, parts)
 
     def decode():
         return tuple(_decode(found[part], classes, part) for part in parts)
@@ -60,8 +66,8 @@ def _find(folder: Path) -> tuple[Found, list[Path]]:
     """
     from PIL import Image
 
-    reads = {end for end, form in Image.registered_extensions().items() if form in Image.OPEN}
-    reads -= {".eps", ".ps"}
+    known = Image.registered_extensions()
+    reads = {end for end, form in known.items() if form in Image.OPEN} - UNREAD
     found: Found = {}
     left_out = []
     for path in _inside(folder) if folder.exists() else ():
@@ -136,7 +142,8 @@ def _check_classes(root: Path, found: dict[str, Found]) -> None:
             _notice(f"{root / part} has no images of {', '.join(lacking)}, which train has")
     alike = Counter(name.casefold() for name in classes)
     if twice := [name for name in classes if alike[name.casefold()] > 1]:
-        _notice(f"{root / 'train'}: {', '.join(twice)} differ only in case, and are classes each")
+        names = ", ".join(twice)
+        _notice(f"{root / 'train'}: {names} differ only in case; each is a class of its own")
 
 
 def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
@@ -144,9 +151,8 @@ def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
     parts = []
     for part, paths in left_out.items():
         if paths:
-            names = ", ".join(str(path.relative_to(root / part)) for path in paths[:NAMED])
-            more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
-            parts.append(f"{len(paths)} in {part} ({names}{more})")
+            names = [str(path.relative_to(root / part)) for path in paths]
+            parts.append(f"{len(paths)} in {part} ({_some(names)})")
     if parts:
         every = [path.suffix.lower() for paths in left_out.values() for path in paths]
         remedy = "; convert HEIC to JPEG or PNG" if {".heic", ".heif", ".avif"} & {*every} else ""
@@ -154,6 +160,24 @@ def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
             f"{root}: files left out, because Pillow does not read them or they are in no class "
             f"folder: {', '.join(parts)}{remedy}"
         )
+
+
+def _tell_other_folders(root: Path, parts: list[str]) -> None:
+    """One notice that names the folders beside train/, test/ and val/, such as valid/."""
+    folders = [path for path in _inside(root) if path.is_dir()]
+    # Not by name: a Mac and Windows take Val/ for val/.
+    others = [path.name for path in folders if not any(path.samefile(root / p) for p in parts)]
+    if others:
+        _notice(
+            f"{root}: not read: {_some(others)}; images are read from train/ and test/, and "
+            "validation images from val/"
+        )
+
+
+def _some(names: list[str]) -> str:
+    """The first few of the names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _notice(text: str) -> None:

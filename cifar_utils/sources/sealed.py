@@ -117,7 +117,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 
     Args:
         what: the kind of file, such as "checkpoint".
-        remedy: what to do about a bad one. For a file of the package that is to install it anew.
+        remedy: what to do about a bad one. For a file of the package that is to reinstall it.
 
     Raises:
         CifarError: for all of these, for a CifarError inside, and for any other exception, because
@@ -125,7 +125,7 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
     """
     path = Path(path)
     if PACKAGE in path.parents:
-        remedy = "install cifar_utils anew"
+        remedy = "reinstall cifar_utils"
     try:
         _check_file(path, what)
         with warnings.catch_warnings(action="ignore"):  # parsers warn of what is refused anyway
@@ -143,7 +143,9 @@ def _check_file(path: Path, what: str) -> None:
     size = path.stat().st_size
     if not size:
         raise CifarError("it is empty")
-    if zipfile.is_zipfile(path):  # torch.save and NumPy write zip files
+    with path.open("rb") as file:
+        begins = file.read(4)  # is_zipfile asks how a file ends, and numbers may end in any way
+    if begins == b"PK\x03\x04":  # torch.save and NumPy write zip files
         with zipfile.ZipFile(path) as packed:
             unpacked = sum(part.file_size for part in packed.infolist())
         if unpacked > max(LARGE, 20 * size):

@@ -8,9 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from small_runs import forked, painted, results, status_of, train
+from small_runs import forked, painted, results, save_painted, status_of, train
 from torchvision.transforms.functional import to_pil_image
 
 from cifar_utils import checkpoints, data
@@ -81,11 +80,8 @@ def test_a_training_on_a_full_disk_goes_on_when_there_is_room(disk, whole, kilob
 def given(tmp_path_factory):
     """A folder with data, a picture, weights and a finished run, for every command that writes."""
     folder = tmp_path_factory.mktemp("given")
-    for part, count in (("train", 60), ("test", 20)):
-        split = painted(count)
-        np.save(folder / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
-        np.save(folder / f"{part}_labels.npy", split.labels.numpy())
-    to_pil_image(split.images[0]).save(folder / "picture.png")
+    save_painted(folder, train=60, test=20)
+    to_pil_image(painted(1).images[0]).save(folder / "picture.png")
     info = checkpoints.WeightsInfo(RECIPES["compact"], "npy")
     checkpoints.save_weights(folder / "w.safetensors", create_model("compact", seed=0), info)
     train = f"train --recipe compact --epochs 1 --validation 0 --batch-size 30 {OF} -q --cam"

@@ -8,10 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from small_runs import painted
+from small_runs import save_painted
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available() or not Path("/proc").is_dir(),
@@ -23,10 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def arrays(tmp_path_factory):
     folder = tmp_path_factory.mktemp("arrays")
-    for part, count in (("train", 400), ("test", 20)):
-        split = painted(count)
-        np.save(folder / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
-        np.save(folder / f"{part}_labels.npy", split.labels.numpy())
+    save_painted(folder, train=400, test=20)
     return folder
 
 

@@ -29,6 +29,14 @@ def painted(count):
     return data.Split(images, labels, data.CLASSES, torch.arange(count))
 
 
+def save_painted(folder, **counts):
+    """Write that many images for each split, as `--source npy` reads them."""
+    for part, count in counts.items():
+        split = painted(count)
+        np.save(folder / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
+        np.save(folder / f"{part}_labels.npy", split.labels.numpy())
+
+
 def train(path, recipe=RECIPE, **options):
     """The lines of a notebook's cell, with a small network and heatmaps of two images."""
     train, val = painted(48), painted(20)
