@@ -107,12 +107,15 @@ def _views(inputs, count):
 # --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
-def _check(logits: Tensor, labels: Tensor, *, ranked: bool = False) -> None:
-    """Raise CifarError if they do not fit together; ranked: or if confidences have no order."""
+def _check(logits: Tensor, labels: Tensor) -> None:
+    """Raise CifarError if they do not fit together, or if logits are NaN and have no order.
+
+    Such logits would seem to be right for the first class: 10% of the images.
+    """
     if not (torch.is_tensor(logits) and logits.is_floating_point() and logits.ndim == 2):
         raise CifarError("logits: wanted a float tensor (N, C), as predict returns it")
     check_labels(labels, len(logits), logits.shape[1])
-    if ranked and not (logits < math.inf).all():  # so it is with NaN
+    if not (logits < math.inf).all():  # so it is with NaN
         raise CifarError("logits: not all are numbers; has the network's training diverged?")
 
 
@@ -176,6 +179,8 @@ def metrics(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
     """
     if not len(labels):
         raise CifarError("there are no test images to evaluate on")
+    if len(classes) != logits.shape[1]:
+        raise CifarError(f"there are {logits.shape[1]} logits per image and {len(classes)} classes")
     per_class = per_class_accuracy(logits, labels).tolist()
     return {
         "top1": accuracy(logits, labels),
@@ -203,7 +208,7 @@ def calibration(
         bin's accuracy from its confidence, weighted by the counts. The arrays have shape (bins,).
         The mean confidences and accuracies are float64, NaN for an empty bin.
     """
-    _check(logits, labels, ranked=True)
+    _check(logits, labels)
     bins = check_count(bins, "bins")
     confidences, predictions = logits.double().softmax(1).max(1)
     right = (predictions == labels).numpy()
@@ -225,7 +230,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    _check(logits, labels, ranked=True)
+    _check(logits, labels)
     if not len(labels):
         raise CifarError("there are no images to fit the temperature on")
     logits = logits.double()
@@ -312,7 +317,7 @@ def most_confident_hits(logits: Tensor, labels: Tensor, *, count: int = 20) -> R
 
 
 def _most_confident(logits, labels, right, count):
-    _check(logits, labels, ranked=True)
+    _check(logits, labels)
     count = check_count(count, "count", least=0)
     wanted = (logits.argmax(1) == labels) == right
     confidences, predictions = logits.double().softmax(1).max(1)
