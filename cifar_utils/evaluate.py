@@ -91,9 +91,10 @@ def predict(
 
 
 def evaluate(model: nn.Module, split: Split, precision: Precision = "fp32") -> tuple[float, float]:
-    """(loss, accuracy) on a Split of at least one image."""
+    """(loss, accuracy) on a Split of at least one image; without a finite loss, accuracy is NaN."""
     logits, labels = predict(model, split.images, precision=precision), split.labels.cpu()
-    return cross_entropy(logits, labels), accuracy(logits, labels)
+    loss = cross_entropy(logits, labels)
+    return loss, accuracy(logits, labels) if math.isfinite(loss) else math.nan
 
 
 def _views(inputs, count):
@@ -107,21 +108,21 @@ def _views(inputs, count):
 # --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
-def _check(logits: Tensor, labels: Tensor) -> None:
-    """Raise CifarError if they do not fit together, or if logits are NaN and have no order.
+def _check(logits: Tensor, labels: Tensor, *, ranked: bool = True) -> None:
+    """Raise CifarError if they do not fit together; ranked: or if logits are NaN, without an order.
 
     Such logits would seem to be right for the first class: 10% of the images.
     """
     if not (torch.is_tensor(logits) and logits.is_floating_point() and logits.ndim == 2):
         raise CifarError("logits: wanted a float tensor (N, C), as predict returns it")
     check_labels(labels, len(logits), logits.shape[1])
-    if not (logits < math.inf).all():  # so it is with NaN
+    if ranked and not (logits < math.inf).all():  # so it is with NaN
         raise CifarError("logits: not all are numbers; has the network's training diverged?")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy in nats. A guess without preference has ln 10 = 2.303."""
-    _check(logits, labels)
+    """Mean cross-entropy in nats, NaN for logits that are. A guess has ln 10 = 2.303."""
+    _check(logits, labels, ranked=False)
     return F.cross_entropy(logits.float(), labels).item()
 
 

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -58,12 +60,17 @@ def test_logits_of_a_diverged_network_have_no_accuracy(guesses, bad):
         evaluate.accuracy,
         evaluate.per_class_accuracy,
         evaluate.confusion_matrix,
-        evaluate.cross_entropy,
         lambda *both: evaluate.topk(*both, k=3),
         lambda *both: evaluate.metrics(*both, CLASSES),
     ):
         with pytest.raises(CifarError, match="not all are numbers; has the network's training"):
             number(logits, labels)
+
+
+def test_a_diverged_network_has_neither_loss_nor_accuracy(random_split):
+    model = create_model("compact", seed=0)
+    torch.nn.init.constant_(list(model.parameters())[-1], torch.nan)
+    assert all(map(math.isnan, evaluate.evaluate(model, random_split(8))))
 
 
 def test_metrics_want_a_name_per_logit(guesses):
