@@ -78,8 +78,10 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
         if path.suffix == ".safetensors":
             tensors, about = _read_safetensors(path)
         else:
-            tensors, about = _read_state_dict(path), {}
+            tensors, about = _read_state_dict(path)
         if "cifar_utils" not in about:
+            if "checkpoint" in about and not model:
+                raise CifarError(f"it is a run's checkpoint; give the run's folder, {path.parent}")
             network, info, notice = _from_plain(path, tensors, model)
         else:
             info = _info(json.loads(about["cifar_utils"]), tensors)
@@ -121,13 +123,14 @@ def _read_safetensors(path):
 
 
 def _read_state_dict(path):
-    """The tensors by name in a file of torch.save: a state dict, alone or in a checkpoint."""
+    """(tensors by name, metadata) of a torch.save file: a state dict, alone or in a checkpoint."""
+    about = {}
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises many kinds for a damaged file, with pages of advice
         held = None
     if isinstance(held, dict) and held.keys() >= _KEYS:  # a run's own checkpoint
-        held = unseal(held)
+        held, about = unseal(held), {"checkpoint": ""}
     for name in ("model", "state_dict", "model_state_dict", "net"):
         if isinstance(held, dict) and isinstance(held.get(name), dict):
             held = held[name]
@@ -136,7 +139,7 @@ def _read_state_dict(path):
         raise CifarError(
             "it holds no plain state dict, as torch.save(model.state_dict(), PATH) writes one"
         )
-    return held
+    return held, about
 
 
 def _from_plain(path, tensors, name):
@@ -167,9 +170,10 @@ def _from_plain(path, tensors, name):
             f"it does not fit {name}: it holds {len(tensors)} tensors, {name} has {len(own)}"
         )
     _fill(network, tensors, name)
+    names = ", its 10 classes as those of CIFAR-10" if classes == CLASSES else ""
     notice = (
-        f"is read as {name}{order}; if it was trained with another mean and standard deviation of "
-        "the pixels than ours, it does worse here"
+        f"is read as {name}{order}{names}; if it was trained with another mean and standard "
+        "deviation of the pixels than ours, it does worse here"
     )
     return network, WeightsInfo(recipe, UNKNOWN, classes), notice
 
@@ -233,6 +237,8 @@ def find_weights(where: str | Path, *, model: str = "") -> tuple[ConvNet, Weight
     Write ./NAME for a folder that is called like a shipped network. model: as in `load_weights`.
     Raises CifarError for anything else, and as `load_pretrained` and `load_weights` do.
     """
+    if model:
+        choose(model, MODELS, "model")
     if where in pretrained_names():
         network, info = load_pretrained(str(where))
         if model and model != info.recipe.model:

@@ -22,8 +22,12 @@ from cifar_utils.machine import device_of
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise CifarError if they are not uint8 (N, 3, H, W), with the way to make them so."""
     if not torch.is_tensor(images):
-        kind = type(images).__name__
-        raise CifarError(f"{name}: of type {kind}, wanted a tensor; torch.from_numpy(…) makes one")
+        kind, remedy = type(images).__name__, "torch.from_numpy(…) makes one"
+        if isinstance(images, Split):
+            remedy = "its .images are one"
+        elif isinstance(images, (list, tuple)):
+            remedy = "torch.stack(…) makes one"
+        raise CifarError(f"{name}: of type {kind}, wanted a tensor; {remedy}")
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or 0 in shape[2:]:
         remedy = ""
@@ -31,6 +35,8 @@ def check_images(images: Tensor, name: str = "images") -> None:
             remedy = "; permute(0, 3, 1, 2) puts the channels where they belong"
         elif len(shape) == 3 and shape[0] == 3:
             remedy = "; images[None] makes one image a batch"
+        elif len(shape) == 4 and shape[1] == 1:
+            remedy = "; expand(-1, 3, -1, -1) makes grey images RGB"
         raise CifarError(f"{name}: of shape {shape}, wanted (N, 3, H, W){remedy}")
     if images.dtype != torch.uint8:
         raise CifarError(
@@ -45,8 +51,10 @@ def check_labels(labels: Tensor, images: int, classes: int, name: str = "labels"
         kind = type(labels).__name__
         raise CifarError(f"{name}: of type {kind}, wanted a tensor; torch.tensor(…) makes one")
     if labels.ndim != 1:
-        shape = tuple(labels.shape)
-        raise CifarError(f"{name}: of shape {shape}, wanted (N,); flatten() drops sizes of 1")
+        shape, remedy = tuple(labels.shape), "flatten() drops sizes of 1"
+        if shape == (images, classes) and classes > 1:  # one-hot, or logits
+            remedy = "argmax(1) makes numbers of classes"
+        raise CifarError(f"{name}: of shape {shape}, wanted (N,); {remedy}")
     if labels.dtype != torch.int64:
         raise CifarError(f"{name}: of type {labels.dtype}, wanted int64; long() converts integers")
     if len(labels) != images:
@@ -88,10 +96,10 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def failure_named(images: Tensor | None = None) -> Iterator[None]:
+def failure_named(images: Tensor | None = None, remedy: str = "") -> Iterator[None]:
     """Inside it, whatever a network raises becomes a CifarError of one line.
 
-    images: uint8 (N, 3, H, W), whose size the line names; None for 32×32.
+    images: uint8 (N, 3, H, W), whose size the line names; None for 32×32. remedy: its end.
     """
     try:
         yield
@@ -101,7 +109,7 @@ def failure_named(images: Tensor | None = None) -> Iterator[None]:
         shape = (3, 32, 32) if images is None else tuple(images.shape[1:])
         raise CifarError(
             f"the network fails on an image of shape {shape}, normalised float32: "
-            f"{first_line(error)}"
+            f"{first_line(error)}{remedy}"
         ) from error
 
 
@@ -120,10 +128,12 @@ def check_network(model: nn.Module, images: Tensor, classes: int | None = None) 
     """
     check_kind(model)
     plain, device = unwrapped(model), device_of(model)
+    kinds = {weight.dtype for weight in plain.parameters() if weight.is_floating_point()}
+    remedy = "" if kinds <= {torch.float32} else "; model.float() makes its weights float32"
     inputs = normalize(torch.zeros(2, *images.shape[1:], dtype=torch.uint8)).to(device)
     takes = f"two images of shape {tuple(images.shape[1:])}"
     gpus = [device] if device.type == "cuda" else []
-    with failure_named(images), evaluating(plain), torch.random.fork_rng(devices=gpus):
+    with failure_named(images, remedy), evaluating(plain), torch.random.fork_rng(devices=gpus):
         logits = plain(inputs)
     if not torch.is_tensor(logits):
         raise CifarError(f"the network returns a {type(logits).__name__}; wanted logits alone")

@@ -91,7 +91,10 @@ class Split:
             choose(name, self.classes, "class")
             places = (self.labels == self.classes.index(name)).nonzero()
             if not len(places):
-                raise CifarError(f"there is no {name} among these {len(self):,} images")
+                found = ", ".join(self.classes[label] for label in self.labels.unique())
+                raise CifarError(
+                    f"there is no {name} among these {len(self):,} images; choose from {found}"
+                )
             few.append(int(places[0, 0]))
         return self[few]
 

@@ -93,9 +93,10 @@ def predict(
 
 
 def evaluate(model: nn.Module, split: Split, precision: Precision = "fp32") -> tuple[float, float]:
-    """(loss, accuracy) on a Split of at least one image."""
+    """(loss, accuracy) on a Split of at least one image; without a finite loss, accuracy is NaN."""
     logits, labels = predict(model, split.images, precision=precision), split.labels.cpu()
-    return cross_entropy(logits, labels), accuracy(logits, labels)
+    loss = cross_entropy(logits, labels)
+    return loss, accuracy(logits, labels) if math.isfinite(loss) else math.nan
 
 
 def _views(inputs, count):
@@ -109,8 +110,11 @@ def _views(inputs, count):
 # --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
-def _check(logits: Tensor, labels: Tensor, *, ranked: bool = False) -> None:
-    """Raise CifarError if they do not fit together; ranked: or if confidences have no order."""
+def _check(logits: Tensor, labels: Tensor, *, ranked: bool = True) -> None:
+    """Raise CifarError if they do not fit together; ranked: or if logits are NaN, without an order.
+
+    Such logits would seem to be right for the first class: 10% of the images.
+    """
     if not (torch.is_tensor(logits) and logits.is_floating_point() and logits.ndim == 2):
         raise CifarError("logits: wanted a float tensor (N, C), as predict returns it")
     check_labels(labels, len(logits), logits.shape[1])
@@ -119,8 +123,8 @@ def _check(logits: Tensor, labels: Tensor, *, ranked: bool = False) -> None:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross-entropy in nats. A guess without preference has ln 10 = 2.303."""
-    _check(logits, labels)
+    """Mean cross-entropy in nats, NaN for logits that are. A guess has ln 10 = 2.303."""
+    _check(logits, labels, ranked=False)
     return F.cross_entropy(logits.float(), labels).item()
 
 
@@ -178,6 +182,8 @@ def metrics(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str,
     """
     if not len(labels):
         raise CifarError("there are no test images to evaluate on")
+    if len(classes) != logits.shape[1]:
+        raise CifarError(f"there are {logits.shape[1]} logits per image and {len(classes)} classes")
     per_class = per_class_accuracy(logits, labels).tolist()
     if len(classes) != len(per_class):
         raise CifarError(f"there are {len(classes)} classes for {len(per_class)} logits per image")
@@ -229,7 +235,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """
     from scipy.optimize import minimize_scalar
 
-    _check(logits, labels, ranked=True)
+    _check(logits, labels)
     if not len(labels):
         raise CifarError("there are no images to fit the temperature on")
     logits = logits.double()

@@ -304,7 +304,10 @@ class RunFolder:
         """Hold the folder's lock from now on. Raises CifarError if another process holds it."""
         if self._lock.is_locked:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):  # a file, or a link to nothing
+            raise CifarError(f"{self.path} is not a folder; choose another one") from None
         try:
             self._lock.acquire(timeout=0)
             for folder in (self.path, self.path / "cam"):

@@ -136,6 +136,10 @@ def fit(
     """
     if rank():
         log, progress = (lambda run: None), iter
+    if not isinstance(recipe, Recipe):
+        raise CifarError(
+            f"recipe: of type {type(recipe).__name__}; get_recipe(NAME) makes a Recipe"
+        )
     before = resume["precision"] if resume else None
     machine = Machine.pick(
         device, precision, winograd=recipe.winograd, compile=compile, before=before

@@ -238,9 +238,11 @@ def test_plain_files_that_do_not_fit_are_refused_in_one_line(tmp_path):
         ("empty.pt", "compact", "holds no plain state dict"),
         ("numbers.pt", "compact", "holds no plain state dict"),
         ("named.safetensors", "conv5", "holds weights of compact, not of conv5"),
+        ("compact", "a/best.safetensors", "unknown model 'a/best.safetensors'; choose one of vgg"),
     ):
         with pytest.raises(CifarError, match=message) as caught:
-            checkpoints.find_weights(tmp_path / file, model=name)
+            where = file if file == "compact" else tmp_path / file
+            checkpoints.find_weights(where, model=name)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "boom").exists()
 

@@ -21,13 +21,14 @@ IMAGES = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
 LABELS = torch.arange(4)
 WRONG_IMAGES = {
     "array": (IMAGES.numpy(), "from_numpy"),
-    "list": ([1, 2], "of type list"),
+    "list": ([1, 2], r"of type list.*torch.stack\(…\)"),
+    "split": (Split(IMAGES, LABELS, CLASSES, LABELS), r"of type Split.*its \.images are one"),
     "floats": (IMAGES / 255, r"\(255 \* images\)\.round\(\)\.byte\(\)"),
     "nan": (IMAGES * torch.nan, "uint8"),
     "int64": (IMAGES.long(), "uint8"),
     "channels last": (IMAGES.permute(0, 2, 3, 1), r"permute\(0, 3, 1, 2\)"),
     "one image": (IMAGES[0], r"images\[None\]"),
-    "grey": (IMAGES[:, :1], r"wanted \(N, 3, H, W\)"),
+    "grey": (IMAGES[:, :1], r"wanted \(N, 3, H, W\); expand\(-1, 3, -1, -1\)"),
     "no pixels": (IMAGES[..., :0], r"wanted \(N, 3, H, W\)"),
     "too small": (IMAGES[:, :, :8, :8], r"fails on an image of shape \(3, 8, 8\)"),
 }
@@ -37,6 +38,7 @@ WRONG_LABELS = {
     "floats": (LABELS.float(), r"long\(\)"),
     "int32": (LABELS.int(), r"long\(\)"),
     "columns": (LABELS[:, None], r"flatten\(\)"),
+    "one-hot": (nn.functional.one_hot(LABELS, 10), r"argmax\(1\)"),
     "too few": (LABELS[:3], "4 images and 3"),
     "negative": (LABELS - 1, "from -1 to 2, but the 10 classes count from 0 to 9"),
     "too high": (LABELS + 7, "from 7 to 10"),
@@ -128,6 +130,21 @@ def test_networks_that_do_not_classify_are_refused_before_training(name, capsys)
         with pytest.raises(CifarError, match=message):
             evaluate.predict(model, IMAGES)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_network_of_another_precision_is_told_how_to_become_float32(kind):
+    model = create_model("compact").to(kind)
+    with pytest.raises(CifarError, match=r"; model\.float\(\) makes its weights float32$"):
+        fit(model, split())
+    with pytest.raises(CifarError, match=r"; model\.float\(\) makes its weights float32$"):
+        evaluate.predict(model, IMAGES)
+    assert evaluate.predict(model.float(), IMAGES).shape == (4, 10)
+
+
+def test_a_recipes_name_is_not_a_recipe():
+    with pytest.raises(CifarError, match=r"recipe: of type str; get_recipe\(NAME\)"):
+        train.fit(create_model("compact"), split(), None, "compact")
 
 
 def test_two_parts_of_different_data_sets_are_refused():

@@ -471,6 +471,10 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_any_work(capsys, trai
             assert "is a file; choose another folder" in refused(capsys, *command, "--out", out)
     line = refused(capsys, "bench", "--json", "file/bench.json")
     assert "file is a file; choose another file with --json" in line
+    Path("link").symlink_to("nothing")
+    for out in ("link", "link/below"):
+        line = refused(capsys, "train", "--recipe", "compact", "--out", out)
+        assert "link is a link to nothing; choose another folder" in line
     assert "is a folder; choose a file" in refused(capsys, "bench", "--json", ".")
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert "cannot be written" in refused(capsys, "train", "--recipe", "compact", "--out", "new")

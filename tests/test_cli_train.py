@@ -503,6 +503,17 @@ def test_a_folder_of_other_classes_goes_all_the_way(tmp_path, capsys):
     own = ["--data", "own", "--source", "folder"]
     run = ["train", "--recipe", "compact", "--epochs", "1", "--batch-size", "12", "--device", "cpu"]
     main([*run, "--precision", "fp32", "--validation", "0", *own, "--out", "run", "-q"])
+    printed = capsys.readouterr().out
+    assert "top-3" not in printed and "top-5" not in printed  # 100% for any network
+    main(["test", "--weights", "run", *own, "--device", "cpu"])
+    assert "top1" in (printed := capsys.readouterr().out)
+    assert "top3" not in printed and "top5" not in printed
+    with pytest.raises(SystemExit, match="2"):
+        main(["test", "--weights", "run/checkpoint.pt", *own])
+    assert "it is a run's checkpoint; give the run's folder, run\n" in capsys.readouterr().err
+    main([*run, "--validation", "2", *own, "--out", "few", "-q", "--no-test", "--cam"])
+    notice = capsys.readouterr().err
+    assert "no heatmaps of " in notice and ": the 2 validation images show none" in notice
     model, info = checkpoints.load_weights("run")
     assert info.classes == ("leaf", "plum", "sand")
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 3)

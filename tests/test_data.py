@@ -241,7 +241,9 @@ def test_first_of_each_takes_names_in_their_order(split):
     assert firsts.indices.tolist() == [labels.index(8), labels.index(2)]
     with pytest.raises(CifarError, match="unknown class 'cow'; choose one of airplane"):
         split.first_of_each(["cow"])
-    with pytest.raises(CifarError, match="there is no ship among these 20 images"):
+    with pytest.raises(
+        CifarError, match="no ship among these 20 images; choose from automobile, cat, d"
+    ):
         split[split.labels % 2 == 1].first_of_each(["ship"])
 
 

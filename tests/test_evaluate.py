@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.metrics import log_loss, recall_score, top_k_accuracy_score
 
 from cifar_utils import evaluate
 from cifar_utils.data import CLASSES, normalize
+from cifar_utils.errors import CifarError
 from cifar_utils.models import create_model
 
 
@@ -46,6 +49,33 @@ def test_confusion_matrix_counts_rows_by_true_class(guesses):
     matrix = evaluate.confusion_matrix(logits, labels)
     assert np.array_equal(matrix, wanted)
     assert matrix.trace() / matrix.sum() == evaluate.accuracy(logits, labels)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_logits_of_a_diverged_network_have_no_accuracy(guesses, bad):
+    logits, labels = guesses
+    logits = logits.clone()
+    logits[3] = bad  # argmax would call it class 0
+    for number in (
+        evaluate.accuracy,
+        evaluate.per_class_accuracy,
+        evaluate.confusion_matrix,
+        lambda *both: evaluate.topk(*both, k=3),
+        lambda *both: evaluate.metrics(*both, CLASSES),
+    ):
+        with pytest.raises(CifarError, match="not all are numbers; has the network's training"):
+            number(logits, labels)
+
+
+def test_a_diverged_network_has_neither_loss_nor_accuracy(random_split):
+    model = create_model("compact", seed=0)
+    torch.nn.init.constant_(list(model.parameters())[-1], torch.nan)
+    assert all(map(math.isnan, evaluate.evaluate(model, random_split(8))))
+
+
+def test_metrics_want_a_name_per_logit(guesses):
+    with pytest.raises(CifarError, match="there are 10 logits per image and 3 classes"):
+        evaluate.metrics(*guesses, CLASSES[:3])
 
 
 def test_metrics_hold_them_all_and_no_nan(guesses):

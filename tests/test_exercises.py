@@ -313,6 +313,13 @@ def test_an_unknown_exercise_names_the_known():
             function()
 
 
+def test_a_whole_float_is_shown_as_a_float(capsys):
+    exercises.check("04a", 5280.0)
+    assert capsys.readouterr().out.startswith(
+        "✗ 04a: your answer is 5280.0\n  That is a float, but"
+    )
+
+
 def test_what_is_printed(capsys):
     assert check("01a", 12288) is None  # a notebook would show what is returned
     check("01a", 3072)
@@ -329,7 +336,7 @@ def test_what_is_printed(capsys):
         '  That is not right yet. Stuck? exercises.hint("03a")\n'
         "✗ 02b: given one image, each colour [[1, 2], [3, 4]]\n"
         "  your function returns a float32 tensor (1, 3, 2, 2): "
-        "3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2\n"
+        "3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0, 1.0, 2.0\n"
         '  Its type is float32, but uint8 is asked for. Stuck? exercises.hint("02b")\n'
         "✗ 04a: your answer is 'many'\n"
         '  That is text, but a number is asked for. Stuck? exercises.hint("04a")\n'

@@ -135,6 +135,15 @@ def test_a_run_that_never_begins_leaves_no_folder_and_no_other_files(tmp_path, p
     assert (tmp_path / "own" / "run" / "notes.txt").exists()
 
 
+def test_what_is_not_a_folder_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "file").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to("nothing")
+    for place in ("file", "file/run", "link", "link/run"):
+        with pytest.raises(CifarError, match="is not a folder; choose another one"):
+            RunFolder(tmp_path / place).__enter__()
+    assert (tmp_path / "file").read_bytes() == b"kept"
+
+
 def test_a_training_removes_what_killed_ones_left_half_written(tmp_path, painted_split):
     for name in (".cifar-0123.tmp", "cam/.cifar-4567.tmp", "mine.tmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -81,13 +81,46 @@ def test_folder_with_a_broken_picture_names_it(pictures):
         data.load(root, source="folder", validation=0)
 
 
-def test_folder_without_pictures_says_what_is_wanted(pictures, tmp_path):
+def test_folder_without_pictures_says_what_is_wanted(pictures):
     root, _ = pictures
     shutil.rmtree(root / "test")
+    (root / "test").mkdir()
     with pytest.raises(CifarError, match=r"test holds no images.*train/<class>"):
         data.load(root, source="folder")
-    with pytest.raises(CifarError, match="train holds no images"):
-        data.load(tmp_path / "absent", source="folder")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (("training_set/a", "test_set/a"), "no folder train and no folder test, but test_set, tra"),
+        (("train/a", "train/b"), "no folder test;"),
+        (("cat", "dog", "cow", "pig"), "but cat, cow, dog, …; source 'folder' wants train/<class>"),
+        ((), "there is no folder"),
+    ],
+)
+def test_a_folder_of_another_layout_is_told_by_what_it_holds(tmp_path, there, said):
+    for folder in there:
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+    with pytest.raises(CifarError, match=said):
+        data.load(tmp_path / "mine", source="folder")
+
+
+@pytest.mark.parametrize("name", ["valid", "Validation", "extra"])
+def test_a_folder_beside_train_and_test_is_never_passed_over(pictures, name, capsys):
+    root, _ = pictures
+    shutil.copytree(root / "test", root / name)
+    (root / "__MACOSX").mkdir()
+    data.load(root, source="folder")
+    (line,) = capsys.readouterr().err.splitlines()
+    remedy = "" if name == "extra" else f"; to validate on {name}, rename it val"
+    assert line == f"{root}: only train, test and val are read, not {name}{remedy}"
+
+
+def test_what_a_mac_packs_beside_a_folder_is_no_class(pictures, capsys):
+    root, _ = pictures
+    (root / "train" / "__MACOSX").mkdir()
+    assert data.load(root, source="folder").classes == ("ant", "zebra")
+    assert "1 in train (__MACOSX)" in capsys.readouterr().err
 
 
 def test_folder_whose_test_has_a_class_of_its_own_names_it(pictures):

@@ -295,9 +295,11 @@ def load(options: argparse.Namespace) -> "Cifar":
 
 def writable(folder: Path, *, instead: str = "another folder with --out") -> Path:
     """`folder`; raises CifarError, before any work is done, if nothing could be written to it."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    places = (folder, *folder.absolute().parents)
+    nearest = next(place for place in places if place.exists() or place.is_symlink())
     if not nearest.is_dir():
-        raise CifarError(f"{nearest} is a file; choose {instead}")
+        kind = "file" if nearest.exists() else "link to nothing"
+        raise CifarError(f"{nearest} is a {kind}; choose {instead}")
     if not os.access(nearest, os.W_OK):
         raise CifarError(f"{nearest} cannot be written to; choose {instead}")
     return folder

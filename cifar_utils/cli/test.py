@@ -121,8 +121,9 @@ def _print_figures(figures, info):
         f"{shown(info.recipe.name)} (trained on {shown(info.source)}), {figures['n']:,} test "
         f"images of {figures['source']}"
     )
-    for name in ("top1", "top3", "top5"):
-        print(f"{name:>12}  {figures[name]:7.2%}")
+    for k in (1, 3, 5):
+        if k == 1 or k < len(figures["per_class"]):  # else it is 100% for any network
+            print(f"{f'top{k}':>12}  {figures[f'top{k}']:7.2%}")
     print(f"{'loss':>12}  {figures['loss']:7.4f}")
     print_per_class(figures)
 

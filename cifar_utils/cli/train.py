@@ -292,9 +292,15 @@ def _cam_recorder(options, cifar, model, out, heat, *, resumed):
 
     chosen_stages(model, heat["stage"])
     split = cifar.val if len(cifar.val) else cifar.train
-    recorder = CamRecorder(
-        out / "cam", split.first_of_each(list(dict.fromkeys(options.cam)) or 5), **heat
-    )
+    images = split.first_of_each(list(dict.fromkeys(options.cam)) or 5)
+    if not options.cam and len(images) < min(5, len(split.classes)):
+        lacking = [shown(name) for name in split.classes if name not in images.names]
+        kind = "validation" if len(cifar.val) else "training"
+        print(
+            f"no heatmaps of {', '.join(lacking)}: the {len(split):,} {kind} images show none",
+            file=sys.stderr,
+        )
+    recorder = CamRecorder(out / "cam", images, **heat)
     if resumed:
         recorder.check()
     return None if rank() else recorder
@@ -311,9 +317,11 @@ def _test_run(model, history, cifar, out, *, verbose):
         figures["top1_views"] = evaluate.accuracy(logits, cifar.test.labels)
         several = f" ({figures['top1_views']:.2%} with {views} views)"
     history.with_test(figures).save(out / "history.json")
+    # Among three classes, the right one is always one of the three likeliest.
+    top = "".join(f"top-{k} {figures[f'top{k}']:.2%}, " for k in (3, 5) if k < len(cifar.classes))
     print(
         f"test: {figures['top1']:.2%}{several} of {figures['n']:,} images ({cifar.source}), "
-        f"top-3 {figures['top3']:.2%}, top-5 {figures['top5']:.2%}, loss {figures['loss']:.4f}"
+        f"{top}loss {figures['loss']:.4f}"
     )
     if verbose:
         print_per_class(figures)

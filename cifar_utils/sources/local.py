@@ -31,6 +31,10 @@ UNREAD = {
 # Files that Pillow reads only with a plug-in begin with a length, "ftyp" and one of these.
 HEIF = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
+MAC = "__MACOSX"  # a folder that a Mac puts into its zip files, beside what was packed
+# What others call the images that we look for in val/.
+VALIDATION = ("valid", "validation", "dev")
+
 Found = dict[str, list[Path]]  # the image files of each class, by its name
 
 
@@ -42,6 +46,7 @@ def read(root: Path) -> cache.Decoded:
     images, for a single class, and for a class that only test or val has.
     """
     parts = ["train", "test", "val"] if (root / "val").exists() else ["train", "test"]
+    _check_parts(root)
     found, left_out = {}, {}
     for part in parts:
         found[part], left_out[part] = _find(root / part)
@@ -58,6 +63,34 @@ def read(root: Path) -> cache.Decoded:
     return cache.decoded(root, "folder", classes, stamp, decode)
 
 
+def _check_parts(root: Path) -> None:
+    """Raise CifarError if train/ or test/ is missing; print a notice if other folders are there.
+
+    Either names what is there instead: an archive often holds one folder more than one would think,
+    and others call val/ by another name.
+    """
+    if not root.is_dir():
+        raise CifarError(f"there is no folder {root}; give the one that holds train and test")
+    beside = [
+        path.name
+        for path in _inside(root)
+        if path.is_dir() and path.name not in ("train", "test", "val", MAC)
+    ]
+    names = ", ".join(beside[:NAMED]) + (", …" if len(beside) > NAMED else "")
+    missing = [part for part in ("train", "test") if not (root / part).is_dir()]
+    if missing:
+        raise CifarError(
+            f"{root} has no folder {' and no folder '.join(missing)}"
+            f"{f', but {names}' if beside else ''}; source 'folder' wants train/<class>/*.png and "
+            "test/<class>/*.png, or other image files"
+        )
+    if beside:
+        other = next((name for name in beside if name.lower() in VALIDATION), "")
+        rename = other and not (root / "val").exists()
+        remedy = f"; to validate on {other}, rename it val" if rename else ""
+        _notice(f"{root}: only train, test and val are read, not {names}{remedy}")
+
+
 def _find(folder: Path) -> tuple[Found, list[Path]]:
     """The classes of `folder`, sorted by name, and the files that are left out.
 
@@ -70,8 +103,8 @@ def _find(folder: Path) -> tuple[Found, list[Path]]:
     reads = {end for end, form in known.items() if form in Image.OPEN} - UNREAD
     found: Found = {}
     left_out = []
-    for path in _inside(folder) if folder.exists() else ():
-        if not path.is_dir():
+    for path in _inside(folder):
+        if not path.is_dir() or path.name == MAC:
             left_out.append(path)
             continue
         name = shown(unicodedata.normalize("NFC", path.name))

@@ -193,6 +193,8 @@ def show(result: Any) -> str:
         text = repr(result)
     elif isinstance(result, float):
         text = f"{result:.6g}"
+        if text.removeprefix("-").isdecimal():  # 2.0 would look like a whole number
+            text += ".0"
     elif isinstance(result, int) and abs(result) < 1e18:
         text = str(result)
     else:
