@@ -5,6 +5,7 @@
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -141,6 +142,12 @@ def check_network(model: nn.Module, images: Tensor, classes: int | None = None) 
         raise CifarError(
             f"the network turns {takes} into {logits.dtype} of shape {tuple(logits.shape)}; wanted "
             "float logits of shape (2, classes)"
+        )
+    if classes and (logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all():
+        warnings.warn(
+            "the network returns probabilities, which learn slowly; leave out its softmax, because "
+            "the loss has one",
+            stacklevel=3,
         )
     if logits.shape[1] != (classes or logits.shape[1]):
         raise CifarError(f"the network has {logits.shape[1]} logits for {classes} classes")

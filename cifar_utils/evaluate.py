@@ -110,21 +110,24 @@ def _views(inputs, count):
 # --- numbers, from logits, float (N, C), and labels, int64 (N,), both on the CPU -----------------
 
 
-def _check(logits: Tensor, labels: Tensor, *, ranked: bool = True) -> None:
-    """Raise CifarError if they do not fit together; ranked: or if logits are NaN, without an order.
+def _check(logits: Tensor, labels: Tensor, *, ranked: bool = True, averaged: bool = False) -> None:
+    """Raise CifarError if they do not fit together.
 
-    Such logits would seem to be right for the first class: 10% of the images.
+    ranked: also if logits are NaN, which have no order. They would seem to be right for the first
+    class: 10% of the images. averaged: also if there are none, which have no mean.
     """
     if not (torch.is_tensor(logits) and logits.is_floating_point() and logits.ndim == 2):
         raise CifarError("logits: wanted a float tensor (N, C), as predict returns it")
     check_labels(labels, len(logits), logits.shape[1])
+    if averaged and not len(labels):
+        raise CifarError("there are no images to evaluate on")
     if ranked and not (logits < math.inf).all():  # so it is with NaN
         raise CifarError("logits: not all are numbers; has the network's training diverged?")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     """Mean cross-entropy in nats, NaN for logits that are. A guess has ln 10 = 2.303."""
-    _check(logits, labels, ranked=False)
+    _check(logits, labels, ranked=False, averaged=True)
     return F.cross_entropy(logits.float(), labels).item()
 
 
@@ -135,7 +138,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 def topk(logits: Tensor, labels: Tensor, *, k: int) -> float:
     """Share of the images whose right class is among the k largest logits, in [0, 1]."""
-    _check(logits, labels)
+    _check(logits, labels, averaged=True)
     k = whole(k, "k", least=1)
     best = logits.topk(min(k, logits.shape[1])).indices
     return (best == labels[:, None]).any(1).double().mean().item()

@@ -1,6 +1,7 @@
 """What others hand over: right, or one line that says what to do. Nonsense is drawn at random."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -249,3 +250,11 @@ def test_numbers_about_logits_take_anything_or_refuse_it(logits, labels, count):
         (evaluate.most_confident_mistakes, {"count": count}),
     ):
         refused_or(lambda f=function, o=options: f(logits, labels, **o), lambda result: None)
+
+
+def test_a_softmax_before_the_loss_is_told(random_split):
+    split, plain = random_split(20), create_model("compact", seed=0)
+    with pytest.warns(UserWarning, match="returns probabilities.*leave out its softmax"):
+        checks.check_training(nn.Sequential(plain, nn.Softmax(1)), split, None)
+    with warnings.catch_warnings(action="error"):
+        checks.check_training(plain, split, None)

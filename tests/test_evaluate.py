@@ -221,3 +221,9 @@ def test_a_share_of_the_images_gets_more_views_the_least_confident_first(random_
     assert len(evaluate.predict(model, images[:0], views=6, share=share)) == 0
     with pytest.raises(ValueError, match=r"share is 1.5; it must be in \[0, 1\]"):
         evaluate.predict(model, images, views=6, share=1.5)
+
+
+def test_no_images_have_no_mean():
+    for mean in (evaluate.cross_entropy, evaluate.accuracy):
+        with pytest.raises(CifarError, match="no images to evaluate on"):
+            mean(torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64))
