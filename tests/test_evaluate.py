@@ -87,8 +87,6 @@ def test_metrics_hold_them_all_and_no_nan(guesses):
     assert figures["top1"] <= figures["top3"] <= figures["top5"] <= 1
     with pytest.raises(ValueError, match="no test images"):
         evaluate.metrics(logits[:0], labels[:0], CLASSES)
-    with pytest.raises(ValueError, match="9 classes for 10 logits"):
-        evaluate.metrics(logits, labels, CLASSES[1:])
 
 
 @given(st.integers(0, 2**31), st.integers(0, 60))
