@@ -254,12 +254,14 @@ def test_a_signal_that_ends_programs_is_as_good_as_ctrl_c(
     if number is None or sys.platform == "win32":
         pytest.skip("Windows ends a program at once")
     run = ["train", "--recipe", "compact", *FAST, *arrays, "--out", "run", "-q", "--no-test"]
+    before = signal.signal(number, signal.SIG_DFL)  # nohup ignores SIGHUP, and that would stay so
     with monkeypatch.context() as stopping, pytest.raises(SystemExit) as stopped:
         stopping.setattr(train, "train_one_epoch", lambda *_, **__: signal.raise_signal(number))
         main(run)
     assert stopped.value.code == status
     assert "stopped; the same command with --resume goes on from run" in capsys.readouterr().err
     assert signal.getsignal(number) is signal.SIG_DFL
+    signal.signal(number, before)
     main([*run, "--resume"])
     assert len(History.load("run/history.json").epochs) == 3
 

@@ -94,7 +94,7 @@ def test_folder_without_pictures_says_what_is_wanted(pictures):
     [
         (("training_set/a", "test_set/a"), "no folder train and no folder test, but test_set, tra"),
         (("train/a", "train/b"), "no folder test;"),
-        (("cat", "dog", "cow", "pig"), "but cat, cow, dog, …; source 'folder' wants train/<class>"),
+        (("cat", "dog", "cow", "pig"), "but cat, cow, dog and 1 more; source 'folder' wants train/<class>"),
         ((), "there is no folder"),
     ],
 )
@@ -183,16 +183,6 @@ def test_what_is_left_out_is_counted_and_named_once_per_load(tmp_path, capsys):
         assert line.startswith(f"{tmp_path}: files left out") and line.isprintable()
         assert "7 in train (README, ant/n0.txt, ant/n1.txt and 4 more)" in line
         assert "1 in test (bee/deep/phone.heic); convert HEIC to JPEG or PNG" in line
-
-
-def test_folders_beside_the_splits_are_named(tmp_path, capsys):
-    place(tmp_path, *SMALLEST, "valid/ant/5.png", "valid/bee/6.png", ".git/7.png", "loose.png")
-    assert not len(data.load(tmp_path, source="folder", validation=0).val)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{tmp_path}: not read: valid; ") and "val/" in line
-    (tmp_path / "valid").rename(tmp_path / "val")
-    assert len(data.load(tmp_path, source="folder").val) == 2
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["labels.h5", "clip.mpg", "field.grib", "page.eps"])

@@ -53,7 +53,6 @@ def read(root: Path) -> cache.Decoded:
     classes = tuple(found["train"])
     _check_classes(root, found)
     _tell_left_out(root, left_out)
-    _tell_other_folders(root, parts)
 
     def decode():
         return tuple(_decode(found[part], classes, part) for part in parts)
@@ -70,13 +69,18 @@ def _check_parts(root: Path) -> None:
     and others call val/ by another name.
     """
     if not root.is_dir():
-        raise CifarError(f"there is no folder {root}; give the one that holds train and test")
+        raise CifarError(
+            f"there is no folder {root}; source 'folder' wants one with train/<class>/*.png and "
+            "test/<class>/*.png, or other image files"
+        )
+    ours = [root / part for part in ("train", "test", "val") if (root / part).is_dir()]
     beside = [
         path.name
         for path in _inside(root)
-        if path.is_dir() and path.name not in ("train", "test", "val", MAC)
+        # Not by name: a Mac and Windows take Val/ for val/.
+        if path.is_dir() and path.name != MAC and not any(path.samefile(one) for one in ours)
     ]
-    names = ", ".join(beside[:NAMED]) + (", …" if len(beside) > NAMED else "")
+    names = _some(beside)
     missing = [part for part in ("train", "test") if not (root / part).is_dir()]
     if missing:
         raise CifarError(
@@ -192,18 +196,6 @@ def _tell_left_out(root: Path, left_out: dict[str, list[Path]]) -> None:
         _notice(
             f"{root}: files left out, because Pillow does not read them or they are in no class "
             f"folder: {', '.join(parts)}{remedy}"
-        )
-
-
-def _tell_other_folders(root: Path, parts: list[str]) -> None:
-    """One notice that names the folders beside train/, test/ and val/, such as valid/."""
-    folders = [path for path in _inside(root) if path.is_dir()]
-    # Not by name: a Mac and Windows take Val/ for val/.
-    others = [path.name for path in folders if not any(path.samefile(root / p) for p in parts)]
-    if others:
-        _notice(
-            f"{root}: not read: {_some(others)}; images are read from train/ and test/, and "
-            "validation images from val/"
         )
 
 
