@@ -316,6 +316,7 @@ def test_help_tells_the_range_the_choices_and_the_needs_of_a_recipe_field(comman
         (["test", "--weights", "no-such-net"], "shipped networks"),
         (["test"], "required: --weights"),
         (["test", "--weights", "compact", "--share", "0.3"], "--share needs --views"),
+        (["train", "--recipe", "compact", "--out", ""], "the path is empty; write . for this"),
         (["predict", "nowhere.png"], "nowhere.png: there is no such file"),
         (["predict"], "required: IMAGE"),
         (["predict", "x.png", "--out", "pictures"], "--out needs --cam"),

@@ -94,6 +94,7 @@ def test_folder_without_pictures_says_what_is_wanted(pictures):
     [
         (("training_set/a", "test_set/a"), "no folder train and no folder test, but test_set, tra"),
         (("train/a", "train/b"), "no folder test;"),
+        (("train/a", "train/b", "val/a"), "no folder test; to test on val, rename it test; source"),
         (("cat", "dog", "cow", "pig"), "but cat, cow, dog and 1 more; source "),
         ((), "there is no folder"),
     ],

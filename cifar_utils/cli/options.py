@@ -166,6 +166,8 @@ def _either(values: Collection) -> str:
 
 def path(text: str) -> Path:
     """A path, also one with a ~ that no shell has expanded: --out=~/runs."""
+    if not text:  # as a shell makes of a variable that is not set
+        raise argparse.ArgumentTypeError("the path is empty; write . for this folder")
     try:
         return expanded(text)
     except CifarError as error:

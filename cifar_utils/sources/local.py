@@ -83,10 +83,12 @@ def _check_parts(root: Path) -> None:
     names = _some(beside)
     missing = [part for part in ("train", "test") if not (root / part).is_dir()]
     if missing:
+        hint = f", but {names}" if beside else ""
+        if missing == ["test"] and (root / "val").is_dir():
+            hint += "; to test on val, rename it test"
         raise CifarError(
-            f"{root} has no folder {' and no folder '.join(missing)}"
-            f"{f', but {names}' if beside else ''}; source 'folder' wants train/<class>/*.png and "
-            "test/<class>/*.png, or other image files"
+            f"{root} has no folder {' and no folder '.join(missing)}{hint}; source 'folder' wants "
+            "train/<class>/*.png and test/<class>/*.png, or other image files"
         )
     if beside:
         other = next((name for name in beside if name.lower() in VALIDATION), "")
