@@ -44,7 +44,7 @@ def receptive_field(model: nn.Module) -> int:
     seen = [view for view in seen if view]
     if not seen:
         raise CifarError("the network's output does not depend on the image")
-    lost = [view.lost for view in seen if view.lost]
+    lost = [view.lost or view.end for view in seen if view.lost or not _is_pooled_or_flat(view)]
     if lost:
         raise CifarError(f"the field cannot be followed through the operation {lost[0]}")
     field = max(view.field for view in seen)
@@ -67,6 +67,11 @@ class _View:
     field: float
     end: str = ""
     lost: str = ""
+
+
+def _is_pooled_or_flat(view):
+    """Whether the tensor still has places, or has lost them in a way that ends the maps."""
+    return view.end in ("", *_RESHAPES, *_MEANS) or "pool" in view.end
 
 
 def _placed(spans):

@@ -3,6 +3,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from painted import painted
 
 from cifar_utils import checkpoints, data
 from cifar_utils.models import create_model
@@ -25,17 +26,8 @@ def random_split():
 
 @pytest.fixture
 def painted_split():
-    """A function that makes an easy Split: a bright band, whose place is the class."""
-
-    def make(count, seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        images = torch.randint(0, 100, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        labels = torch.arange(count) % 10
-        for image, label in zip(images, labels.tolist(), strict=True):
-            image[:, 3 * label : 3 * label + 3] += 120
-        return data.Split(images, labels, data.CLASSES, torch.arange(count))
-
-    return make
+    """A function that makes an easy Split."""
+    return painted
 
 
 @pytest.fixture

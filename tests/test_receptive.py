@@ -80,3 +80,27 @@ def test_writing_into_a_part_of_a_map_is_not_taken_for_the_whole():
 
     with pytest.raises(CifarError, match="cannot be followed"):
         receptive_field(Halves())
+
+
+@pytest.mark.parametrize(
+    ("name", "mix"),
+    [
+        ("softmax", lambda maps: maps.softmax(3)),
+        ("cumsum", lambda maps: maps.cumsum(2)),
+        (
+            "upsample_bilinear2d",
+            lambda maps: nn.functional.interpolate(maps, size=9, mode="bilinear"),
+        ),
+    ],
+)
+def test_what_mixes_places_just_before_they_end_is_named(name, mix):
+    class Mixing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 10, 3)
+
+        def forward(self, images):
+            return mix(self.layer(images)).flatten(1)[:, :10]
+
+    with pytest.raises(CifarError, match=f"through the operation _?{name}"):
+        receptive_field(Mixing())

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_runs import forked, painted, results, save_painted, status_of, train
+from painted import painted
+from small_runs import forked, results, save_painted, status_of, train
 from torchvision.transforms.functional import to_pil_image
 
 from cifar_utils import checkpoints, data

@@ -8,8 +8,8 @@ import traceback
 import numpy as np
 import pytorch_grad_cam  # noqa: F401 - slow to import, so before a process is forked
 import torch
+from painted import painted
 
-from cifar_utils import data
 from cifar_utils.explain import CamRecorder
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, pool, stage
 from cifar_utils.recipes import Recipe
@@ -19,27 +19,17 @@ from cifar_utils.train import fit
 RECIPE = Recipe("tiny", epochs=3, batch_size=16, lr=0.05, seed=5, augmentation="crop-flip")
 
 
-def painted(count):
-    """A Split of random images whose place of a bright band is the class."""
-    draws = torch.Generator().manual_seed(count)
-    images = torch.randint(0, 100, (count, 3, 32, 32), dtype=torch.uint8, generator=draws)
-    labels = torch.arange(count) % 10
-    for image, label in zip(images, labels.tolist(), strict=True):
-        image[:, 3 * label : 3 * label + 3] += 120
-    return data.Split(images, labels, data.CLASSES, torch.arange(count))
-
-
 def save_painted(folder, **counts):
     """Write that many images for each split, as `--source npy` reads them."""
     for part, count in counts.items():
-        split = painted(count)
+        split = painted(count, seed=count)
         np.save(folder / f"{part}_data.npy", split.images.permute(0, 2, 3, 1).numpy())
         np.save(folder / f"{part}_labels.npy", split.labels.numpy())
 
 
 def train(path, recipe=RECIPE, **options):
     """The lines of a notebook's cell, with a small network and heatmaps of two images."""
-    train, val = painted(48), painted(20)
+    train, val = painted(48, seed=48), painted(20, seed=20)
     torch.manual_seed(recipe.seed)
     first, second = stage(conv_bn_relu(3, 8), pool()), stage(conv_bn_relu(8, 8), pool())
     model = ConvNet(torch.nn.Sequential(first, second), average_head(8, 10))
