@@ -232,7 +232,7 @@ def stratified(labels: Tensor, count: int, *, seed: int = 0) -> Tensor:
     Shares that are not whole numbers are rounded by largest remainder. The draw depends on `seed`
     only, on every platform and for good, because RandomState's stream is frozen (NEP 19). Raises
     CifarError if there are fewer labels than `count`, or for a seed outside 0 to 4,294,967,295.
-    Used in notebook 03.
+    Used in notebook 04.
     """
     count = whole(count, "count", most=len(labels))
     seed = whole(seed, "seed", most=2**32 - 1)

@@ -34,7 +34,7 @@ def predict(
     views: Literal[1, 2, 6] = 1,
     share: float = 1.0,
 ) -> Tensor:
-    """Logits of all images, float32 (N, num_classes) on the CPU. Used in notebook 05.
+    """Logits of all images, float32 (N, num_classes) on the CPU. Used in notebook 07.
 
     The model is left as it was.
 
@@ -166,7 +166,7 @@ def most_confused(
     """The largest cells off the diagonal, at most `count`: (true class, predicted class, images).
 
     matrix: int (C, C), with a row per true class. Cells without images are left out. Used in
-    notebook 05.
+    notebook 07.
     """
     cells = [
         (classes[row], classes[column], int(images))
@@ -207,7 +207,7 @@ def calibration(
     """How far confidence can be believed: the expected calibration error and its bins.
 
     Images are sorted into bins by their confidence, which is the largest softmax probability
-    (arXiv 1706.04599). Used in notebook 05.
+    (arXiv 1706.04599). Used in notebook 07.
 
     Returns:
         (error, confidences, accuracies, counts). The error, in [0, 1], is the mean distance of a
@@ -232,7 +232,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The number, between 0.05 and 20, by which to divide logits for the lowest cross-entropy.
 
     Choose it on images that the network was not trained on, but not on the test images
-    (arXiv 1706.04599). Used in notebook 05.
+    (arXiv 1706.04599). Used in notebook 07.
     """
     from scipy.optimize import minimize_scalar
 

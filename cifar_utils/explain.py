@@ -83,7 +83,7 @@ def grad_cam(
     smooth: bool = False,
     batch_size: int = 100,
 ) -> Tensor:
-    """Heatmaps of how much each place speaks for the target class. Used in notebook 06.
+    """Heatmaps of how much each place speaks for the target class. Used in notebook 08.
 
     The model is left as it was. The two eigen methods are different: they show where the maps vary
     most, whether that speaks for the class or against it.
@@ -257,7 +257,7 @@ class CamRecorder:
 
     split: a few images. options: those of grad_cam. Call the recorder with the Run after each
     epoch. It keeps the maps of the true classes in `folder`, one file per epoch, so that a resumed
-    run loses none. Used in notebook 06.
+    run loses none. Used in notebook 08.
     """
 
     def __init__(self, folder: Path | str, split: Split, **options: Any):

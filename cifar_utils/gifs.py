@@ -109,7 +109,7 @@ def save_gif(
 ) -> None:
     """Write a looping GIF of pictures, uint8 (N, 3, H, W), each with its line of text below it.
 
-    The first and the last frame stay three times as long as the others. Used in notebook 03.
+    The first and the last frame stay three times as long as the others. Used in notebook 04.
     """
     from PIL import Image, ImageDraw
 

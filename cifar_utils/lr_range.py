@@ -33,7 +33,7 @@ def lr_range_test(
     The recipe gives everything else except the size of the images, which are whole ones. Under Muon
     its muon_lr keeps its ratio to lr. The losses are smoothed by an exponential mean of 0.9, whose
     start is corrected. The test ends early if the loss passes four times its lowest value. The
-    model is changed: throw it away. Used in notebook 04.
+    model is changed: throw it away. Used in notebook 05.
 
     Raises:
         CifarError: for rates that do not rise from above 0, for fewer than 10 steps, and as `fit`

@@ -142,7 +142,7 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 
     An index such as "cuda:1" is allowed. Raises CifarError for an unknown name, for a device that
     this machine does not have, for a GPU that this torch cannot compute on ("auto" warns instead,
-    and takes the CPU) and for one that several processes cannot share. Used in notebook 04.
+    and takes the CPU) and for one that several processes cannot share. Used in notebook 05.
     """
     name = asked = str(name)
     kind = name.partition(":")[0]
@@ -228,7 +228,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     CUDA: bf16 if the GPU has it, else fp16 with a gradient scaler. MPS: fp32. CPU: bf16 if a
     measurement of 0.3 s shows it to be faster. With AVX512-BF16 or AMX it is; without them it can
     be hundreds of times slower. Raises CifarError for an unknown name, and for fp16 without CUDA.
-    Used in notebook 04.
+    Used in notebook 05.
     """
     choose(name, PRECISIONS, "precision")
     if name == "fp16" and device.type != "cuda":

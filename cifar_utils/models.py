@@ -192,7 +192,7 @@ class Scale(nn.Module):
 def vgg(num_classes: int = 10) -> ConvNet:
     """Convolutions in pairs and three wide linear layers, no batch norm; 34,749,002 parameters.
 
-    After arXiv 1409.1556. Used in notebook 03.
+    After arXiv 1409.1556. Used in notebook 04.
     """
     features = nn.Sequential(
         stage(conv_relu(3, 64), conv_relu(64, 64), pool()),  # (N,  64, 16, 16)
@@ -211,7 +211,7 @@ def vgg(num_classes: int = 10) -> ConvNet:
 def conv5(num_classes: int = 10) -> ConvNet:
     """Five convolutions, two of them followed by dropout of whole maps; 2,791,434 parameters.
 
-    Dropout2d: arXiv 1411.4280. Used in notebook 03.
+    Dropout2d: arXiv 1411.4280. Used in notebook 04.
     """
     features = nn.Sequential(
         stage(conv_relu(3, 8), conv_relu(8, 32), pool()),  # (N,  32, 16, 16)
@@ -231,7 +231,7 @@ def conv5(num_classes: int = 10) -> ConvNet:
 def compact(num_classes: int = 10) -> ConvNet:
     """Five layers of convolution, batch norm and ReLU, three linear ones; 399,274 parameters.
 
-    Batch norm: arXiv 1502.03167. Used in notebook 03.
+    Batch norm: arXiv 1502.03167. Used in notebook 04.
     """
     features = nn.Sequential(
         stage(conv_bn_relu(3, 32), conv_bn_relu(32, 32), pool()),  # (N,  32, 16, 16)
@@ -251,7 +251,7 @@ def compact(num_classes: int = 10) -> ConvNet:
 def separable(num_classes: int = 10) -> ConvNet:
     """Dilated, strided and depthwise convolutions, pooling only at the end; 199,810 parameters.
 
-    Dilation: arXiv 1511.07122; depthwise-separable: arXiv 1704.04861. Used in notebook 03.
+    Dilation: arXiv 1511.07122; depthwise-separable: arXiv 1704.04861. Used in notebook 04.
     """
     block = conv_relu_bn_dropout
     features = nn.Sequential(
@@ -291,7 +291,7 @@ def _resnet(block, expansion, depths, num_classes, dropout):
 
 
 def resnet18(num_classes: int = 10, dropout: float = 0.1) -> ConvNet:
-    """Eight residual blocks of two convolutions; 11,173,962 parameters. Used in notebook 03."""
+    """Eight residual blocks of two convolutions; 11,173,962 parameters. Used in notebook 04."""
     return _resnet(basic_block, 1, (2, 2, 2, 2), num_classes, dropout)
 
 
@@ -376,7 +376,7 @@ def create_model(
     initialization: Initialization = "default",
     dropout_factor: float = 1.0,
 ) -> ConvNet:
-    """A new network of MODELS, with random weights. Used in notebook 03.
+    """A new network of MODELS, with random weights. Used in notebook 04.
 
     Args:
         seed: A whole number gives the same weights every time and leaves torch's own generator
@@ -428,7 +428,7 @@ def _dirac(model):
 def build(recipe: Any, classes: Sequence[str]) -> ConvNet:
     """The recipe's network with its first weights, which `fit` then trains.
 
-    recipe: a Recipe. classes: the names of the classes. Used in notebook 04.
+    recipe: a Recipe. classes: the names of the classes. Used in notebook 05.
     """
     return create_model(
         recipe.model,

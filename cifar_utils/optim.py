@@ -254,7 +254,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
     norm's vectors among them, which learn `bias_lr_factor` times as fast and decay only with
     `decay_biases` (arXiv 2404.00498); and with `whitening` the bias of a frozen convolution, which
     is trained for that fraction only. Raises CifarError for a rate or a decay above 1e30, which
-    float32 can no longer be multiplied by. Used in notebook 07.
+    float32 can no longer be multiplied by. Used in notebook 10.
     """
     muon = recipe.optimizer == "muon"
     parameters = [p for p in model.parameters() if p.requires_grad]

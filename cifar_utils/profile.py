@@ -16,14 +16,14 @@ from cifar_utils.receptive import receptive_field
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many numbers training may change. Used in notebook 03."""
+    """How many numbers training may change. Used in notebook 04."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def stage_shapes(model: nn.Module) -> list[tuple[int, ...]]:
     """(channels, height, width) of the maps after each stage of model.features, for 32×32 images.
 
-    Used in notebook 03. Raises CifarError if the network has no `features` of this kind.
+    Used in notebook 04. Raises CifarError if the network has no `features` of this kind.
     """
     shapes: list[tuple[int, ...]] = []
     with torch.no_grad(), failure_named():
@@ -67,7 +67,7 @@ def _on_cpu(model):
 def mult_adds(model: nn.Module) -> int:
     """Multiply-adds of convolutions and matrix products per 32×32 image, as often as each runs.
 
-    Used in notebook 03. Raises CifarError if the network does not take such an image.
+    Used in notebook 04. Raises CifarError if the network does not take such an image.
     """
     return sum(_costs(_on_cpu(model)))
 
@@ -121,7 +121,7 @@ def summary(model: nn.Module) -> None:
 
     The table is torchsummary's, with one more column for the multiply-adds per image. `model` stays
     as it was, because torchsummary works on a copy in evaluation mode. A layer that runs twice has
-    two rows, but the totals count its parameters once. Used in notebook 03. Raises CifarError if
+    two rows, but the totals count its parameters once. Used in notebook 04. Raises CifarError if
     the network does not take 32×32 images, or if torchsummary cannot read it.
     """
     import torchsummary

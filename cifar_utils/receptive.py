@@ -24,7 +24,7 @@ def receptive_field(model: nn.Module) -> int:
     That map is what `model.features` returns or, in other networks, the last one before its places
     are pooled or flattened. Its field follows from the operations that run for a 32×32 image,
     whatever the layers are called, along the longest path and the longer axis. Pooling to a single
-    place does not count. Used in notebook 03.
+    place does not count. Used in notebook 04.
 
     Raises:
         CifarError: the network does not take such an image, the unit sees all of it, whatever its

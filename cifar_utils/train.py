@@ -35,7 +35,7 @@ def train_one_epoch(
 ) -> tuple[float, float]:  # fmt: skip
     """One pass over `batches`: mean loss and accuracy over its images.
 
-    Notebook 04 builds it by hand.
+    Notebook 05 builds it by hand.
 
     Args:
         model: the network, or what `machine.share` returned if several processes train it.
@@ -111,7 +111,7 @@ def fit(
 
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress. The result is that of one process up to rounding, except for dropout,
-    which each draws for itself. Used in notebook 04.
+    which each draws for itself. Used in notebook 05.
 
     Args:
         val: Split to evaluate on after each epoch, if any. Choices may be made on it, so it must

@@ -174,14 +174,17 @@ def test_a_course_as_a_whole(folder, capsys):
     assert check.main([], folder) == 0
     assert capsys.readouterr().out == "4 notebooks checked, no fault found\n"
 
-    (folder / "01_a.ipynb").rename(folder / "03_a.ipynb")
+    (folder / "01_a.ipynb").rename(folder / "02_b.ipynb")
+    save(good_notebook(), folder / "a.ipynb")
+    save(good_notebook(), folder / "04_a.ipynb")
     answers.cells[1].source = "import cifar_utils"
     save(answers, folder / "solutions" / "02_solutions.ipynb")
     assert check.main([], folder) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "02_a.ipynb: sequence: its number is not 01",
-        "03_a.ipynb: sequence: its number is not 02",
-        "03_a.ipynb: sequence: there is no 03_solutions.ipynb",
+        "02_a.ipynb: sequence: another notebook has the number 02, too",
+        "02_b.ipynb: sequence: another notebook has the number 02, too",
+        "04_a.ipynb: sequence: there is no 04_solutions.ipynb",
+        "a.ipynb: sequence: its name does not begin with a number, such as 03_",
         "02_solutions.ipynb: same_opening: its first code cell is not that of the other notebooks",
     ]
     assert check.main([str(folder / "solutions" / "02_solutions.ipynb")], folder) == 0

@@ -27,7 +27,7 @@ class Watch:
 
     watch = Watch(); fit(..., log=watch, progress=watch.progress). One Watch serves any number of
     runs. What stays at the end is a plain picture and a plain table, without widgets. Used in
-    notebooks 02 and 04.
+    notebooks 02 and 05.
     """
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ def show_gif(path: str | Path, alt: str) -> None:
     """Show an animated picture in the notebook, with its alternative text `alt`.
 
     It is shown as HTML, because pages made of notebooks keep no animated pictures among their
-    outputs. Used in notebooks 03 and 06.
+    outputs. Used in notebooks 04 and 08.
     """
     from IPython.display import HTML, display
 

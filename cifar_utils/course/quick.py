@@ -114,7 +114,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     """The recipe of that name, with some fields changed as in `Recipe.changed`.
 
     In quick mode it has at most two epochs, and batches of at most 128 images, because larger ones
-    would leave too few steps. Used in notebooks 02, 03, 04, 06 and 07.
+    would leave too few steps. Used in notebooks 02, 04, 05, 08 and 10.
     """
     from cifar_utils.recipes import get_recipe
 
@@ -149,7 +149,7 @@ def scratch(name: str) -> Path:
 def upload() -> Path:
     """Ask the reader for a file on Colab, and return its path. A phone offers its camera, too.
 
-    Raises CifarError on other machines, and if no file was chosen. Used in notebook 05.
+    Raises CifarError on other machines, and if no file was chosen. Used in notebook 07.
     """
     if where()[0] != "Colab":
         raise CifarError(
@@ -194,7 +194,7 @@ def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
 
     If it is long and on a CPU, a second line says how to shorten it. Up to `steps` are timed on a
     throw-away network, augmentation included, as many as begin within 5 seconds. They are steps of
-    the training's end, when images have their full size. Used in notebooks 02 and 04.
+    the training's end, when images have their full size. Used in notebooks 02 and 05.
     """
     from cifar_utils.estimate import STEPS, step_seconds
     from cifar_utils.machine import Machine

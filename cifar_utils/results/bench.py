@@ -72,7 +72,7 @@ def clock(work: Callable[[], object], device: torch.device, *, times: int) -> li
     """The seconds that `work()` takes, measured `times` times, as a list.
 
     One more call goes before and is not measured, because the first one also compiles kernels. Used
-    in notebook 07.
+    in notebook 10.
     """
     seconds = []
     for _ in range(times + 1):

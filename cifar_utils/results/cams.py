@@ -20,7 +20,7 @@ from cifar_utils.models import ConvNet
 Row = dict[str, Any]  # plain values, ready for JSON
 
 # Two methods may heat what speaks against the class, or look at no class, and two take more than
-# twenty times as long (notebook 06).
+# twenty times as long (notebook 08).
 LEFT_OUT = ("eigencam", "eigengradcam", "scorecam", "ablationcam")
 METHODS: tuple[Method, ...] = tuple(name for name in get_args(Method) if name not in LEFT_OUT)
 
@@ -75,7 +75,7 @@ def faithfulness(model: ConvNet, images: Tensor, targets: Tensor, heatmaps: Tens
     That is the probability of the target class with a share of the coldest pixels blurred, minus
     that with the same share of the hottest, averaged over SHARES. Deletion and insertion
     (arXiv 1806.07421) are its two parts, and a random order has 0 on average. Where heat is equal,
-    a random coarse map decides. Used in notebook 06 in a longer form.
+    a random coarse map decides. Used in notebook 08 in a longer form.
 
     images: uint8 (N, 3, 32, 32). targets: int64 (N,). heatmaps: float (N, 32, 32).
     """

@@ -140,7 +140,7 @@ def shipped_results(folder: Path = PRETRAINED) -> dict[str, Result]:
     """The Result of each recipe with histories in `folder`, in the order of PUBLISHED.
 
     Runs with a validation split are left out, because they served to choose and were not tested.
-    Raises CifarError if runs under one name differ in more than the seed. Used in notebook 04.
+    Raises CifarError if runs under one name differ in more than the seed. Used in notebook 05.
     """
     runs: dict[str, list[History]] = {}
     for path in folder.glob("*.json"):

@@ -12,7 +12,7 @@ def keep_memory(device: torch.device) -> None:
     glibc returns large buffers to Linux at once, which then hands out fresh pages, each with an
     interruption and 4 KiB of zeros. This tells it not to, for the whole process and for good: see
     `man mallopt`. It does nothing for GPUs, which keep their own memory, and on systems without
-    mallopt. Used in notebook 07.
+    mallopt. Used in notebook 10.
     """
     if device.type != "cpu" or sys.platform != "linux":
         return

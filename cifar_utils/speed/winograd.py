@@ -70,7 +70,7 @@ def convolutions(wanted: bool) -> AbstractContextManager:
     wanted: False for a context that changes nothing, as it is also if `library` gives None.
     Elsewhere: 3×3 kernels with padding 1 and stride 1, of 64 channels or more on both sides
     (multiples of 16), in fp32 on a CPU, on maps that fill at least half of their tiles of 4×4. Used
-    in notebook 07.
+    in notebook 10.
     """
     return _Convolutions() if wanted and library() else nullcontext()
 

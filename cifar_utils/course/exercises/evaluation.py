@@ -1,4 +1,4 @@
-"""Exercises of notebook 05 · Evaluation."""
+"""Exercises of notebook 07 · Evaluation."""
 
 import torch
 
@@ -135,7 +135,7 @@ def _formula(right, repeats, draw):
 
 
 EXERCISES = {
-    "05a": Exercise(
+    "07a": Exercise(
         value(Near(1.96**2 * 0.95 * (1 - 0.95) / 0.001**2, 1_000)),
         slips=(
             (10_000, "That is CIFAR-10's test set. Section 1 says how wide its interval is."),
@@ -152,7 +152,7 @@ EXERCISES = {
             "Square both sides, then solve for n.",
         ),
     ),
-    "05b": Exercise(
+    "07b": Exercise(
         _macro_f1,
         slips=(
             (
@@ -195,7 +195,7 @@ EXERCISES = {
             "little, `.clamp(min=…)`, then gives 0.",
         ),
     ),
-    "05c": Exercise(
+    "07c": Exercise(
         _calibration_error,
         slips=(
             (
@@ -253,7 +253,7 @@ EXERCISES = {
             "the size of (mean confidence − share of right ones).",
         ),
     ),
-    "05d": Exercise(
+    "07d": Exercise(
         _bootstrap,
         slips=(
             (_formula, "That is the formula's interval. Here draw, and let the draws decide."),

@@ -1,4 +1,4 @@
-"""Exercises of notebook 06 · Grad-CAM."""
+"""Exercises of notebook 08 · Grad-CAM."""
 
 import torch
 
@@ -158,7 +158,7 @@ def _pointed(
 
 
 EXERCISES = {
-    "06a": Exercise(
+    "08a": Exercise(
         _alpha,
         slips=(
             (lambda w: w, "One number of the map moves the mean by less than itself: by how much?"),
@@ -173,7 +173,7 @@ EXERCISES = {
             "The gradient is the same at all places, so the mean of the gradients is just that.",
         ),
     ),
-    "06b": Exercise(
+    "08b": Exercise(
         _heatmaps,
         slips=(
             (
@@ -201,7 +201,7 @@ EXERCISES = {
             "`.clamp(min=1e-12)` it can be divided by, even if it is 0.",
         ),
     ),
-    "06c": Exercise(
+    "08c": Exercise(
         _hires,
         slips=(
             (
@@ -220,7 +220,7 @@ EXERCISES = {
             "Multiply, sum over the maps (dimension 1), `relu`, and scale as in b.",
         ),
     ),
-    "06d": Exercise(
+    "08d": Exercise(
         _pointing,
         slips=(
             (

@@ -1,4 +1,4 @@
-"""Exercises of notebook 03 · Model building."""
+"""Exercises of notebook 04 · Model building."""
 
 import math
 
@@ -82,7 +82,7 @@ def _convolutions(network):
 
 
 EXERCISES = {
-    "03a": Exercise(
+    "04a": Exercise(
         _output_size,
         slips=(
             (
@@ -145,7 +145,7 @@ EXERCISES = {
             "Room to move = padded size − span. The whole strides that fit, plus the first place.",
         ),
     ),
-    "03b": Exercise(
+    "04b": Exercise(
         _conv_parameters,
         slips=(
             (
@@ -201,7 +201,7 @@ EXERCISES = {
             "Times the output channels. If there is a bias, one more number per output channel.",
         ),
     ),
-    "03c": Exercise(
+    "04c": Exercise(
         _field_of_four_layers,
         slips=(
             (
@@ -222,7 +222,7 @@ EXERCISES = {
             "apart, and the dilation doubles each of the last kernel's two gaps once more.",
         ),
     ),
-    "03d": Exercise(
+    "04d": Exercise(
         _own_network,
         slips=(),  # the rules above have their own sentences
         hints=(

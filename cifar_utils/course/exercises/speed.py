@@ -1,4 +1,4 @@
-"""Exercises of notebook 07 · Speed."""
+"""Exercises of notebook 10 · Speed."""
 
 import math
 
@@ -99,7 +99,7 @@ def _turned(patches):
 
 
 EXERCISES = {
-    "07a": Exercise(
+    "10a": Exercise(
         value(Near(1 / (0.4 + 0.6 / 20), 0.01)),
         slips=(
             (2.5, "That is the limit, if the network took no time at all. It still takes some."),
@@ -115,7 +115,7 @@ EXERCISES = {
             "Old seconds divided by new seconds.",
         ),
     ),
-    "07b": Exercise(
+    "10b": Exercise(
         _alternating,
         slips=(
             (_mirrored(lambda coins, epoch: coins), "You do not use `epoch`: nothing alternates."),
@@ -143,7 +143,7 @@ EXERCISES = {
             "the other, image by image.",
         ),
     ),
-    "07c": Exercise(
+    "10c": Exercise(
         _quicker_seconds,
         slips=(
             (_ring, "That is the ring, always. With short messages the tree is quicker."),
@@ -190,7 +190,7 @@ EXERCISES = {
             "of the whole message: `math.ceil(math.log2(n))` levels.",
         ),
     ),
-    "07d": Exercise(
+    "10d": Exercise(
         _whitening,
         slips=(
             (

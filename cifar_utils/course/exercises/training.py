@@ -1,4 +1,4 @@
-"""Exercises of notebook 04 · Training."""
+"""Exercises of notebook 05 · Training."""
 
 import math
 
@@ -100,7 +100,7 @@ def _smoothed(log_p_of, reduce=torch.mean, sign=-1):
 
 
 EXERCISES = {
-    "04a": Exercise(
+    "05a": Exercise(
         value(30 * len(range(0, 45_000, 256))),
         slips=(
             (
@@ -121,7 +121,7 @@ EXERCISES = {
             "Round the batches of one epoch up, with `math.ceil`, then multiply by the epochs.",
         ),
     ),
-    "04b": Exercise(
+    "05b": Exercise(
         _triangle,
         slips=(
             (lambda progress, peak: 1 - progress, "That only falls. Before the peak it rises."),
@@ -161,7 +161,7 @@ EXERCISES = {
             "On the way down, it is the share of the way from the peak to 1 that lies ahead.",
         ),
     ),
-    "04c": Exercise(
+    "05c": Exercise(
         _momentum_step,
         slips=(
             (
@@ -234,7 +234,7 @@ EXERCISES = {
             "The weights move against the *new* velocity, and the rate says how far.",
         ),
     ),
-    "04d": Exercise(
+    "05d": Exercise(
         _cross_entropy,
         slips=(
             (
