@@ -219,6 +219,7 @@ def show_images(
 def show_rows(
     rows: Mapping[str, Tensor],
     *,
+    heatmaps: Mapping[str, Sequence[Tensor | None] | Tensor] | None = None,
     size: float = 0.7,
     columns: Sequence[str] = (),
     key: bool = False,
@@ -226,19 +227,27 @@ def show_rows(
 ) -> "Figure":
     """Rows of images, each row beside its name, such as an operation or a class.
 
-    rows: dict from name to uint8 (N, 3, H, W). size: the width of an image in inches. columns:
-    names above the images of the first row. key: whether a bar below says which colour of a
-    heatmap means much.
+    rows: dict from name to uint8 (N, 3, H, W). heatmaps: dict from a row's name to its N heatmaps,
+    (H, W) in [0, 1], which are laid over its images; None leaves an image as it is. An empty one,
+    zero all over, is marked with that word. size: the width of an image in inches. columns: names
+    above the images of the first row. key: whether a bar below says which colour of a heatmap means
+    much.
     """
     rows = {_lines(name): images for name, images in rows.items()}
+    heat = {_lines(name): list(maps) for name, maps in (heatmaps or {}).items()}
     count = max(len(images) for images in rows.values())
     longest = max(len(line) for name in rows for line in name.splitlines())
     width = size * count + 0.08 * longest  # a letter takes less than 0.08 inches
     figure, axes = _grid(len(rows), 1, (width, size + 0.05), title)
     figure.set_layout_engine("compressed")  # no space around panels of a fixed shape
     for ax, (name, images) in zip(axes, rows.items(), strict=True):
+        maps = heat.get(name, [None] * len(images))
+        images = _under_heat(images, maps) if heat else images  # all rows of one scale
         strip = _side_by_side(images, count)  # one picture per row is faster than many panels
         ax.imshow(_as_picture(strip), interpolation="nearest")
+        for number, one in enumerate(maps):
+            if one is not None and not one.any():
+                _write_over(ax, (number + 0.5) / count, 0.5, "empty", transform=ax.transAxes)
         ax.text(-0.01, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=9)
     for number, name in enumerate(columns):
         place = (number + 0.5) / count
@@ -246,6 +255,19 @@ def show_rows(
     if key:
         _color_key(figure)
     return figure
+
+
+def _under_heat(images, maps):
+    """Images, enlarged as `overlay` does it, each under its heatmap if that is not None."""
+    import torch
+
+    from cifar_utils.gifs import overlay
+
+    large = images.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    pairs = zip(images, maps, large, strict=True)
+    return torch.stack(
+        [own if one is None else overlay(image[None], one[None])[0] for image, one, own in pairs]
+    )
 
 
 def _side_by_side(images, columns):
@@ -361,17 +383,20 @@ def _labelled(ax, image, label, prediction, confidence, classes, heatmap=None):
 
 def _lay_over(ax, heatmap, extent, name):
     """A heatmap over what is drawn at `extent`; if it is empty, that nothing speaks for `name`."""
-    from matplotlib.patheffects import withStroke
-
     look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "alpha": 0.55, "interpolation": "bilinear"}
     ax.imshow(np.asarray(heatmap), extent=extent, **look)
     if not np.any(np.asarray(heatmap)):
         left, right, bottom, top = extent
-        ax.text(
-            (left + right) / 2, (bottom + top) / 2, f"nothing speaks\nfor {name}",
-            ha="center", va="center", color="white", fontsize=9,
-            path_effects=[withStroke(linewidth=2, foreground="black")],
-        )  # fmt: skip
+        _write_over(ax, (left + right) / 2, (bottom + top) / 2, f"nothing speaks\nfor {name}")
+
+
+def _write_over(ax, x, y, words, **options):
+    """White words with a black edge, legible over any picture."""
+    from matplotlib.patheffects import withStroke
+
+    edge = [withStroke(linewidth=2, foreground="black")]
+    look = {"ha": "center", "va": "center", "color": "white", "fontsize": 9, "path_effects": edge}
+    ax.text(x, y, words, **look, **options)
 
 
 def _color_key(figure, cax=None):

@@ -547,3 +547,12 @@ def test_an_animation_is_embedded_with_its_text(monkeypatch, tmp_path):
     html = shown[0].data
     assert 'src="data:image/gif;base64,R0lGODlh"' in html
     assert 'alt="it grows, &quot;slowly&quot;"' in html
+
+
+def test_a_folded_text_opens_on_a_click_and_is_plain_elsewhere(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    course.folded("layers & costs", "\n  1 < 2\n\n")
+    html = shown[0]._repr_html_()
+    assert html.startswith("<details><summary>layers &amp; costs</summary><pre>  1 &lt; 2</pre>")
+    assert repr(shown[0]) == "layers & costs\n  1 < 2"

@@ -11,6 +11,7 @@ from PIL import Image
 
 from cifar_utils import evaluate, plots
 from cifar_utils.data import CLASSES
+from cifar_utils.gifs import overlay
 from cifar_utils.history import Epoch, History
 from cifar_utils.lr_range import LearningRateRange
 from cifar_utils.recipes import Recipe
@@ -241,6 +242,27 @@ def test_rows_show_each_rows_images_beside_its_name(random_split):
     assert first.shape == second.shape and (second[:, 2 * (size + 3) :] == 255).all()
     above, below = ([text.get_text() for text in ax.texts] for ax in figure.axes)
     assert (above, below) == (["flip", "one", "two", "three"], ["crop"])
+
+
+def test_rows_lay_heatmaps_over_their_images_and_mark_the_empty_ones(random_split):
+    images = random_split(3).images
+    maps = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    maps[1] = 0
+    figure = plots.show_rows(
+        {"image": images, "what it $saw$": images, "later": images[:2]},
+        heatmaps={"what it $saw$": maps, "later": [None, maps[1]]},
+    )
+    plain, saw, later = (pictures(ax)[0] for ax in figure.axes)
+    assert plain.shape == saw.shape == later.shape
+    laid = overlay(images, maps)
+    for place in range(3):
+        columns = slice(place * (256 + 16), place * (256 + 16) + 256)
+        assert np.array_equal(plain[::8, columns][:, ::8], images[place].permute(1, 2, 0))
+        assert np.array_equal(saw[:, columns], laid[place].permute(1, 2, 0))
+    assert np.array_equal(later[:, :256], plain[:, :256])
+    for ax, wanted in zip(figure.axes, ([], [0.5], [0.5]), strict=True):
+        marks = [text for text in ax.texts if text.get_text() == "empty"]
+        assert [mark.get_position()[0] for mark in marks] == wanted  # in the middle of three
 
 
 def test_a_montage_is_exact_to_the_pixel(tmp_path, random_split):

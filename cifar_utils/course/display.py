@@ -1,4 +1,4 @@
-"""What a notebook shows: a training to watch, figures with alternative text, animations."""
+"""What a notebook shows: a training to watch, figures with alternative text, animations, folds."""
 
 from __future__ import annotations
 
@@ -224,3 +224,27 @@ def show_gif(path: str | Path, alt: str) -> None:
 
     encoded = base64.b64encode(Path(path).read_bytes()).decode()
     display(HTML(f'<img src="data:image/gif;base64,{encoded}" alt="{escape(shown(alt))}">'))
+
+
+class _Folded:
+    """A text of many lines behind its title, which a reader may open."""
+
+    def __init__(self, title: str, text: str) -> None:
+        self.title, self.text = title, text
+
+    def __repr__(self) -> str:
+        return f"{self.title}\n{self.text}"
+
+    def _repr_html_(self) -> str:
+        inside = f"<summary>{escape(self.title)}</summary><pre>{escape(self.text)}</pre>"
+        return f"<details>{inside}</details>"
+
+
+def folded(title: str, text: str) -> None:
+    """Show one line, `title`, that opens on a click; below it is `text`, such as a long table.
+
+    Where nothing can be folded, both are shown as plain text. Used in notebook 04.
+    """
+    from IPython.display import display
+
+    display(_Folded(title, text.strip("\n")))
