@@ -1,5 +1,6 @@
 # make course     set up, run the notebooks in quick mode, write them as pages to build/course/;
 #                 MODE=full runs them at full length
+# make student    set up, then write the student edition, with gaps to fill in, to build/student
 # make lab        set up, then open the notebooks in JupyterLab
 # make notebooks  set up, then run the notebooks at full length and keep their outputs in them
 # make check      set up, then lint and the fast unit tests: a minute, for while you work
@@ -23,10 +24,13 @@ ifeq (,$(filter $(MODE),quick full))
 $(error MODE is $(MODE); choose quick or full)
 endif
 
-.PHONY: course lab notebooks check lint test hard-knocks clean
+.PHONY: course student lab notebooks check lint test hard-knocks clean
 
 course: $(VENV)/installed
 	$(BIN)/python notebooks/run.py --out build/course $(if $(filter full,$(MODE)),--full)
+
+student: $(VENV)/installed
+	$(BIN)/python notebooks/run.py --student
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/01_data_exploration.ipynb

@@ -11,17 +11,19 @@ import asyncio
 import base64
 import mimetypes
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
-from html import escape
+from html import escape, unescape
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 COURSE = "A CIFAR-10 course in PyTorch"
 AT_ONCE = 4  # quick runs at most, because each holds torch and the data
-TOOLS = ("nbclient", "nbconvert", "ipykernel", "cifar_utils")
+TOOLS = ("nbclient", "nbconvert", "ipykernel", "latex2mathml", "cifar_utils")
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(?=\S)([^$]+?)(?<=\S)\$", re.S)
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -54,6 +56,12 @@ def main(arguments=None, folder=Path(__file__).parent):
         return write_address(options.address, folder.resolve().parent)
     if options.in_place and not options.full:
         return mistake("the outputs of a quick run are not worth keeping; add --full to --in-place")
+    if options.student:
+        if options.notebooks or options.full:
+            return mistake(
+                "--student runs nothing and writes all notebooks; it goes with --out only"
+            )
+        return write_student_edition(folder.resolve(), options.out or Path("build/student"))
     if missing := [tool for tool in TOOLS if find_spec(tool) is None]:
         return mistake(f"not installed: {', '.join(missing)}; run: pip install -e '.[course]'")
     folder = folder.resolve()
@@ -91,7 +99,10 @@ def make_parser():
     add("notebooks", nargs="*", metavar="NOTEBOOK", help="run only these (01_name, or a path)")
     add("--full", action="store_true", help="run at full length (CIFAR_UTILS_QUICK=0)")
     add("--in-place", action="store_true", help="with --full: keep outputs in the notebooks")
-    add("--out", type=Path, help="folder for the pages (build/course; none with --in-place)")
+    add("--out", type=Path, help="folder for the pages (build/course; none with --in-place) "
+        "or the student edition")  # fmt: skip
+    add("--student", action="store_true", help="run nothing, but write the student edition, with "
+        "gaps to fill in, to build/student and a zip of it beside that")  # fmt: skip
     add("--address", metavar="OWNER/NAME", help="write this GitHub address into every file that "
         "names the course's repository, and run nothing")  # fmt: skip
     return parser
@@ -106,6 +117,21 @@ def write_address(owner_and_name, root):
         return mistake(str(error))
     where = f"written into {len(changed)} files" if changed else "in every file already"
     print(f"https://github.com/{owner_and_name}: {where}")
+    return 0
+
+
+def write_student_edition(folder, out):
+    if find_spec("nbformat") is None:
+        return mistake("not installed: nbformat; run: pip install -e '.[course]'")
+    import edition  # beside this file
+
+    try:
+        zip_file, gaps = edition.write_edition(folder, out.resolve())
+    except (OSError, ValueError) as error:
+        return mistake(str(error))
+    for name, found in gaps.items():
+        print(f"{name:22}{len(found):3} gaps, {sum(gap.lines for gap in found):3} lines to write")
+    print(f"wrote {out}; the same as one file: {zip_file}")
     return 0
 
 
@@ -292,11 +318,10 @@ def page(notebook, path, pages, run, out):
         notebook, {"metadata": {"name": f"{title} · {COURSE}"}}
     )
     soup = BeautifulSoup(html, "html.parser")
-    for script in soup.select("script[src]"):
-        if "mathjax" in script["src"].lower():
-            script["async"] = ""  # the page can be read before formulas are set
-        else:
-            script.decompose()  # require.js: only widgets need it
+    for script in soup.select("script"):
+        if "src" in script.attrs or "MathJax" in script.text:
+            script.decompose()  # what would come from the network: MathJax, and require.js
+    set_formulas(soup)
     # nbconvert leaves out the alternative texts of output pictures; both are in the same order.
     drawn = soup.select(".jp-RenderedImage img")
     for picture, alt in zip(drawn, alternative_texts(notebook), strict=True):
@@ -310,6 +335,23 @@ def page(notebook, path, pages, run, out):
     soup.main.insert_before(BeautifulSoup(bar, "html.parser"))
     soup.main.insert_after(BeautifulSoup(bar, "html.parser"))
     return str(soup)
+
+
+def set_formulas(soup):
+    """Write LaTeX in the page's text as MathML, which browsers show without a script."""
+    from bs4 import BeautifulSoup
+    from latex2mathml.converter import convert
+
+    for text in soup.find_all(string=FORMULA):
+        if text.find_parent(class_="jp-RenderedMarkdown") and not text.find_parent(["code", "pre"]):
+            parts = FORMULA.split(escape(str(text), quote=False))
+            for place in range(1, len(parts), 3):
+                block, inline = parts[place : place + 2]
+                latex = unescape(block or inline).strip()
+                math = convert(latex, display="block" if block else "inline")
+                parts[place] = f'<span class="formula">{math}</span>' if block else math
+                parts[place + 1] = ""
+            text.replace_with(BeautifulSoup("".join(parts), "html.parser"))
 
 
 def alternative_texts(notebook):
@@ -417,6 +459,7 @@ nav.course { display: flex; flex-wrap: wrap; gap: .2rem .6rem; max-width: 62rem;
   margin: .5rem auto; padding: .5rem 1rem; font: 15px system-ui, sans-serif; color: #555; }
 nav.course a { color: #0b57a4; }
 nav.course span { margin-left: auto; }
+.formula { display: block; overflow-x: auto; }
 .jp-RenderedHTMLCommon pre, .jp-InputArea-editor, .jp-OutputArea-output { overflow-x: auto; }
 """
 

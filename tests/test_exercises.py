@@ -1,8 +1,10 @@
-"""The exercises' checks: solutions pass; every slip gets its sentence; nothing ends in a traceback.
+"""The checks: right answers pass; every slip gets its sentence; nothing ends in a traceback.
 
-The worked answers come from notebooks/solutions.
+The right answers to exercises come from notebooks/solutions, those to gaps from the notebooks.
 """
 
+import ast
+import contextlib
 import inspect
 import json
 import re
@@ -15,7 +17,8 @@ import torch
 from torch import nn
 
 from cifar_utils.course import exercises
-from cifar_utils.course.exercises import EXERCISES, check, hint, is_right
+from cifar_utils.course.exercises import EXERCISES, GAPS, check, gap, hint, is_right
+from cifar_utils.course.exercises.answers import worked
 from cifar_utils.course.exercises.attempt import attempt
 from cifar_utils.course.exercises.form import Form, Near, Rule, first_part, show
 from cifar_utils.models import ConvNet, average_head, conv_bn_relu, create_model
@@ -36,24 +39,59 @@ def worked_answers():
     return answers
 
 
-ANSWERS = worked_answers()
-CASES = {name: list(exercise.cases()) for name, exercise in EXERCISES.items()}
-FUNCTIONS = [name for name in EXERCISES if name != "04d" and CASES[name][0].arguments is not None]
+def uncalled(source):
+    """A cell without the lines that only IPython understands."""
+    return re.sub(r"^\s*[%!].*$", "", source, flags=re.M)
+
+
+def notebook_answers():
+    """{gap: its answer in the notebooks}, and {notebook: its names}, without running the rest.
+
+    A gap whose value comes from the notebook's data is left out; nbval checks it.
+    """
+    answers, names_of = {}, {}
+    for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")):
+        names = names_of[path.name[:2]] = {}
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+        for node in (node for source in sources for node in ast.parse(uncalled(source)).body):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                exec(ast.unparse(node), names)
+        for source in sources:
+            for name, variable in re.findall(r'exercises\.gap\("([\d.]+)", (\w+)\)', source):
+                with contextlib.suppress(NameError):
+                    exec(source.split(f'{variable} = exercises.gap("{name}"')[0], names)
+                    answers[name] = names[variable]
+    return answers, names_of
+
+
+GAP_ANSWERS, NAMES_OF = notebook_answers()
+ANSWERS = worked_answers() | GAP_ANSWERS
+KNOWN = EXERCISES | GAPS
+CASES = {name: list(exercise.cases()) for name, exercise in KNOWN.items()}
+FUNCTIONS = [
+    name
+    for name in KNOWN
+    if name != "04d"
+    and name in ANSWERS
+    and CASES[name][0].arguments is not None
+    and not isinstance(ANSWERS[name], type)
+]
 SLIPS = [
     pytest.param(name, *slip, id=f"{name}-{number}")
-    for name, exercise in EXERCISES.items()
+    for name, exercise in KNOWN.items()
     for number, slip in enumerate(exercise.slips)
 ]
 
 
 def test_every_exercise_is_worked_has_slips_and_hints():
-    assert set(ANSWERS) == set(EXERCISES)
-    for name, exercise in EXERCISES.items():
+    assert set(ANSWERS) - set(GAP_ANSWERS) == set(EXERCISES)
+    for name, exercise in (EXERCISES | GAPS).items():
         assert len(exercise.slips) >= 2 or name == "04d"  # its rules are tried below
         assert len({*exercise.hints}) == 3
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", ANSWERS)
 def test_the_worked_answer_is_right(name, capsys):
     assert is_right(name, ANSWERS[name]) is True
     assert capsys.readouterr().out.startswith(f"✓ {name}: right")
@@ -65,7 +103,7 @@ def test_a_slip_gets_its_sentence_and_nothing_tells_the_answer(name, slip, sente
     printed = capsys.readouterr().out
     assert printed.startswith(f"✗ {name}: ") and printed.count("✗") == 1
     assert printed.splitlines()[-1].strip() == sentence
-    first = next(one for one in attempt(EXERCISES[name], slip) if one.help is not None)
+    first = next(one for one in attempt(KNOWN[name], slip) if one.help is not None)
     _, own, _ = first_part(first.got, first.case.expected)
     assert show(own) in printed
     told = printed.replace(first.case.given, "").replace(show(own), "")
@@ -84,7 +122,7 @@ def is_told(expected, text):
     return len(words) > 1 and re.search(rf"(?<![\d.]){re.escape(words)}(?![\d.]*\d)", text)
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_hints_come_one_by_one_and_do_not_tell_a_value(name, capsys, monkeypatch):
     monkeypatch.setattr(exercises, "_hints_given", type(exercises._hints_given)())
     for _ in range(5):
@@ -92,13 +130,14 @@ def test_hints_come_one_by_one_and_do_not_tell_a_value(name, capsys, monkeypatch
     *hints, closing, again = capsys.readouterr().out.splitlines()
     assert [line[:6] for line in hints] == ["Hint 1", "Hint 2", "Hint 3"]
     assert len(set(hints)) == 3 and closing == again
-    solution = re.search(r"solutions/\d\d_solutions\.ipynb", closing).group()
-    assert (NOTEBOOKS / solution).is_file()
+    if name in EXERCISES:
+        solution = re.search(r"solutions/\d\d_solutions\.ipynb", closing).group()
+        assert (NOTEBOOKS / solution).is_file()
     if name not in FUNCTIONS:
         assert not is_told(CASES[name][0].expected, "\n".join(hints))
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_an_open_exercise_is_not_answered_yet(name, capsys):
     printed = ""
     for answer in (..., None):
@@ -109,6 +148,82 @@ def test_an_open_exercise_is_not_answered_yet(name, capsys):
             assert is_right(name, answer) is False
             printed += f"{name}: not answered yet (a function has to `return` its answer)\n"
     assert capsys.readouterr().out == printed
+
+
+# --- gaps -----------------------------------------------------------------------------------------
+
+
+def fill(name, answer):
+    """What `answer = gap(name, answer)` gives in the gap's notebook."""
+    names = NAMES_OF[name[:2]] | {"gap": gap, "answer": answer}
+    exec(f'result = gap("{name}", answer)', names)
+    return names["result"]
+
+
+def test_every_gap_of_the_notebooks_has_a_check_and_reversed():
+    texts = [path.read_text(encoding="utf-8") for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")]
+    found = [name for text in texts for name in re.findall(r'gap\(\\"([\d.]+)', text)]
+    assert sorted(found) == sorted(GAPS)
+    assert set(GAPS) - set(GAP_ANSWERS) == {"10.1"}  # it needs the notebook's own `wait`
+
+
+@pytest.mark.parametrize("name", GAP_ANSWERS)
+def test_a_gap_keeps_a_right_answer_and_replaces_any_other(name, capsys):
+    right = ANSWERS[name]
+    assert fill(name, right) is right
+    assert capsys.readouterr().out.startswith(f"✓ {name}: right")
+
+    def half_written(*arguments):
+        result = arguments[0]
+        ...
+        return result
+
+    class HalfWritten:
+        def __init__(self, *arguments):
+            ...
+            self.width = 1
+
+    goes_on = "Below, the notebook goes on with the course's own.\n"
+    dots = f"{name}: not answered yet (there is still a `...` in it). {goes_on}"
+    for answer, whole in (
+        (..., f"{name}: not answered yet. {goes_on}"),
+        (half_written, dots),
+        (HalfWritten, dots),
+        (KNOWN[name].slips[0][0], None),
+    ):
+        ours = fill(name, answer)
+        printed = capsys.readouterr().out
+        if whole:
+            assert printed == whole  # one line
+        else:
+            assert printed.startswith(f"✗ {name}: ") and printed.endswith(f"\n  {goes_on}")
+        assert ours is not answer and is_right(name, ours)
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("line", [None, "...", "return 7", "return nothing"])
+def test_without_a_good_full_notebook_a_gap_keeps_what_there_is(
+    line, capsys, tmp_path, monkeypatch
+):
+    """There is none, or a learner has written over it, or spoiled a name that it needs."""
+    if line:
+        cell = f'def convolve(*_):\n    {line}\n\n\nconvolve = exercises.gap("04.1", convolve)'
+        (tmp_path / "notebooks").mkdir()
+        notebook = {"cells": [{"cell_type": "code", "source": [cell]}]}
+        (tmp_path / "notebooks" / "04_a.ipynb").write_text(json.dumps(notebook))
+    monkeypatch.setattr("cifar_utils.course.exercises.answers.CLONE", tmp_path)
+    assert fill("04.1", ...) is ...
+    assert "The course's own answer cannot be had here" in capsys.readouterr().out
+
+
+def test_a_notebook_of_the_student_edition_takes_its_answers_from_solved(tmp_path, monkeypatch):
+    for folder, line in (("notebooks", "..."), ("solved", "return 7")):
+        cell = f'def seven():\n    {line}\n\n\nseven = exercises.gap("04.1", seven)'
+        notebook = {"cells": [{"cell_type": "code", "source": cell.splitlines(keepends=True)}]}
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "04_model.ipynb").write_text(json.dumps(notebook))
+    monkeypatch.setattr("cifar_utils.course.exercises.answers.CLONE", tmp_path)
+    assert worked("04.1", {})() == 7
 
 
 # --- garbage --------------------------------------------------------------------------------------
@@ -135,7 +250,7 @@ GARBAGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXERCISES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_garbage_gets_a_sentence(name, capsys):
     distorted = [
         lambda result: result.to(torch.complex64) if isinstance(result, torch.Tensor) else [result],
@@ -233,9 +348,8 @@ def test_an_answer_that_ignores_the_generator_is_wrong(name, capsys):
 
 
 def test_a_branch_without_return_is_told(capsys):
-    assert is_right("05b", lambda progress, peak: progress / peak if progress < peak else None) is (
-        False
-    )
+    answer = ANSWERS["02b"]
+    assert is_right("02b", lambda images: answer(images) if len(images) == 1 else None) is False
     assert "meets no `return`" in capsys.readouterr().out
 
 
@@ -350,3 +464,65 @@ def test_what_is_printed(capsys):
 def test_a_number_may_be_rounded_within_its_room():
     assert is_right("10a", 1 / (0.4 + 0.6 / 20)) and is_right("10a", 2.33)
     assert is_right("10a", 2.35) is False
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+class Listed(nn.Module):
+    """Layers in a plain list, which torch does not see."""
+
+    def __init__(self, width, num_classes):
+        super().__init__()
+        self.layers = [nn.Conv2d(3, num_classes, 32)]
+
+    def forward(self, images):
+        return self.layers[0](images).flatten(1)
+
+
+class Early(nn.Module):
+    def __init__(self, width, num_classes):
+        self.layer = nn.Conv2d(3, width, 3)
+
+
+class TooNarrow(nn.Module):
+    def __init__(self, width, num_classes):
+        super().__init__()
+        self.linear = nn.Linear(512, num_classes)
+
+    def forward(self, images):
+        return self.linear(images.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("network", "sentence"),
+    [
+        (Listed, "torch sees none: it does not look into a plain list."),
+        (Early, "Begin with `super().__init__()`"),
+        (TooNarrow, "`return self.linear(images.flatten(1))`. Read it so: a linear layer got 3072"),
+    ],
+)
+def test_a_mistake_in_a_class_is_told_in_words(network, sentence, capsys):
+    assert is_right("04.4", network) is False
+    printed = capsys.readouterr().out
+    assert sentence in printed and printed.startswith("✗ 04.4: given")
+
+
+# --- what a check leaves as it was ----------------------------------------------------------------
+
+
+def test_a_list_that_is_given_stays_as_it_was(capsys):
+    def emptied(values, *rest):
+        values.clear()
+        return ANSWERS["06.4"](values, *rest)
+
+    assert is_right("06.4", emptied) is False
+    assert is_right("06.4", ANSWERS["06.4"]) is True
+
+
+def test_recording_for_gradients_stays_as_it_was():
+    def switched_off(*arguments):
+        torch.set_grad_enabled(False)
+        return ANSWERS["02b"](*arguments)
+
+    assert is_right("02b", switched_off) and torch.is_grad_enabled()

@@ -13,7 +13,9 @@ PLACES = (
     ("Colab", "COLAB_", "Runtime → Change runtime type → T4 GPU"),
     ("Gradient", "PAPERSPACE_", "stop the machine, then start it again as one with a GPU"),
 )
-ELSEWHERE = "open the clone on Colab, Kaggle or Gradient; an NVIDIA or Apple GPU is used by itself"
+ELSEWHERE = (
+    "open the clone on Colab, Kaggle or Gradient; an NVIDIA or Apple GPU is used automatically"
+)
 # These say nothing about the place: people set them on any machine, to reach a service from there.
 CREDENTIALS = {
     "KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR", "PAPERSPACE_API_KEY",

@@ -31,7 +31,7 @@ LONG = 300  # if a training takes more seconds, `estimate` says how to shorten i
 
 # The lowest and the highest accuracy that a full run on CIFAR-10 should give. The nearest mean is
 # the same on every machine. The others are widened ranges, over three seeds for compact, two for
-# the gain and three weight decays for the linear classifier, all on a CPU.
+# the gain and three orders of the images for the linear classifier, all on a CPU.
 BANDS = {
     "nearest mean": (0.26, 0.27),
     "linear classifier": (0.38, 0.42),
@@ -114,7 +114,7 @@ def recipe(name: str, **changes: Any) -> Recipe:
     """The recipe of that name, with some fields changed as in `Recipe.changed`.
 
     In quick mode it has at most two epochs, and batches of at most 128 images, because larger ones
-    would leave too few steps. Used in notebooks 02, 04, 05, 08 and 10.
+    would leave too few steps. Used in notebooks 02, 05, 06, 08 and 10.
     """
     from cifar_utils.recipes import get_recipe
 

@@ -71,8 +71,7 @@ def spread(values: Sequence[float]) -> Row:
 def clock(work: Callable[[], object], device: torch.device, *, times: int) -> list[float]:
     """The seconds that `work()` takes, measured `times` times, as a list.
 
-    One more call goes before and is not measured, because the first one also compiles kernels. Used
-    in notebook 10.
+    One more call goes before and is not measured, because the first one also compiles kernels.
     """
     seconds = []
     for _ in range(times + 1):

@@ -1,13 +1,15 @@
-"""Checks of the notebooks' exercises: they show what your answer gives, and hints when you ask.
+"""Checks of the notebooks' gaps and exercises: they show what yours gives, and hints when you ask.
 
-A notebook calls `check("01a", answer)` and, when you are stuck, `hint("01a")`. The solutions are in
-notebooks/solutions. Teachers: each notebook's exercises are in the module that is named like it. To
-add one, put an `Exercise` into EXERCISES there.
+A notebook calls `check("01a", answer)` for an exercise at its end and `answer = gap("01.1",
+answer)` below a gap in its text; `hint("01a")` and `hint("01.1")` help when you are stuck. The
+solutions are in notebooks/solutions; a gap's is in the notebook itself. Teachers: both are in the
+module that is named like the notebook. To add one, put an `Exercise` into EXERCISES or GAPS there.
 """
 
+import inspect
 from collections import Counter
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,18 +17,34 @@ from cifar_utils.course.exercises import (
     augmentation,
     data_exploration,
     evaluation,
+    experiments,
     grad_cam,
     model_building,
     speed,
     training,
 )
-from cifar_utils.course.exercises.attempt import NotAnswered, Try, attempt, is_open
+from cifar_utils.course.exercises.answers import worked
+from cifar_utils.course.exercises.attempt import NotAnswered, Try, attempt, is_open, is_stub
 from cifar_utils.course.exercises.form import Exercise, agree, as_expected
 from cifar_utils.errors import choose, shown
 
-CHAPTERS = data_exploration, augmentation, model_building, training, evaluation, grad_cam, speed
+Answer = TypeVar("Answer")
+
+CHAPTERS = (
+    data_exploration,
+    augmentation,
+    model_building,
+    training,
+    experiments,
+    evaluation,
+    grad_cam,
+    speed,
+)
 EXERCISES: dict[str, Exercise] = {
     name: exercise for chapter in CHAPTERS for name, exercise in chapter.EXERCISES.items()
+}
+GAPS: dict[str, Exercise] = {
+    name: gap for chapter in CHAPTERS for name, gap in chapter.GAPS.items()
 }
 _hints_given: Counter[str] = Counter()
 
@@ -49,44 +67,84 @@ def check(name: str, answer: Any) -> None:
     is_right(name, answer)  # its result is left out, because a notebook would show it
 
 
+def gap(name: str, answer: Answer) -> Answer:
+    """Check what the reader wrote into a gap; return it if it is right, else the course's own.
+
+    So a notebook goes on, whatever stands in the gap. Prints what `check` prints and, if the answer
+    is not right, one more sentence. Used in every notebook, always as `answer = gap(name, answer)`:
+    the course's own answer comes from the full notebook, where it has the same name.
+
+    Args:
+        name: the gap's, such as "04.1".
+        answer: as in `check`.
+
+    Raises:
+        CifarError: if there is no gap of that name.
+    """
+    choose(name, GAPS, "gap")
+    right, verdict = _judge(name, answer)
+    if right:
+        print(verdict)
+        return answer
+    frame = inspect.currentframe()
+    assert frame is not None and frame.f_back is not None
+    ours = worked(name, dict(frame.f_back.f_globals))
+    if ours is None or not _judge(name, ours)[0]:
+        ours = None  # no full notebook, one that was written over, or a name that was
+        goes_on = "The course's own answer cannot be had here, so cells below may need yours."
+    else:
+        goes_on = "Below, the notebook goes on with the course's own."
+    print(f"{verdict}\n  {goes_on}" if "\n" in verdict else f"{verdict}. {goes_on}")
+    return answer if ours is None else ours
+
+
 def is_right(name: str, answer: Any) -> bool:
-    """As `check`; True if the answer is right."""
-    choose(name, EXERCISES, "exercise")
+    """As `check`, of an exercise or a gap; True if the answer is right."""
+    choose(name, EXERCISES | GAPS, "exercise")
+    right, verdict = _judge(name, answer)
+    print(verdict)
+    return right
+
+
+def _judge(name: str, answer: Any) -> tuple[bool, str]:
+    """Whether the answer is right, and what the reader sees."""
     if is_open(answer):
-        print(f"{name}: not answered yet")
-        return False
-    exercise = EXERCISES[name]
-    with torch.random.fork_rng(devices=[]):  # the notebook's own draws stay as they were
+        return False, f"{name}: not answered yet"
+    if is_stub(answer):
+        return False, f"{name}: not answered yet (there is still a `...` in it)"
+    exercise = (EXERCISES | GAPS)[name]
+    # The notebook's own draws stay as they were, and so does what it records for gradients.
+    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(torch.is_grad_enabled()):
         try:
             tries = list(attempt(exercise, answer))
         except NotAnswered:
-            print(f"{name}: not answered yet (a function has to `return` its answer)")
-            return False
+            return False, f"{name}: not answered yet (a function has to `return` its answer)"
         wrong = next((one for one in tries if one.help is not None), None)
         advice = _known_slip(exercise, tries) if wrong else ""
     if wrong is None:
-        print(f"✓ {name}: right" + (f" in all {len(tries)} cases" if len(tries) > 1 else ""))
-        return True
+        return True, f"✓ {name}: right" + (f" in all {len(tries)} cases" if tries[1:] else "")
     advice = advice or f'{wrong.help or "That is not right yet."} Stuck? exercises.hint("{name}")'
     given = f"given {wrong.case.given}\n  " if wrong.case.given else ""
-    for line in f"✗ {name}: {given}{wrong.outcome}\n  {advice}".split("\n"):
-        print(shown(line))
-    return False
+    lines = f"✗ {name}: {given}{wrong.outcome}\n  {advice}".split("\n")
+    return False, "\n".join(map(shown, lines))
 
 
 def hint(name: str) -> None:
-    """Print the next of three hints for an exercise; after the third, where its solution is.
+    """Print the next of three hints for an exercise or a gap, then where its solution is.
 
-    Used in every notebook. Raises CifarError if there is no exercise of that name.
+    Used in every notebook. Raises CifarError if there is neither of that name.
     """
-    choose(name, EXERCISES, "exercise")
-    hints = EXERCISES[name].hints
+    known = EXERCISES | GAPS
+    choose(name, known, "exercise")
+    hints = known[name].hints
     if (step := _hints_given[name]) < len(hints):
         _hints_given[name] += 1
         print(f"Hint {step + 1} of {len(hints)} for {name}: {hints[step]}")
     else:
-        solution = f"solutions/{name[:2]}_solutions.ipynb"
-        print(f"{name}: those were all {len(hints)} hints. The solution is in {solution}.")
+        where = (
+            f"solutions/{name[:2]}_solutions.ipynb" if name in EXERCISES else "the full notebook"
+        )
+        print(f"{name}: those were all {len(hints)} hints. The solution is in {where}.")
 
 
 def _known_slip(exercise: Exercise, tries: list[Try]) -> str:

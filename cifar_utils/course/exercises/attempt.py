@@ -1,8 +1,13 @@
 """An answer at work: the reader's own code, called case by case, with whatever it may do."""
 
+import ast
 import copy
+import inspect
+import re
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +26,8 @@ from cifar_utils.course.exercises.form import (
     show,
 )
 from cifar_utils.errors import CifarError
+
+COPIED = torch.Tensor, np.ndarray, list  # arguments that an answer could write into
 
 
 class Try(NamedTuple):
@@ -75,6 +82,17 @@ def is_open(answer: Any) -> bool:
     return answer is None or answer is ...
 
 
+def is_stub(answer: Any) -> bool:
+    """Whether a function or a class still has a `...` alone, as every gap has in the beginning."""
+    for function in vars(answer).values() if isinstance(answer, type) else [answer]:
+        with suppress(OSError, TypeError, SyntaxError):  # no function, or one without a source
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+            lines = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+            if any(isinstance(line, ast.Constant) and line.value is ... for line in lines):
+                return True
+    return False
+
+
 def _result(answer: Any, case: Case, *, first: bool, is_ours: bool) -> Any:
     if case.arguments is not None:
         if not callable(answer):
@@ -97,9 +115,12 @@ def _result(answer: Any, case: Case, *, first: bool, is_ours: bool) -> Any:
     what, computed = case.of
     try:
         return computed(got)
-    except Exception as fault:  # a network that we cannot measure, or a result of changing form
-        why = str(fault) if isinstance(fault, CifarError) else "The check cannot read it."
-        raise Stopped(f"{what} cannot be computed", why) from fault
+    except CifarError as fault:  # a network that we cannot measure
+        raise Stopped(f"{what} cannot be computed", str(fault)) from fault
+    except Exception as fault:  # a mistake in the reader's methods, or a result of changing form
+        if _own_lines(fault, answer):
+            raise _told(fault, answer, ()) from fault
+        raise Stopped(f"{what} cannot be computed", "The check cannot read it.") from fault
 
 
 def _call(answer: Callable, arguments: tuple) -> Any:
@@ -113,11 +134,10 @@ def _call(answer: Callable, arguments: tuple) -> Any:
     except Exception as mistake:  # the reader's own code may fail in any way
         raise _told(mistake, answer, arguments) from mistake
     for before, after in zip(arguments, given, strict=True):
-        if isinstance(before, torch.Tensor) and (
-            before.dtype != after.dtype or not torch.equal(before, after)
-        ):
+        if isinstance(before, COPIED) and not _is_same(before, after):
             help = "It would spoil the data in a training: let it work on copies."
-            raise Stopped("your function changes the tensors that it is given", help)
+            what = "tensors" if isinstance(before, torch.Tensor) else "arguments"
+            raise Stopped(f"your {_noun(answer)} changes the {what} that it is given", help)
     return result
 
 
@@ -126,15 +146,25 @@ def _told(mistake: Exception, answer: Callable, arguments: tuple) -> Exception:
     message = traceback.format_exception_only(mistake)[-1].splitlines()[0][:200]
     if "ellipsis" in message:  # the reader's function still computes with a `...`
         return NotAnswered()
-    code = getattr(answer, "__code__", None)
-    frames = traceback.extract_tb(mistake.__traceback__)
-    lines = [frame for frame in frames if code and frame.filename == code.co_filename]
     place = ""
-    if lines:
+    if lines := _own_lines(mistake, answer):
         place = f"It happens in line {lines[-1].lineno}: `{lines[-1].line}`."
     elif isinstance(mistake, TypeError):
         place = f"It is called with {len(arguments)} arguments, as the exercise says."
-    return Stopped(f"your {_noun(answer)} raises {message}", place)
+    if "before Module.__init__() call" in message:
+        place = "Begin with `super().__init__()`: only then can a network take its layers."
+    if numbers := re.search(r"mat1 and mat2 .* \(\d+x(\d+) and (\d+)x", message):
+        got, made = numbers.groups()
+        place += f" Read it so: a linear layer got {got} numbers per row, but is made for {made}."
+    return Stopped(f"your {_noun(answer)} raises {message}", place.strip())
+
+
+def _own_lines(mistake: Exception, answer: Any) -> list[traceback.FrameSummary]:
+    """The lines of the reader's own code that led to an exception."""
+    functions = [answer] if hasattr(answer, "__code__") else vars(_class_of(answer)).values()
+    files = {one.__code__.co_filename for one in functions if hasattr(one, "__code__")}
+    frames = traceback.extract_tb(mistake.__traceback__)
+    return [one for one in frames if one.filename in files and "site-packages" not in one.filename]
 
 
 def _plain(result: Any) -> Any:
@@ -155,10 +185,24 @@ def _plain(result: Any) -> Any:
 def _copy(argument: Any) -> Any:
     if isinstance(argument, torch.Tensor):
         return argument.clone()
+    if isinstance(argument, COPIED):
+        return copy.deepcopy(argument)
     if isinstance(argument, torch.Generator):
         return torch.Generator().set_state(argument.get_state())
     return argument
 
 
+def _is_same(before: Any, after: Any) -> bool:
+    if isinstance(before, torch.Tensor):
+        return before.dtype == after.dtype and torch.equal(before, after)
+    return np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after
+
+
+def _class_of(answer: Any) -> type:
+    return answer if isinstance(answer, type) else type(answer)
+
+
 def _noun(answer: Any) -> str:
+    if isinstance(answer, type):
+        return "class"
     return "network" if isinstance(answer, nn.Module) else "function"
