@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import unquote
 
+import edition  # beside this file
 import nbformat
 from nbformat import NotebookNode
 from nbformat.validator import iter_validate
@@ -240,9 +241,55 @@ def frame(notebook: NotebookNode, path: Path) -> Iterator[str]:
         yield "the last cell links neither to a notebook nor to a README"
 
 
+def gaps(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """A main notebook has five gaps or more, numbered from .1, each of two to fifteen lines."""
+    count, readable = 0, True
+    for place, cell in cells(notebook):
+        try:
+            found = edition.gaps(cell.source) if cell.cell_type == "code" else []
+            edition.folded(cell.source)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            readable = False
+            continue
+        for gap in found:
+            count += 1
+            if gap.name != f"{path.name[:2]}.{count}":
+                yield f"{place}: the gap is named {gap.name}, not {path.name[:2]}.{count}"
+            if not 2 <= gap.lines <= 15:
+                yield f"{place}: {gap.lines} lines to write, not two to fifteen"
+    if is_main(path) and readable and count < 5:
+        yield f"{count} gaps, fewer than five"
+
+
+def load(notebook: NotebookNode, path: Path) -> Iterator[str]:
+    """Each numbered section says its minutes and whether it is core; the contents say the same."""
+    if not is_main(path):
+        return
+    contents = dict(re.findall(r"\(#([^)]+)\): (.+)$", notebook.cells[0].source, re.M))
+    core = whole = 0
+    readable = True
+    for place, title, below in sections(notebook):
+        said = re.match(r"\*((\d+) minutes, (core|optional))\*$", below)
+        if not said:
+            yield f"{place}: below its heading stands {below!r}, not *10 minutes, core*"
+        elif contents.get(title.replace(" ", "-")) != said[1]:
+            yield f"{place}: the contents in cell 1 do not say {said[1]!r} of it"
+        else:
+            whole += int(said[2])
+            core += int(said[2]) * (said[3] == "core")
+            continue
+        readable = False
+    if core > 75:
+        yield f"{core} minutes are core, more than 75"
+    time = f"**Time:** {core} minutes for what is core, {whole} for all of it."
+    if readable and time not in " ".join(notebook.cells[0].source.split()):
+        yield f"cell 1: does not say {time!r}"
+
+
 RULES = [
     run_in_order, metadata, alt_texts, sizes, heading_order, clean_outputs, tags,
-    live_links, tidy_code, frame,
+    live_links, tidy_code, frame, gaps, load,
 ]  # fmt: skip
 
 
@@ -305,6 +352,14 @@ def headings(notebook: NotebookNode) -> Iterator[tuple[str, int, str]]:
     for place, cell in cells(notebook, "markdown"):
         for marks, title in re.findall(r"^(#{1,6}) +(.+)$", FENCED.sub("", cell.source), re.M):
             yield place, len(marks), re.sub(r"[`*]", "", title).strip()
+
+
+def sections(notebook: NotebookNode) -> Iterator[tuple[str, str, str]]:
+    """The numbered sections and the exercises: place, title, and the line below the heading."""
+    for place, cell in cells(notebook, "markdown"):
+        pattern = r"^## +(\d+\. .+|Exercises)\n+(.*)"
+        for title, below in re.findall(pattern, FENCED.sub("", cell.source), re.M):
+            yield place, re.sub(r"[`*]", "", title).strip(), below
 
 
 def mute_images(output: NotebookNode) -> Iterator[str]:
