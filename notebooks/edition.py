@@ -30,8 +30,7 @@ LINES = re.compile(rf"^( *){TURN}(.+\n(?: *# .+\n)*)((?:.*\n)*?) *{END}$\n?", re
 START = "START_HERE.md"
 # What the student edition brings along beside the notebooks.
 BESIDE = ("cifar_utils", "images", "environment.yml", "pyproject.toml", "README.md", "LICENSE")
-
-
+# Where the edition must not be written to, because an older one is removed first.
 COURSE = ("notebooks", "tests", *BESIDE)
 
 

@@ -224,4 +224,4 @@ def test_it_runs_with_all_gaps_open(room, tmp_path, capsys):
         for name in gaps:
             assert f"{name}: not answered yet" in page
             assert f"✗ {name}" not in page and f"✓ {name}" not in page
-        assert "not at hand" not in page
+        assert "cannot be had here" not in page

@@ -46,6 +46,7 @@ EXERCISES: dict[str, Exercise] = {
 GAPS: dict[str, Exercise] = {
     name: gap for chapter in CHAPTERS for name, gap in chapter.GAPS.items()
 }
+KNOWN = EXERCISES | GAPS
 _hints_given: Counter[str] = Counter()
 
 
@@ -70,9 +71,10 @@ def check(name: str, answer: Any) -> None:
 def gap(name: str, answer: Answer) -> Answer:
     """Check what the reader wrote into a gap; return it if it is right, else the course's own.
 
-    So a notebook goes on, whatever stands in the gap. Prints what `check` prints and, if the answer
-    is not right, one more sentence. Used in every notebook, always as `answer = gap(name, answer)`:
-    the course's own answer comes from the full notebook, where it has the same name.
+    So a notebook goes on, unless the cell itself ends in an error. Prints what `check` prints and,
+    if the answer is not right, one more sentence. Used in every notebook, always as `answer =
+    gap(name, answer)`: the course's own answer comes from the full notebook, where it has the same
+    name.
 
     Args:
         name: the gap's, such as "04.1".
@@ -100,7 +102,7 @@ def gap(name: str, answer: Answer) -> Answer:
 
 def is_right(name: str, answer: Any) -> bool:
     """As `check`, of an exercise or a gap; True if the answer is right."""
-    choose(name, EXERCISES | GAPS, "exercise")
+    choose(name, KNOWN, "exercise")
     right, verdict = _judge(name, answer)
     print(verdict)
     return right
@@ -112,7 +114,7 @@ def _judge(name: str, answer: Any) -> tuple[bool, str]:
         return False, f"{name}: not answered yet"
     if is_stub(answer):
         return False, f"{name}: not answered yet (there is still a `...` in it)"
-    exercise = (EXERCISES | GAPS)[name]
+    exercise = KNOWN[name]
     # The notebook's own draws stay as they were, and so does what it records for gradients.
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(torch.is_grad_enabled()):
         try:
@@ -134,16 +136,14 @@ def hint(name: str) -> None:
 
     Used in every notebook. Raises CifarError if there is neither of that name.
     """
-    known = EXERCISES | GAPS
-    choose(name, known, "exercise")
-    hints = known[name].hints
+    choose(name, KNOWN, "exercise")
+    hints = KNOWN[name].hints
     if (step := _hints_given[name]) < len(hints):
         _hints_given[name] += 1
         print(f"Hint {step + 1} of {len(hints)} for {name}: {hints[step]}")
     else:
-        where = (
-            f"solutions/{name[:2]}_solutions.ipynb" if name in EXERCISES else "the full notebook"
-        )
+        full = "the full notebook: in the student edition, the folder `solved` holds it"
+        where = f"solutions/{name[:2]}_solutions.ipynb" if name in EXERCISES else full
         print(f"{name}: those were all {len(hints)} hints. The solution is in {where}.")
 
 
