@@ -19,9 +19,11 @@ from cifar_utils.course.exercises import (
     evaluation,
     experiments,
     grad_cam,
+    learning,
     model_building,
     speed,
     training,
+    transfer,
 )
 from cifar_utils.course.exercises.answers import worked
 from cifar_utils.course.exercises.attempt import NotAnswered, Try, attempt, is_open, is_stub
@@ -33,11 +35,13 @@ Answer = TypeVar("Answer")
 CHAPTERS = (
     data_exploration,
     augmentation,
+    learning,
     model_building,
     training,
     experiments,
     evaluation,
     grad_cam,
+    transfer,
     speed,
 )
 EXERCISES: dict[str, Exercise] = {
