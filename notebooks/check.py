@@ -297,17 +297,11 @@ RULES = [
 
 
 def sequence(notebooks: dict[Path, NotebookNode]) -> Iterator[tuple[Path, str]]:
-    """No two main notebooks have the same number, and each has solutions."""
-    main_notebooks = sorted(filter(is_main, notebooks))
-    numbers = Counter(path.name[:3] for path in main_notebooks)
-    for path in main_notebooks:
-        number = path.name[:3]
-        if not re.fullmatch(r"\d\d_", number):
-            yield path, "its name does not begin with a number, such as 03_"
-            continue
-        if numbers[number] > 1:
-            yield path, f"another notebook has the number {number[:2]}, too"
-        expected = path.parent / "solutions" / f"{number}solutions.ipynb"
+    """The main notebooks are numbered without a gap, and each has solutions."""
+    for number, path in enumerate(sorted(filter(is_main, notebooks)), 1):
+        if not path.name.startswith(f"{number:02d}_"):
+            yield path, f"its number is not {number:02d}"
+        expected = path.parent / "solutions" / f"{path.name[:2]}_solutions.ipynb"
         if expected not in notebooks:
             yield path, f"there is no {expected.name}"
 

@@ -202,10 +202,11 @@ def test_a_course_as_a_whole(folder, capsys):
     assert check.main([], folder) == 1
     assert capsys.readouterr().out.splitlines() == [
         "a.ipynb: valid: not a readable notebook with cells",
-        "02_a.ipynb: sequence: another notebook has the number 02, too",
-        "02_b.ipynb: sequence: another notebook has the number 02, too",
+        "02_a.ipynb: sequence: its number is not 01",
+        "04_a.ipynb: sequence: its number is not 03",
         "04_a.ipynb: sequence: there is no 04_solutions.ipynb",
-        "a.ipynb: sequence: its name does not begin with a number, such as 03_",
+        "a.ipynb: sequence: its number is not 04",
+        "a.ipynb: sequence: there is no a._solutions.ipynb",
         "a.ipynb: same_opening: its first code cell is not that of the other notebooks",
         "02_solutions.ipynb: same_opening: its first code cell is not that of the other notebooks",
     ]
