@@ -95,15 +95,16 @@ def _logit_gradient():
 
 def _relu_backward():
     """Through ReLU, as autograd goes."""
-    for number, shape in enumerate(((1, 4), (3, 5))):
-        draw = generator(20 + number)
-        incoming, inputs = torch.randn(shape, generator=draw), torch.randn(shape, generator=draw)
+    draw = generator(20)
+    few = torch.tensor([[0.5, -1.0, 2.0, -0.3]]), torch.tensor([[1.5, 0.7, -2.0, -0.4]])
+    many = torch.randn(3, 5, generator=draw), torch.randn(3, 5, generator=draw)
+    for incoming, inputs in (few, many):
         leaf = inputs.clone().requires_grad_()
         leaf.relu().backward(incoming)
-        what = f"{shape[0]} rows of {shape[1]} inputs and gradients"
-        if number == 0:
-            what = f"gradient {_rounded(incoming)}, inputs {_rounded(inputs)}"
-        yield Case(what, (incoming, inputs), leaf.grad)
+        given = f"gradient {_rounded(incoming)}, inputs {_rounded(inputs)}"
+        if len(inputs) > 1:
+            given = f"{len(inputs)} rows of {inputs.shape[1]} gradients and inputs"
+        yield Case(given, (incoming, inputs), leaf.grad)
 
 
 def _rounded(tensor):
@@ -403,7 +404,7 @@ GAPS: dict[str, Exercise] = {
             ),
             (
                 lambda grad_outputs, inputs: grad_outputs.relu(),
-                "A negative gradient passes, too. What matters is the sign of the *input*.",
+                "A negative gradient has to pass as well, if the *input* was positive.",
             ),
             (
                 lambda grad_outputs, inputs: (inputs > 0).float(),
