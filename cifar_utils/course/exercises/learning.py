@@ -160,7 +160,34 @@ def _difference(*, sides=(1, -1), divide=2, everywhere=False):
     return answer
 
 
-# --- gaps: a step with momentum -------------------------------------------------------------------
+# --- gaps: steps -------------------------------------------------------------------
+
+
+def _update():
+    """One step of torch.optim.SGD."""
+    for lr, shapes in ((0.1, ((2, 3), (3,))), (0.5, ((1, 2), (2,))), (0.03, ((4, 2), (2,)))):
+        draw = generator(60)
+        network = [torch.randn(shape, generator=draw) for shape in shapes]
+        gradients = [torch.randn(shape, generator=draw) for shape in shapes]
+        moved = [one.clone().requires_grad_() for one in network]
+        for one, gradient in zip(moved, gradients, strict=True):
+            one.grad = gradient.clone()
+        torch.optim.SGD(moved, lr=lr).step()
+        due = {
+            name: one.detach()
+            for name, one in zip(("first tensor", "second tensor"), moved, strict=True)
+        }
+        given = f"two tensors, {shapes[0]} and {shapes[1]}, with their gradients, lr {lr}"
+        yield Case(given, (tuple(network), tuple(gradients), lr), due)
+
+
+def _updated(move):
+    """A slip: another move of each tensor."""
+
+    def answer(network, gradients, lr):
+        return [move(one, slope, lr) for one, slope in zip(network, gradients, strict=True)]
+
+    return answer
 
 
 def _momentum_step():
@@ -479,6 +506,36 @@ GAPS: dict[str, Exercise] = {
         ),
     ),
     "03.7": Exercise(
+        _update,
+        slips=(
+            (
+                _updated(lambda tensor, slope, lr: tensor + lr * slope),
+                "That goes uphill. A step goes *against* the gradient.",
+            ),
+            (
+                _updated(lambda tensor, slope, lr: tensor - slope),
+                "`lr` is not used: it says how far the step goes.",
+            ),
+            (
+                _updated(lambda tensor, slope, lr: -lr * slope),
+                "Those are the steps. The tensors *after* the step are asked for.",
+            ),
+            (
+                _updated(lambda tensor, slope, lr: tensor),
+                "The tensors are as they were.",
+            ),
+            (
+                lambda network, gradients, lr: [network[0] - lr * gradients[0]],
+                "Every tensor takes a step, not the first alone.",
+            ),
+        ),
+        hints=(
+            "Go through both lists at once: `for tensor, slope in zip(network, gradients)`.",
+            "The rule of section 1 gives each new tensor: the old one minus a step.",
+            "Append `tensor - lr * slope` to a new list, and return that list.",
+        ),
+    ),
+    "03.8": Exercise(
         _momentum_step,
         slips=(
             (
