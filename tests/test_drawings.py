@@ -15,7 +15,15 @@ KERNEL = torch.tensor([[1.0, 0, -2], [0, 1, 0], [0.5, 0, 0]])
 LAYERS = {"full": (3, 2, 3, 1), "1 × 1": (3, 2, 1, 1), "depthwise": (3, 3, 3, 3)}
 BODY = ("convolution", "batch norm", "ReLU")
 STEPS = {"before": torch.linspace(-9, 3, 100).view(4, 25), "after": torch.linspace(-1, 1, 100)}
+X, SUMS = torch.tensor([1.0, 2.0]), torch.tensor([2.5, -0.5])
+FIRST, LAST = torch.tensor([[0.5, -1.0], [1.0, 0.25]]), torch.tensor([[3.0], [-0.125]])
+GRAPH = {"x": X, "a": SUMS, "h": SUMS.relu(), "loss": torch.tensor([7.5])}
+SLOPES = {"a": torch.tensor([3.0, 0.0]), "h": LAST[:, 0], "loss": torch.ones(1)}
+OF_FIRST = torch.tensor([[3.0, 0.0], [torch.nan, 0.0]])
 FIGURES = {
+    "backward_graph": lambda: drawings.backward_graph(
+        GRAPH, [FIRST, "ReLU", LAST], SLOPES, {0: OF_FIRST, 2: torch.tensor([[2.5], [0.0]])}
+    ),
     "sliding_kernel": lambda: drawings.sliding_kernel(PICTURE, KERNEL, ((0, 0), (1, 2))),
     "channel_mixing": lambda: drawings.channel_mixing(LAYERS),
     "residual_block": lambda: drawings.residual_block(BODY, "x as it is"),
@@ -101,3 +109,20 @@ def test_the_normalisation_says_mean_and_deviation_on_one_axis():
     assert before.get_xlim() == after.get_xlim()
     for ax, numbers in zip((before, after), STEPS.values(), strict=True):
         assert sum(patch.get_height() for patch in ax.patches) >= 0.97 * numbers.numel()
+
+
+def test_the_backward_graph_shows_every_value_and_gradient():
+    (ax,) = FIGURES["backward_graph"]().axes
+    shown = [text.get_text() for text in ax.texts if text.get_alpha() != 0]
+    for text in ("x₁ = 1", "a₂ = −0.5", "h₂ = 0", "loss = 7.5", "ReLU", "0.25", "−0.12"):
+        assert text in shown
+    assert shown.count("∂ 3") == 3  # at a₁, at h₁, and at the weight from x₁ to a₁
+    assert shown.count("∂ ?") == 1 and "∂ 1" in shown and "∂ −0.12" in shown
+    assert describe(ax.figure).startswith("Values forward, gradients backward; x₁ = 1, x₂ = 2, ")
+
+
+def test_the_backward_graph_may_go_forward_only():
+    (ax,) = drawings.backward_graph(GRAPH, [FIRST, "ReLU", LAST]).axes
+    assert not any("∂" in text.get_text() for text in ax.texts)
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert len(arrows) == FIRST.numel() + 2 + LAST.numel()  # ReLU: one for each number

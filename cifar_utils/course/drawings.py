@@ -4,8 +4,9 @@ No figure is wider than 6 inches, and no text smaller than 9 points, so that a p
 legibly. Colours only repeat what frames and words say.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PARTIAL = "∂"
 PALE = "#fbe3d3"  # a light ORANGE, behind dark numbers
 
 
@@ -171,6 +173,72 @@ def normalisation(
     return figure
 
 
+@styled
+def backward_graph(
+    values: Mapping[str, Tensor],
+    links: Sequence[Tensor | str],
+    gradients: Mapping[str, Tensor] | None = None,
+    link_gradients: Mapping[int, Tensor] | None = None,
+) -> "Figure":
+    """A tiny network as a graph, from top to bottom: its values, below them the loss's gradients.
+
+    What `gradients` and `link_gradients` leave out is not drawn. A NaN is drawn as a question mark.
+    Legible for layers of up to three numbers. Used in notebook 03.
+
+    Args:
+        values: {name of a layer: its numbers (n,)}, from the inputs to the loss.
+        links: what leads from each layer to the next: weights (n, m), one arrow each, or the name
+            of an operation.
+        gradients: {name of a layer: the gradient of the loss by its numbers (n,)}.
+        link_gradients: {number of a link, from 0: the gradient of the loss by its weights (n, m)}.
+    """
+    import matplotlib.pyplot as plt
+
+    gradients, link_gradients = gradients or {}, link_gradients or {}
+    frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": BLUE, "linewidth": 2}
+    rows = list(values.items())
+    figure, ax = plt.subplots(figsize=(5.4, 1.5 * len(rows)), layout="constrained")
+    figure.suptitle("Values forward, gradients backward" if gradients else "Values, forward")
+    said = []
+    for row, (name, numbers) in enumerate(rows):
+        slopes = gradients[name].tolist() if name in gradients else [None] * len(numbers)
+        places = _places(len(numbers))
+        for index, (x, number, slope) in enumerate(
+            zip(places, numbers.tolist(), slopes, strict=True), 1
+        ):
+            node = name + (_subscript(index) if len(numbers) > 1 else "")
+            lines = [f"{node} = {_two(number)}"] + ([_slope(slope)] if slope is not None else [])
+            _two_lines(ax, x, -row, lines, frame)
+            said.append(" ".join(lines))
+        if row == len(links):
+            continue
+        link, below = links[row], _places(len(rows[row + 1][1]))
+        if isinstance(link, str):
+            pairs = [(i, j) for i in range(len(places)) for j in range(len(below))
+                     if len(places) != len(below) or i == j]  # fmt: skip
+            ax.text(2.6, -row - 0.38, link, ha="center", va="center", fontsize=11)
+        else:
+            pairs = [(i, j) for i in range(len(places)) for j in range(len(below))]
+        for i, j in pairs:
+            start, end = (places[i], -row - 0.19), (below[j], -row - 0.8)
+            _arrow(ax, start, end)
+            if isinstance(link, str):
+                continue
+            lines = [_two(link[i, j].item())]
+            if row in link_gradients:
+                lines.append(_slope(link_gradients[row][i, j].item()))
+            along = 0.45 if start[0] == end[0] else 0.3
+            x, y = (a + along * (b - a) for a, b in zip(start, end, strict=True))
+            _two_lines(ax, x, y, lines, {"facecolor": "white", "edgecolor": "none", "pad": 1})
+    if gradients:
+        key = f"above: the value; below, after {PARTIAL}: the gradient of the loss"
+        ax.text(2.6, -len(rows) + 0.62, key, ha="center", va="center", fontsize=9.5)
+    ax.set(xlim=(0.2, 5.0), ylim=(-len(rows) + (0.5 if gradients else 0.65), 0.3))
+    ax.set_xlabel(", ".join(said))  # not drawn: `course.describe` reads it
+    ax.axis("off")
+    return figure
+
+
 # --- parts ----------------------------------------------------------------------------------------
 
 
@@ -211,6 +279,32 @@ def _kernel(ax: "Axes", x: float, y: float, size: int) -> None:
 def _box(ax: "Axes", x: float, y: float, text: str, color: str) -> None:
     frame = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": color, "linewidth": 2}
     ax.text(x, y, text, ha="center", va="center", fontsize=11, bbox=frame)
+
+
+def _two_lines(ax: "Axes", x: float, y: float, lines: Sequence[str], frame: dict) -> None:
+    """A value and, if there is one, its gradient below it, in a frame around both."""
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 10}
+    ax.text(x, y, "\n".join(lines), alpha=0, bbox=frame, **middle)  # as large as both
+    for text, color, above in zip(lines, (INK, ORANGE), (0.075, -0.075), strict=False):
+        ax.text(x, y + (above if len(lines) > 1 else 0), text, color=color, **middle)
+
+
+def _places(count: int) -> list[float]:
+    """The centres of so many columns that share a width of 5.2."""
+    return [5.2 * (index + 0.5) / count for index in range(count)]
+
+
+def _slope(value: float) -> str:
+    return f"{PARTIAL} {'?' if math.isnan(value) else _two(value)}"
+
+
+def _two(value: float) -> str:
+    """A number with at most two decimals."""
+    return _short(round(value, 2) + 0.0)
+
+
+def _subscript(number: int) -> str:
+    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
 
 def _arrow(ax: "Axes", start: tuple[float, float], end: tuple[float, float]) -> None:
