@@ -537,7 +537,7 @@ GAPS: dict[str, Exercise] = {
             (
                 _ranged(factor=lambda u, v, n, m: 1.96),
                 "That takes 1.96, as if both spreads were known well. They were measured on a few "
-                "runs: `factor` says what to take in its place.",
+                "runs: `t_factor` says what to take in its place.",
             ),
             (
                 _ranged(root=lambda total: total),
@@ -566,14 +566,14 @@ GAPS: dict[str, Exercise] = {
             ),
             (
                 _ranged(factor=lambda u, v, n, m: 1),
-                "That is one standard error. How many make the interval? See `factor`.",
+                "That is one standard error. How many make the interval? See `t_factor`.",
             ),
         ),
         hints=(
             "`mean_and_deviation` gives the mean and s of each list. Then n and m: `len(first)` "
             "and `len(second)`.",
             "The means have the variances `u = s**2 / n` and `v = …` with the other s and m.",
-            "Return two things: the difference of the means, and `factor(u, v, n, m)` times the "
+            "Return two things: the difference of the means, and `t_factor(u, v, n, m)` times the "
             "root of u + v.",
         ),
     ),
@@ -592,6 +592,11 @@ GAPS: dict[str, Exercise] = {
             (
                 lambda difference, s: math.floor(2 * 2.8**2 * (s / difference) ** 2),
                 "With so few the chance is still below 80%: round up.",
+            ),
+            (
+                lambda difference, s: round(2 * 2.8**2 * (s / difference) ** 2),
+                "Not to the nearest whole number: with fewer seeds than the formula has, the "
+                "chance is below 80%.",
             ),
             (
                 lambda difference, s: math.ceil(2 * 2.8**2 * s / difference),
