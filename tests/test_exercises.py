@@ -514,10 +514,10 @@ def test_a_mistake_in_a_class_is_told_in_words(network, sentence, capsys):
 def test_a_list_that_is_given_stays_as_it_was(capsys):
     def emptied(values, *rest):
         values.clear()
-        return ANSWERS["06.4"](values, *rest)
+        return ANSWERS["06.7"](values, *rest)
 
-    assert is_right("06.4", emptied) is False
-    assert is_right("06.4", ANSWERS["06.4"]) is True
+    assert is_right("06.7", emptied) is False
+    assert is_right("06.7", ANSWERS["06.7"]) is True
 
 
 def test_recording_for_gradients_stays_as_it_was():

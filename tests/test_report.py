@@ -281,6 +281,41 @@ def test_the_races_that_ship_are_of_todays_recipes(path):
         )
 
 
+def test_the_seeds_that_ship_differ_in_one_field_and_saw_no_test_image():
+    runs = report.shipped_seeds()
+    assert [(name, run.recipe.seed) for name in runs for run in runs[name]] == [
+        (name, seed) for name in "AB" for seed in range(10)
+    ]
+    for name, same in runs.items():
+        for seed, run in enumerate(same):
+            assert History.load(report.SEEDS / f"{name}{seed}.json") == run
+    both = [run for same in runs.values() for run in same]
+    assert all(run.is_finished and run.test is None for run in both)
+    assert {(run.source, run.train_images, run.val_images) for run in both} == {
+        ("cifar10", 45_000, 5_000)
+    }
+    assert len({(run.device, run.precision, run.torch, run.earlier) for run in both}) == 1
+    assert len({run.epochs[-1].train_loss for run in both}) == 20  # no run is there twice
+    ours, theirs = (runs[name][0].recipe.as_dict() for name in "AB")
+    assert runs["A"][0].recipe == RECIPES["compact"].changed(epochs=3)
+    (field,) = [field for field in ours if ours[field] != theirs[field]]
+    told = (report.SEEDS / "README.md").read_text(encoding="utf-8")
+    assert f" --{field.replace('_', '-')} {theirs[field]:g} --out B$seed" in told
+
+
+def test_runs_under_one_letter_are_of_one_recipe(tmp_path):
+    for name, seed in {"A10": 10, "A2": 2, "B2": 2}.items():
+        history("compact", seed=seed).save(tmp_path / f"{name}.json")
+    runs = report.shipped_seeds(tmp_path)
+    assert {name: [run.recipe.seed for run in same] for name, same in runs.items()} == {
+        "A": [2, 10],
+        "B": [2],
+    }
+    history("vgg", seed=3).save(tmp_path / "B3.json")
+    with pytest.raises(CifarError, match=r"the runs of B in .* are not of one recipe"):
+        report.shipped_seeds(tmp_path)
+
+
 def test_the_weights_stay_within_the_limit():
     assert sum(path.stat().st_size for path in PRETRAINED.glob("*.safetensors")) <= ship.LIMIT
 

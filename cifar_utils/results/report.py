@@ -1,7 +1,8 @@
 """What shipped runs and races reached and what others published, as tables and in single lines.
 
 A race is a file that `cifar bench --recipe … --json FILE` writes: recipes that trained in turn,
-against the clock. The files in `races/` are pooled by recipe, whatever their seeds.
+against the clock. The files in `races/` are pooled by recipe, whatever their seeds. `seeds/` holds
+runs that show what chance does.
 """
 
 import math
@@ -21,6 +22,7 @@ from cifar_utils.recipes import Recipe
 from cifar_utils.sources.sealed import read_json, reading
 
 RACES = Path(__file__).parent / "races"
+SEEDS = Path(__file__).parent / "seeds"
 REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
 VIEWS = 6  # per image, in the second accuracy of a race
 
@@ -150,15 +152,16 @@ def shipped_results(folder: Path = PRETRAINED) -> dict[str, Result]:
         if "top1" not in (history.test or {}):
             raise CifarError(f"{path}: the run was not tested; resume it without --no-test")
         runs.setdefault(history.recipe.name, []).append(history)
-    for name, same in runs.items():
-        if len({run.recipe.changed(seed=0) for run in same}) > 1:
-            raise CifarError(f"the runs of {name} in {folder} are not of one recipe")
     names = [name for name in PUBLISHED if name in runs]
     names += sorted(set(runs) - set(names))
-    return {
-        name: Result(name, tuple(sorted(runs[name], key=lambda run: run.recipe.seed)))
-        for name in names
-    }
+    return {name: Result(name, _of_one_recipe(name, runs[name], folder)) for name in names}
+
+
+def _of_one_recipe(name: str, runs: Sequence[History], folder: Path) -> tuple[History, ...]:
+    """The runs by seed, if that is all that their recipes differ in."""
+    if len({run.recipe.changed(seed=0) for run in runs}) > 1:
+        raise CifarError(f"the runs of {name} in {folder} are not of one recipe")
+    return tuple(sorted(runs, key=lambda run: run.recipe.seed))
 
 
 COLUMNS = (
@@ -195,6 +198,22 @@ def _row(result: Result) -> tuple[str, ...]:
         _time(60 * result.minutes, ".0f"),
         result.device,
     )
+
+
+# --- many seeds -----------------------------------------------------------------------------------
+
+
+def shipped_seeds(folder: Path = SEEDS) -> dict[str, tuple[History, ...]]:
+    """The runs of the recipes "A" and "B" in `folder`, ten seeds each, by seed.
+
+    They have validation accuracies only. README.md in the folder says what the two are, and how to
+    make the runs again. A file is named by recipe and seed, such as A3.json. Raises CifarError if
+    runs under one letter differ in more than the seed. Used in notebook 06.
+    """
+    runs: dict[str, list[History]] = {}
+    for path in sorted(folder.glob("*.json")):
+        runs.setdefault(path.name[0], []).append(History.load(path))
+    return {name: _of_one_recipe(name, same, folder) for name, same in runs.items()}
 
 
 # --- races ----------------------------------------------------------------------------------------

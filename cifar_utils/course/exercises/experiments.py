@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from itertools import combinations, permutations, product
 
 import numpy as np
 import torch
@@ -30,6 +31,107 @@ def _standard_errors():
         variance = math.fsum([s**2 / n, s**2 / m])  # variances add up
         given = f"a difference of {difference}, s = {s}, means of {n} and of {m} runs"
         yield Case(given, (difference, s, n, m), difference / math.sqrt(variance))
+
+
+# --- gaps: few seeds ------------------------------------------------------------------------------
+
+
+def _fooled():
+    """One after the other, all ways to take so many runs of each, in any order."""
+    ahead, behind = [6, 3, 9, 5, 1], [4, 6, 2, 5, 3]
+    for first, second, count in (
+        (ahead, behind, 2),
+        (behind, ahead, 2),
+        (ahead, behind, 1),
+        (ahead[:4], behind[:4], 3),
+        (behind, ahead, 5),
+    ):
+        leads = sum(first) > sum(second)
+        draws = product(permutations(first, count), permutations(second, count))
+        other = [sum(a) < sum(b) if leads else sum(a) > sum(b) for a, b in draws]
+        given = f"the results {first} and {second}, count {count}"
+        yield Case(given, (first, second, count), other.count(True) / len(other))
+
+
+def _counted(
+    *,
+    draws=lambda first, second, count: product(
+        combinations(first, count), combinations(second, count)
+    ),
+    is_fooled=lambda gap, lead: gap * lead < 0,
+    of=lambda found: found.count(True) / len(found),
+):
+    """A slip: other draws, others that count as fooled, or something else of them."""
+
+    def answer(first, second, count):
+        lead = sum(first) - sum(second)
+        gaps = [sum(a) - sum(b) for a, b in draws(first, second, count)]
+        return of([is_fooled(gap, lead) for gap in gaps])
+
+    return answer
+
+
+def _intervals():
+    """The differences that Welch's test, as SciPy has it, just does not rule out at 5%."""
+    from scipy.stats import ttest_ind_from_stats
+
+    for first, second in (
+        ([0.641, 0.648, 0.643], [0.633, 0.651, 0.636]),
+        ([0.52, 0.55, 0.57, 0.54], [0.61, 0.43]),
+        ([3.0, 4.0, 4.5, 2.5, 6.0, 4.0], [1.0, 1.25, 0.75, 1.5]),
+    ):
+        s, r = statistics.stdev(first), statistics.stdev(second)
+        low, high = 0.0, 20 * (s + r)
+        for _ in range(30):
+            middle = (low + high) / 2
+            told = ttest_ind_from_stats(middle, s, len(first), 0, r, len(second), equal_var=False)
+            low, high = (low, middle) if told.pvalue < 0.05 else (middle, high)
+        difference = statistics.mean(first) - statistics.mean(second)
+        due = {"difference": difference, "half of the width": high}
+        yield Case(f"the results {first} and {second}", (first, second), due)
+
+
+def _welch(u, v, n, m):
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, (u + v) ** 2 / (u**2 / (n - 1) + v**2 / (m - 1))))
+
+
+def _ranged(
+    *,
+    factor=_welch,
+    of_mean=lambda variance, n: variance / n,
+    root=lambda total: total**0.5,
+    result=lambda difference, half: (difference, half),
+):
+    """A slip: another factor, spreads put together in another way, or another form."""
+
+    def answer(first, second):
+        n, m = len(first), len(second)
+        u = of_mean(statistics.variance(first), n)
+        v = of_mean(statistics.variance(second), m)
+        half = factor(u, v, n, m) * root(u + v)
+        return result(statistics.mean(first) - statistics.mean(second), half)
+
+    return answer
+
+
+def _added_spreads(first, second):
+    """A slip: spreads are added, not their squares."""
+    u, v = (statistics.variance(one) / len(one) for one in (first, second))
+    half = _welch(u, v, len(first), len(second)) * (u**0.5 + v**0.5)
+    return statistics.mean(first) - statistics.mean(second), half
+
+
+def _enough_seeds():
+    """One seed more, until SciPy's normal distribution says 80%."""
+    from scipy.stats import norm
+
+    for difference, s in ((0.003, 0.004), (0.01, 0.004), (0.003, 0.002), (0.002, 0.003), (1, 2)):
+        n = 1
+        while norm.sf(norm.isf(0.025), loc=difference / math.hypot(s / n**0.5, s / n**0.5)) < 0.8:
+            n += 1
+        yield Case(f"a difference of {difference}, s = {s}", (difference, s), n)
 
 
 # --- gaps: a search -------------------------------------------------------------------------------
@@ -138,12 +240,29 @@ def _distance(
 # --- exercises ------------------------------------------------------------------------------------
 
 
-def _seeds_needed():
-    for difference, s in ((0.01, 0.007), (0.02, 0.007), (0.005, 0.007), (0.01, 0.002)):
-        n = 1
-        while difference < 3 * math.sqrt(s**2 / n + s**2 / n):
-            n += 1
-        yield Case(f"a difference of {difference}, s = {s}", (difference, s), n)
+def _powers():
+    """The chance that a difference comes out beyond 1.96 standard errors, as SciPy has it."""
+    from scipy.stats import norm
+
+    for difference, s, n in (
+        (0.003, 0.004, 3),
+        (0.003, 0.004, 28),
+        (0.01, 0.004, 5),
+        (0.002, 0.001, 2),
+        (0.0, 0.004, 7),
+    ):
+        error = math.hypot(s / math.sqrt(n), s / math.sqrt(n))
+        due = float(norm.sf(1.96 * error, loc=difference, scale=error))
+        yield Case(f"a difference of {difference}, s = {s}, n = {n}", (difference, s, n), due)
+
+
+def _found(*, error=lambda s, n: s * (2 / n) ** 0.5, beyond=1.96, of=lambda chance: chance):
+    """A slip: another standard error, another limit, or the other chance."""
+
+    def answer(difference, s, n):
+        return of(statistics.NormalDist().cdf(difference / error(s, n) - beyond))
+
+    return answer
 
 
 def _paired():
@@ -215,29 +334,35 @@ EXERCISES = {
         ),
     ),
     "06b": Exercise(
-        _seeds_needed,
+        _powers,
         slips=(
             (
-                lambda difference, s: math.ceil(9 * (s / difference) ** 2),
+                _found(error=lambda s, n: s / n**0.5),
                 "Both means scatter, not one: the variance of the difference is twice s² / n.",
             ),
             (
-                lambda difference, s: math.floor(18 * (s / difference) ** 2),
-                "With so few the difference is still below three standard errors: round up.",
+                _found(error=lambda s, n: s * 2**0.5),
+                "That is the chance with one seed each. Means of n runs scatter less.",
             ),
             (
-                lambda difference, s: math.ceil(18**0.5 * s / difference),
-                "The standard error falls with the root of n. Solve for n: a square appears.",
+                _found(error=lambda s, n: 2 * s / n),
+                "That is without the root: it is variances that add up, s² / n and s² / n.",
             ),
             (
-                lambda difference, s: math.ceil(2 * (s / difference) ** 2),
-                "That makes the difference one standard error. Three are asked for.",
+                _found(beyond=0),
+                "That is the chance to see the right leader. How far beyond zero must it lie?",
+            ),
+            (
+                _found(of=lambda chance: 1 - chance),
+                "That is the chance to miss it.",
             ),
         ),
         hints=(
-            "Write the standard error of a difference of two means of n runs each: s · √(2 / n).",
-            "Three of these may be no more than the difference. Solve that for n.",
-            "n ≥ 18 · (s / difference)². Round up, with `math.ceil`.",
+            "How many standard errors is the difference? `standard_errors` of section 1 knows.",
+            "What you measure lies around that number, in units of the standard error, with a "
+            "standard deviation of 1. With what chance is it above 1.96?",
+            "`NormalDist().cdf(x)` is the chance to lie below x. The one that is asked for is "
+            "`cdf(that number - 1.96)`.",
         ),
     ),
     "06c": Exercise(
@@ -359,6 +484,144 @@ GAPS: dict[str, Exercise] = {
         ),
     ),
     "06.3": Exercise(
+        _fooled,
+        slips=(
+            (
+                _counted(is_fooled=lambda gap, lead: gap * lead > 0),
+                "That is the share of draws with the same leader as all runs together.",
+            ),
+            (
+                _counted(is_fooled=lambda gap, lead: gap < 0),
+                "You count the draws in which the second is ahead. Which of the two is ahead if "
+                "all runs count?",
+            ),
+            (
+                _counted(is_fooled=lambda gap, lead: gap * lead <= 0),
+                "A tie is among them. It says nothing, so it does not count.",
+            ),
+            (
+                _counted(
+                    draws=lambda first, second, count: zip(
+                        combinations(first, count), combinations(second, count), strict=True
+                    )
+                ),
+                "You take the same seeds from both. Each draw from the first meets each draw from "
+                "the second.",
+            ),
+            (
+                _counted(
+                    draws=lambda first, second, count: product(
+                        product(first, repeat=count), product(second, repeat=count)
+                    )
+                ),
+                "You put a run back and may draw it twice. A draw holds different runs.",
+            ),
+            (_counted(of=lambda found: found.count(True)), "A share is asked for: divide."),
+            (
+                _counted(of=lambda found: 100 * found.count(True) / len(found)),
+                "A fraction is asked for, not a percentage.",
+            ),
+        ),
+        hints=(
+            "`combinations(first, count)` gives all draws from the first, one after the other. "
+            "Their sums are as good as their means.",
+            "With one list of sums for each recipe, go through all pairs: `for a in ours for b in "
+            "theirs`.",
+            "The sign of `a - b` is the opposite of that of `sum(first) - sum(second)` if their "
+            "product is below zero.",
+        ),
+    ),
+    "06.4": Exercise(
+        _intervals,
+        slips=(
+            (
+                _ranged(factor=lambda u, v, n, m: 1.96),
+                "That takes 1.96, as if both spreads were known well. They were measured on a few "
+                "runs: `t_factor` says what to take in its place.",
+            ),
+            (
+                _ranged(root=lambda total: total),
+                "That is without the root: a variance, not a standard error.",
+            ),
+            (
+                _ranged(of_mean=lambda variance, n: variance),
+                "Those are the variances of single runs. The mean of n runs has less.",
+            ),
+            (
+                _ranged(of_mean=lambda variance, n: variance**0.5 / n),
+                "Square the standard deviations first: it is variances that add up.",
+            ),
+            (_added_spreads, "Standard deviations do not add up, their squares do."),
+            (
+                _ranged(result=lambda difference, half: (difference, 2 * half)),
+                "That is the whole width. Half of it is asked for, what stands behind the ±.",
+            ),
+            (
+                _ranged(result=lambda difference, half: (difference - half, difference + half)),
+                "Those are the two ends. The difference and half the width are asked for.",
+            ),
+            (
+                _ranged(result=lambda difference, half: (-difference, half)),
+                "That is the second minus the first.",
+            ),
+            (
+                _ranged(factor=lambda u, v, n, m: 1),
+                "That is one standard error. How many make the interval? See `t_factor`.",
+            ),
+        ),
+        hints=(
+            "`mean_and_deviation` gives the mean and s of each list. Then n and m: `len(first)` "
+            "and `len(second)`.",
+            "The means have the variances `u = s**2 / n` and `v = …` with the other s and m.",
+            "Return two things: the difference of the means, and `t_factor(u, v, n, m)` times the "
+            "root of u + v.",
+        ),
+    ),
+    "06.5": Exercise(
+        _enough_seeds,
+        slips=(
+            (
+                lambda difference, s: math.ceil(2.8**2 * (s / difference) ** 2),
+                "Both means scatter, not one: where is the 2 in front?",
+            ),
+            (
+                lambda difference, s: math.ceil(2 * 1.96**2 * (s / difference) ** 2),
+                "With so few the interval leaves out zero in half of the cases only: 0.84 is "
+                "missing.",
+            ),
+            (
+                lambda difference, s: math.floor(2 * 2.8**2 * (s / difference) ** 2),
+                "With so few the chance is still below 80%: round up.",
+            ),
+            (
+                lambda difference, s: round(2 * 2.8**2 * (s / difference) ** 2),
+                "Not to the nearest whole number: with fewer seeds than the formula has, the "
+                "chance is below 80%.",
+            ),
+            (
+                lambda difference, s: math.ceil(2 * 2.8**2 * s / difference),
+                "The standard error falls with the root of n: s / δ is squared.",
+            ),
+            (
+                lambda difference, s: math.ceil(2 * 2.8 * (s / difference) ** 2),
+                "The sum of the two numbers is squared, too.",
+            ),
+            (
+                lambda difference, s: math.ceil(2 * (1.96**2 + 0.84**2) * (s / difference) ** 2),
+                "Add 1.96 and 0.84 first, then square.",
+            ),
+            (
+                lambda difference, s: 2 * 2.8**2 * (s / difference) ** 2,
+                "A number of seeds is whole: round up, with `math.ceil`.",
+            ),
+        ),
+        hints=(
+            "It is the formula above, with δ for `difference`.",
+            "A square is `** 2`. The brackets: `(1.96 + 0.84) ** 2` and `(s / difference) ** 2`.",
+            "Multiply both squares, times 2, and round up: `math.ceil(…)`.",
+        ),
+    ),
+    "06.6": Exercise(
         _on_log_scale,
         slips=(
             (
@@ -388,7 +651,7 @@ GAPS: dict[str, Exercise] = {
             "So the factor is raised to the power of `share`.",
         ),
     ),
-    "06.4": Exercise(
+    "06.7": Exercise(
         _narrow,
         slips=(
             (
@@ -415,7 +678,7 @@ GAPS: dict[str, Exercise] = {
             "Of their values, divide the smallest by `room`, and multiply the largest by it.",
         ),
     ),
-    "06.5": Exercise(
+    "06.8": Exercise(
         _affordable_epochs,
         slips=(
             (
@@ -441,7 +704,7 @@ GAPS: dict[str, Exercise] = {
             "`//` divides and rounds down.",
         ),
     ),
-    "06.6": Exercise(
+    "06.9": Exercise(
         _distillation,
         slips=(
             (_distance(factor=lambda T: 1), "The factor T² is missing."),
