@@ -567,12 +567,9 @@ GAPS: dict[str, Exercise] = {
                 "gain five images: it disagrees with only two labels.",
             ),
             (
-                lambda agreed, wrong, images: (
-                    max(agreed - wrong, 0),
-                    agreed + min(wrong, images - agreed),
-                ),
-                "The lowest is right. At best, you count what it gains. But wrong labels that it "
-                "cannot disagree with are among those that it agrees with.",
+                lambda agreed, wrong, images: (agreed - wrong, agreed + wrong),
+                "That is right for most networks. Two cannot bear all of it: one that agrees with "
+                "fewer labels than are wrong, and one that disagrees with fewer.",
             ),
             (
                 lambda agreed, wrong, images: (max(agreed - wrong, 0), agreed),
