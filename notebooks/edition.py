@@ -27,7 +27,7 @@ FOLDED_END = "\n\n</details>"
 PAIR = re.compile(r"^<!-- answer -->\n((?!<!--).*\n)+?<!-- end -->$", re.M)
 CHECK = re.compile(r'^(\w+) = exercises\.gap\("([\w.]+)", \1\)$', re.M)
 LINES = re.compile(rf"^( *){TURN}(.+\n(?: *# .+\n)*)((?:.*\n)*?) *{END}$\n?", re.M)
-START = "START_HERE.md"
+START, NEXT = "START_HERE.md", "WHERE_NEXT.md"  # how to begin, and what follows
 # What the student edition brings along beside the notebooks.
 BESIDE = ("cifar_utils", "images", "environment.yml", "pyproject.toml", "README.md", "LICENSE")
 # Where the edition must not be written to, because an older one is removed first.
@@ -144,6 +144,8 @@ def write_edition(folder, out):
     rubbish = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.py", "*.md")
     shutil.copytree(folder, out / "solved", ignore=rubbish)
     shutil.copytree(folder / "solutions", out / "notebooks" / "solutions", ignore=rubbish)
+    for place in ("notebooks", "solved"):  # its links lead to notebooks beside it
+        shutil.copy(folder / NEXT, out / place / NEXT)
     for name in BESIDE:
         if (root / name).is_dir():
             shutil.copytree(root / name, out / name, ignore=shutil.ignore_patterns("__pycache__"))

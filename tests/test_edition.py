@@ -158,7 +158,8 @@ def test_readme_and_teaching_say_its_minutes_and_gaps(name, room):
 
 def test_it_brings_along_all_that_it_needs(room):
     """Every link in its notebooks leads to a file, and the zip holds the same files."""
-    for path in (room / "notebooks").rglob("*.ipynb"):
+    pages = (room / "notebooks").rglob("*.ipynb")
+    for path in (*pages, *room.rglob("WHERE_NEXT.md")):
         links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text(encoding="utf-8"))
         for link in (link for link in links if link.endswith((".ipynb", ".md", ".png"))):
             assert (path.parent / link).is_file(), link
@@ -166,6 +167,7 @@ def test_it_brings_along_all_that_it_needs(room):
     with zipfile.ZipFile(room.with_suffix(".zip")) as archive:
         assert {name for name in archive.namelist() if not name.endswith("/")} == files
     assert {"student/START_HERE.md", "student/cifar_utils/speed/winograd.c"} <= files
+    assert {"student/notebooks/WHERE_NEXT.md", "student/solved/WHERE_NEXT.md"} <= files
     assert not any("__pycache__" in name or name.endswith("edition.py") for name in files)
 
 
@@ -175,6 +177,7 @@ def course(tmp_path):
     folder = tmp_path / "course" / "notebooks"
     (folder / "solutions").mkdir(parents=True)
     (folder / "START_HERE.md").touch()
+    (folder / "WHERE_NEXT.md").touch()
     cells = [nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell(CELL)]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "04_a.ipynb")
     return folder

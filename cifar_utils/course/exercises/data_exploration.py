@@ -217,6 +217,21 @@ def _share(predictions, labels):
     return (predictions == labels).float().mean().item()
 
 
+def _true_range():
+    for agreed, wrong, images in ((90, 5, 100), (98, 5, 100), (3, 5, 100), (9200, 54, 10_000)):
+        # Try how many of the wrong labels it goes along with, and how many of the others it reads
+        # right: the true number is what is left of the agreed ones, and these.
+        possible = [
+            agreed - along + right
+            for along in range(wrong + 1)
+            if along <= agreed and wrong - along <= images - agreed
+            for right in range(wrong - along + 1)
+        ]
+        what = f"agreed {agreed}, wrong {wrong}, images {images}"
+        due = {"lowest": min(possible), "highest": max(possible)}
+        yield Case(what, (agreed, wrong, images), due)
+
+
 def _thumbnails():
     images = torch.zeros(1, 3, 4, 8, dtype=torch.uint8)
     images[..., 4:] = 200
@@ -544,6 +559,43 @@ GAPS: dict[str, Exercise] = {
         ),
     ),
     "01.7": Exercise(
+        _true_range,
+        slips=(
+            (
+                lambda agreed, wrong, images: (max(agreed - wrong, 0), min(agreed + wrong, images)),
+                "The lowest is right. At best, a network that agrees with 98 of 100 labels cannot "
+                "gain five images: it disagrees with only two labels.",
+            ),
+            (
+                lambda agreed, wrong, images: (agreed - wrong, agreed + wrong),
+                "That is right for most networks. Two cannot bear all of it: one that agrees with "
+                "fewer labels than are wrong, and one that disagrees with fewer.",
+            ),
+            (
+                lambda agreed, wrong, images: (max(agreed - wrong, 0), agreed),
+                "The lowest is right. At best, the network gains: it may disagree with a wrong "
+                "label and be right itself.",
+            ),
+            (
+                lambda agreed, wrong, images: (
+                    agreed - wrong,
+                    agreed - wrong + 2 * min(wrong, images - agreed),
+                ),
+                "It is nearly right. But a network cannot go along with more wrong labels than it "
+                "agrees with at all.",
+            ),
+        ),
+        hints=(
+            "Each wrong label lies either among those that the network agrees with, where it costs "
+            "an image, or among the others, where it may gain one.",
+            "At worst, as many as possible lie among the labels that it agrees with: "
+            "`min(wrong, agreed)`. At best, as many as possible lie among the others. How many "
+            "others are there?",
+            "At best it disagrees with `caught = min(wrong, images - agreed)` wrong labels. It "
+            "gains these, and loses the remaining `wrong - caught`.",
+        ),
+    ),
+    "01.8": Exercise(
         _thumbnails,
         slips=(
             (
