@@ -123,8 +123,9 @@ def train(options: Namespace) -> None:
         for name in (recipe.teacher, "" if state else recipe.start_from):
             if name in pretrained_names() and not name.endswith("-val") and len(cifar.val):
                 print(
-                    f"{name} learned from the validation images, too, so the validation accuracy "
-                    "will look too good; choose a network called -val, or --validation 0",
+                    f"{name} learned from all training images of CIFAR-10; if your validation "
+                    "images are among them, their accuracy will look too good: choose a network "
+                    "called -val, or --validation 0",
                     file=sys.stderr,
                 )
         recorder = None
