@@ -257,6 +257,57 @@ def show_rows(
     return figure
 
 
+@styled
+def show_filters(rows: Mapping[str, Tensor], *, size: float = 0.3) -> "Figure":
+    """Filters as pictures, a row per network: middle grey is 0, brighter is positive.
+
+    rows: dict from name to weights, float (K, 3, h, w). Each filter is scaled by itself, so that
+    its largest weight, of either sign, has the full colour. size: the width of one in inches.
+    """
+    pictures = {
+        name: 127.5 + 127.5 * filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        for name, filters in rows.items()
+    }
+    return show_rows({name: _enlarged(ones.round()) for name, ones in pictures.items()}, size=size)
+
+
+@styled
+def show_maps(
+    rows: Mapping[str, Tensor], *, size: float = 0.9, columns: Sequence[str] = ()
+) -> "Figure":
+    """Maps as grey pictures, a row per stage: black is the least of a map, white its most.
+
+    rows: dict from name to maps, float (K, h, w); a uint8 (K, 3, h, w) is a row of images. Each map
+    is stretched by itself; one that is the same everywhere is black.
+    """
+    pictures = {}
+    for name, maps in rows.items():
+        if maps.ndim == 3:
+            low = maps.amin((1, 2), keepdim=True)
+            high = (maps - low).amax((1, 2), keepdim=True).clamp(min=1e-12)
+            maps = (255 * (maps - low) / high).round()[:, None].expand(-1, 3, -1, -1)
+        pictures[name] = _enlarged(maps)
+    return show_rows(pictures, size=size, columns=columns)
+
+
+@styled
+def show_patches(
+    rows: Mapping[str, Tensor], *, size: float = 0.7, columns: Sequence[str] = ()
+) -> "Figure":
+    """Patches of any size, uint8 (K, 3, h, w), a row per map, all drawn equally high."""
+    pictures = {name: _enlarged(patches) for name, patches in rows.items()}
+    return show_rows(pictures, size=size, columns=columns)
+
+
+def _enlarged(pictures, size=96):
+    """Pictures (K, 3, h, w) with pixels as large squares, uint8 (K, 3, size, about size)."""
+    from torch.nn.functional import interpolate
+
+    high, wide = pictures.shape[2:]
+    shape = (size, max(1, round(size * wide / high)))
+    return interpolate(pictures.float().cpu(), size=shape, mode="nearest-exact").byte()
+
+
 def _under_heat(images, maps):
     """Images, enlarged as `overlay` does it, each under its heatmap if that is not None."""
     import torch

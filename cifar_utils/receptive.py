@@ -6,7 +6,7 @@ them. So the network runs once, and each operation of torch hands on what its in
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,61 @@ def receptive_field(model: nn.Module) -> int:
         CifarError: the network does not take such an image, the unit sees all of it, whatever its
             size, or the field cannot be followed through an operation, which is named.
     """
+    seen = _ends(model)
+    field = max(view.field for view in seen)
+    if field == math.inf:
+        raise CifarError(_SEES_ALL)
+    return int(field)
+
+
+class Window(NamedTuple):
+    """Which pixels the units of a map see. Each field is a pair: of rows, then of columns.
+
+    The unit in row i sees `size` rows of pixels, from `start + i * step` on, and the columns
+    likewise. Pixels outside the image do not exist; the network's padding stands in for them.
+    """
+
+    size: tuple[int, int]
+    step: tuple[int, int]
+    start: tuple[int, int]
+
+    def boxes(self, places: Tensor) -> Tensor:
+        """From rows and columns of units, int64 (K, 2), to what they see, int64 (K, 4).
+
+        A box is (top, left, bottom, right): rows from top up to, but not including, bottom; columns
+        from left up to, but not including, right. It may reach beyond the image.
+        """
+        first = torch.tensor(self.start) + places.cpu() * torch.tensor(self.step)
+        return torch.cat([first, first + torch.tensor(self.size)], 1)
+
+
+def window(model: nn.Module) -> Window:
+    """The smallest box of pixels that holds all that a unit of the last feature map sees.
+
+    It is followed as in `receptive_field`, for each axis by itself. model: a network that ends in
+    maps, such as `model.features[:2]`, or one with `features`. Used in notebook 08.
+
+    Raises:
+        CifarError: as `receptive_field` does, and if the network does not end in maps.
+    """
+    (view, *others) = _ends(model)
+    if others or view.spans is None:
+        raise CifarError("the network does not end in one stack of maps; give model.features[:2]")
+    if view.field == math.inf:
+        raise CifarError(_SEES_ALL)
+    firsts, lasts, steps = zip(*view.spans, strict=True)
+    sizes = (int(last - first + 1) for first, last in zip(firsts, lasts, strict=True))
+    return Window(tuple(sizes), tuple(steps), tuple(map(int, firsts)))  # type: ignore[arg-type]
+
+
+_SEES_ALL = "a unit of the last feature map sees the whole image, whatever its size"
+
+
+def _ends(model):
+    """The _View of each tensor that the features, or else the network, return."""
     twin = copied(model)
     twin = twin if device_of(twin).type == "meta" else twin.cpu()
-    maps: list[Any] = []
+    maps = []
     features = getattr(twin, "features", None)
     if isinstance(features, nn.Module):
         features.register_forward_hook(lambda layer, inputs, output: maps.append(output))
@@ -47,10 +99,7 @@ def receptive_field(model: nn.Module) -> int:
     lost = [view.lost or view.end for view in seen if view.lost or not _is_pooled_or_flat(view)]
     if lost:
         raise CifarError(f"the field cannot be followed through the operation {lost[0]}")
-    field = max(view.field for view in seen)
-    if field == math.inf:
-        raise CifarError("a unit of the last feature map sees the whole image, whatever its size")
-    return int(field)
+    return seen
 
 
 @dataclass(frozen=True)

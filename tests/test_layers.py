@@ -20,7 +20,7 @@ LEVELS = [
     {"checks"},
     {"augment", "models", "optim", "history", "receptive"},
     {"batches", "profile", "evaluate", "checkpoints"},
-    {"explain", "plots"},
+    {"explain", "learned", "plots"},
     {"runs"},
     {"train"},
     {"lr_range", "estimate"},

@@ -265,6 +265,45 @@ def test_rows_lay_heatmaps_over_their_images_and_mark_the_empty_ones(random_spli
         assert [mark.get_position()[0] for mark in marks] == wanted  # in the middle of three
 
 
+def test_filters_are_scaled_each_by_itself_around_grey():
+    filters = torch.zeros(3, 3, 2, 2)
+    filters[0, 0, 0, 0], filters[0, 2, 1, 1] = 2, -1
+    filters[1, :, 0] = -0.01
+    figure = plots.show_filters({"mine": filters, "other": filters[:1]})
+    strip = pictures(figure.axes[0])[0]
+    step = 96 + 6
+    first, second, third = (strip[24:96:48, place * step + 24 : place * step + 96 : 48]
+                            for place in range(3))  # the middles of the squares  # fmt: skip
+    assert first[0, 0].tolist() == [255, 128, 128] and first[1, 1].tolist() == [128, 128, 64]
+    assert (second[0] == 0).all() and (second[1] == 128).all()  # the least weight, too, is scaled
+    assert (third == 128).all()
+    assert [ax.texts[0].get_text() for ax in figure.axes] == ["mine", "other"]
+
+
+def test_maps_of_any_size_are_stretched_from_black_to_white_beside_their_image(random_split):
+    image = random_split(1).images
+    maps = torch.tensor([[[-1.0, 1], [0, 3]], [[5.0, 5], [5, 5]]])
+    figure = plots.show_maps({"image": image, "stage 0": maps}, columns=["first", "second"])
+    above, below = (pictures(ax)[0] for ax in figure.axes)
+    assert above.shape == below.shape  # one scale
+    assert np.array_equal(above[1:96:3, 1:96:3], image[0].permute(1, 2, 0))
+    assert below[24:96:48, 24:96:48, 0].tolist() == [[0, 128], [64, 255]]
+    assert not below[:, 102:].any(), "a flat map is black"
+
+
+def test_patches_of_any_size_are_drawn_equally_high(random_split):
+    images = random_split(4).images
+    rows = {
+        "small": images[:, :, :6, :6],
+        "large": images[:, :, :24, :24],
+        "wide": images[..., :16],
+    }
+    small, large, wide = (pictures(ax)[0] for ax in plots.show_patches(rows).axes)
+    assert len(small) == len(large) == len(wide) == 96
+    assert np.array_equal(small[8:96:16, 8:96:16], images[0, :, :6, :6].permute(1, 2, 0))
+    assert np.array_equal(large[2:96:4, 2:96:4], images[0, :, :24, :24].permute(1, 2, 0))
+
+
 def test_a_montage_is_exact_to_the_pixel(tmp_path, random_split):
     images = random_split(10).images
     plots.save_montage(tmp_path / "m.png", images, columns=4)

@@ -197,7 +197,7 @@ EXERCISES = {
             ),
         ),
         hints=(
-            "Your answer to gap 08.2 is almost it. Which step has to go?",
+            "Your answer to gap 08.4 is almost it. Which step has to go?",
             "Maps and gradients have the same shape: they can be multiplied as they are.",
             "Multiply, sum over the maps (dimension 1), then `relu`.",
         ),
@@ -495,8 +495,131 @@ def _places(heat):
     return heat.argsort(1, descending=True).argsort(1)
 
 
+def _strongest():
+    draw = generator(8)
+    few = torch.tensor([
+        [[0.0, 5, 1], [2, 0, 0]], [[7, 0, 0], [0, 0, 8]],
+        [[3, 3, 3], [3, 4, 3]], [[0, 0, 6], [1, 1, 0]],
+    ])  # fmt: skip
+    many = torch.rand(40, 4, 6, generator=draw).relu()
+    for what, maps, count in (
+        (f"four maps of 2 × 3, {few.tolist()}, count 2".replace(".0", ""), few, 2),
+        ("the same maps, count 3", few, 3),
+        ("forty random maps of 4 × 6, count 9", many, 9),
+    ):
+        best = []
+        for number, one in enumerate(maps.tolist()):
+            rows = [(value, row, column) for row, line in enumerate(one)
+                    for column, value in enumerate(line)]  # fmt: skip
+            value, row, column = max(rows)
+            best.append((value, number, row, column))
+        due = [list(place) for _, *place in sorted(best, reverse=True)[:count]]
+        yield Case(what, (maps, count), torch.tensor(due))
+
+
+def _found(
+    score=lambda maps: maps.flatten(1).amax(1),
+    first=lambda scores, count: scores.topk(count).indices,
+    width=lambda maps: maps.shape[2],
+    columns=(0, 1, 2),
+):
+    """A slip: another measure of an image, another choice, another width, another order."""
+
+    def answer(maps, count):
+        images = first(score(maps), count)
+        places = maps.flatten(1).argmax(1)[images]
+        found = torch.stack([images, places // width(maps), places % width(maps)], 1)
+        return found[:, list(columns)]
+
+    return answer
+
+
+def _several_per_image(maps, count):
+    places = maps.flatten().topk(count).indices
+    each, width = maps[0].numel(), maps.shape[2]
+    return torch.stack([places // each, places % each // width, places % width], 1)
+
+
+def _cosines():
+    draw = generator(9)
+    few = torch.tensor([[3.0, 1.0], [1.0, 2.0], [2.0, 6.0]])
+    many = torch.randn(10, 16, generator=draw) + torch.randn(16, generator=draw)
+    for what, weight in (
+        (f"the rows {few.tolist()}", few),
+        ("ten rows of 16 random numbers, with a common part", many),
+    ):
+        centred = weight - sum(weight) / len(weight)
+        due = [[F.cosine_similarity(a, b, dim=0) for b in centred] for a in centred]
+        yield Case(what, (weight,), torch.tensor(due))
+
+
+def _unit(rows, dim=1):
+    return rows / rows.norm(dim=dim, keepdim=True)
+
+
 GAPS: dict[str, Exercise] = {
     "08.1": Exercise(
+        _strongest,
+        slips=(
+            (
+                _several_per_image,
+                "An image comes twice. Take each image's largest number first, then the images.",
+            ),
+            (
+                _found(score=lambda maps: maps.mean((1, 2))),
+                "You rank the images by the mean of their maps. One place counts, the largest.",
+            ),
+            (
+                _found(first=lambda scores, count: scores.topk(count, largest=False).indices),
+                "Those are the images that excite the map least.",
+            ),
+            (
+                _found(first=lambda scores, count: scores.topk(count).indices.sort()[0]),
+                "The right images, but in their own order. The strongest comes first.",
+            ),
+            (
+                _found(width=lambda maps: maps.shape[1]),
+                "A place in the flattened map is row · width + column. You divide by the height.",
+            ),
+            (_found(columns=(0, 2, 1)), "Row and column are exchanged."),
+        ),
+        hints=(
+            "`maps.flatten(1)` has a row per image. What does its `.max(1)` return?",
+            "It returns values and places. `values.topk(count).indices` are the images you want, "
+            "and `places[images]` the place in each of them.",
+            "`places // width` is the row and `places % width` the column, if the width is "
+            "`maps.shape[2]`. `torch.stack([…], 1)` puts the three side by side.",
+        ),
+    ),
+    "08.2": Exercise(
+        _cosines,
+        slips=(
+            (
+                lambda weight: _unit(weight) @ _unit(weight).T,
+                "Subtract the mean row first: what all classes share does not count.",
+            ),
+            (
+                lambda weight: _unit(_centred(weight)) @ _unit(_centred(weight)).T,
+                "You subtract from each row its own mean. The mean *row* is `weight.mean(0)`.",
+            ),
+            (
+                lambda weight: (weight - weight.mean(0)) @ (weight - weight.mean(0)).T,
+                "Those are products of the rows. Divide each row by its length first.",
+            ),
+            (
+                lambda weight: (
+                    _unit(weight - weight.mean(0), 0) @ _unit(weight - weight.mean(0), 0).T
+                ),
+                "You divide each column by its length. A class is a row.",
+            ),
+        ),
+        hints=(
+            "Three steps: subtract the mean row, make every row one unit long, multiply.",
+            "`rows.norm(dim=1, keepdim=True)` is the length of each row.",
+            "`unit @ unit.T` holds the products of all pairs of rows.",
+        ),
+    ),
+    "08.3": Exercise(
         _inside,
         slips=(
             (
@@ -536,7 +659,7 @@ GAPS: dict[str, Exercise] = {
             "`torch.autograd.grad(scores.sum(), kept[0])` returns a tuple with one tensor in it.",
         ),
     ),
-    "08.2": Exercise(
+    "08.4": Exercise(
         _weighted,
         slips=(
             (_grad_cam, "The ReLU is missing: what speaks against the class has to become 0."),
@@ -573,7 +696,7 @@ GAPS: dict[str, Exercise] = {
             "The maps are dimension 1: `(alpha * maps).sum(1)`. `.relu()` comes last.",
         ),
     ),
-    "08.3": Exercise(
+    "08.5": Exercise(
         _fitted,
         slips=(
             (
@@ -609,7 +732,7 @@ GAPS: dict[str, Exercise] = {
             "after subtracting it, and add 1e-7 to what you divide by.",
         ),
     ),
-    "08.4": Exercise(
+    "08.6": Exercise(
         _ranked_alike,
         slips=(
             (
@@ -631,7 +754,7 @@ GAPS: dict[str, Exercise] = {
             "centred ranks a and b.",
         ),
     ),
-    "08.5": Exercise(
+    "08.7": Exercise(
         _shuffles,
         slips=(
             (
@@ -654,7 +777,7 @@ GAPS: dict[str, Exercise] = {
             "`.view_as(weights)` gives the result its shape back.",
         ),
     ),
-    "08.6": Exercise(
+    "08.8": Exercise(
         _without,
         slips=(
             (
@@ -693,7 +816,7 @@ GAPS: dict[str, Exercise] = {
             "one or the other image; the places need the shape (N, 1, H, W).",
         ),
     ),
-    "08.7": Exercise(
+    "08.9": Exercise(
         _covered,
         slips=(
             (
