@@ -876,6 +876,12 @@ GAPS: dict[str, Exercise] = {
                 "Mistake 7 is still there: judge images as they are.",
             ),
             (
+                lambda network, images, labels: round(
+                    mistakes.accuracy(network, images, labels) * len(labels)
+                ),
+                "That is how many it gets right. The share is asked for: divide by all.",
+            ),
+            (
                 _accuracy_with_notes,
                 "The number is right. But torch keeps notes for a gradient that nobody asks for.",
             ),
@@ -930,6 +936,13 @@ GAPS: dict[str, Exercise] = {
                 "That is the other way round: `count` says how many are for validation.",
             ),
             (
+                _split_into(
+                    lambda order, n: torch.arange(n, len(order)), lambda order, n: torch.arange(n)
+                ),
+                "You do not use `order`. If images of one class lie together, validation would "
+                "have only some classes.",
+            ),
+            (
                 _split_into(lambda order, n: order[:-n], lambda order, n: order[-n:]),
                 "No image is in both, but the *first* `count` of the order are for validation.",
             ),
@@ -950,6 +963,10 @@ GAPS: dict[str, Exercise] = {
             (
                 _rate_by(min),
                 "That is the smallest rate. It is safe, but is its loss the lowest?",
+            ),
+            (
+                lambda rates, losses: min(loss for loss in losses if math.isfinite(loss)),
+                "That is the lowest loss. The rate that led to it is asked for.",
             ),
             (
                 lambda rates, losses: rates[losses.index(min(losses))],
