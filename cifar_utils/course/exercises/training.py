@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar_utils.course.exercises.form import Case, Exercise, value
+from cifar_utils.course import mistakes
+from cifar_utils.course.exercises.form import Case, Exercise, Rule, value
 from cifar_utils.data import CLASSES, Split, normalize
 from cifar_utils.errors import CifarError
 from cifar_utils.machine import generator
@@ -131,87 +132,7 @@ def _judged(*, mode="eval", grad=False, over="count"):
     return answer
 
 
-# --- gaps: what is minimised ----------------------------------------------------------------------
-
-
-def _logits_and_labels():
-    yield torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([1])
-    yield torch.zeros(2, 10), torch.tensor([3, 7])
-    yield 2 * torch.randn(4, 10, generator=generator(11)), torch.tensor([9, 0, 4, 4])
-
-
-def _softmax_and_loss():
-    for logits, labels in _logits_and_labels():
-        rows = [[math.exp(logit) for logit in row] for row in logits.tolist()]
-        p = torch.tensor([[one / sum(row) for one in row] for row in rows])
-        due = {"probabilities": p, "mean loss": F.cross_entropy(logits, labels).item()}
-        yield Case(_shown(logits, labels), (logits, labels), due)
-
-
-def _shown(logits, labels):
-    if logits.numel() < 4:
-        return f"logits {logits.tolist()}, labels {labels.tolist()}"
-    what = f"{len(logits)} rows of {logits.shape[1]} logits"
-    return f"{what}{'' if logits.any() else ', all 0'}, labels {labels.tolist()}"
-
-
-def _probabilities_with(loss_of, axis=1, scale=torch.exp):
-    def answer(logits, labels):
-        p = scale(logits) / scale(logits).sum(axis, keepdim=True)
-        return p, loss_of(p, labels)
-
-    return answer
-
-
-def _right(p, labels):
-    return p[torch.arange(len(labels)), labels]
-
-
-def _gradient():
-    for logits, labels in _logits_and_labels():
-        leaf = logits.clone().requires_grad_()
-        F.cross_entropy(leaf, labels).backward()
-        yield Case(_shown(logits, labels), (logits, labels), leaf.grad)
-
-
-# --- gaps: steps and schedules --------------------------------------------------------------------
-
-
-def _momentum_step():
-    """Steps on a parabola, as torch.optim.SGD takes them at a learning rate that changes."""
-    for momentum in (0.9, 0.5, 0.0):
-        weights = torch.tensor([3.0, -2.0, 1.0], requires_grad=True)
-        optimizer = torch.optim.SGD([weights], lr=0.1, momentum=momentum)
-        velocity = torch.zeros(3)
-        for number in (1, 2, 3):
-            lr = optimizer.param_groups[0]["lr"] = 0.1 / number
-            optimizer.zero_grad()
-            weights.square().sum().backward()
-            before, gradient = weights.detach().clone(), weights.grad.clone()
-            optimizer.step()
-            due = optimizer.state[weights].get("momentum_buffer", gradient).clone()
-            what = ", ".join(
-                f"{name} {[round(number, 3) for number in tensor.tolist()]}"
-                for name, tensor in zip(
-                    ("weights", "velocity", "gradient"), (before, velocity, gradient), strict=True
-                )
-            )
-            yield Case(
-                f"{what}, lr {lr:.4g}, momentum {momentum}",
-                (before, velocity, gradient, lr, momentum),
-                {"new weights": weights.detach().clone(), "new velocity": due},
-            )
-            velocity = due
-
-
-def _stepped(velocity_of, rate=lambda lr: lr):
-    """A slip: another velocity, or another rate."""
-
-    def answer(weights, velocity, gradient, lr, momentum):
-        new = velocity_of(velocity, gradient, lr, momentum)
-        return weights - rate(lr) * new, new
-
-    return answer
+# --- gaps: a schedule -----------------------------------------------------------------------------
 
 
 def _one_cycle():
@@ -327,6 +248,180 @@ class _MomentumAlone(_WeightsAlone):
         state = torch.load(self.file, weights_only=True)
         optimizer.load_state_dict(state["optimizer"])
         return state["epoch"]
+
+
+# --- gaps: mistakes that everyone makes -----------------------------------------------------------
+
+# What to look at, letter by letter.
+LOOK_AT = {
+    "A": "A: from the first step to the last, the loss is that of a guess, and so is the accuracy "
+    "on training images. What has to be wrong if there is nothing to learn?",
+    "B": "B: its loss is the sound one's. But each judging says something else, and changes the "
+    "network. Which part of a network changes while it only looks at images?",
+    "C": "C: the first loss is right, and the second is far above it. So one step was enough.",
+    "D": "D: it does better on validation images than the sound one, and as well as on training "
+    "images. When is a validation image as easy as a training image?",
+    "E": "E: it does learn, as the accuracy shows, but its loss falls slowly and stays above 1.46. "
+    "What keeps a loss from getting small?",
+    "F": "F: its loss is the sound one's. Each judging says something else, and yet the network "
+    "stays the same. So chance comes from elsewhere.",
+    "G": "G: the first steps are nearly the sound one's, and then it gets worse and worse. What "
+    "adds up from step to step?",
+    "H": "H: its loss is the sound one's, so the network has learned. But by its judge it gets few "
+    "images right, even of those that it learned from. What does the judge do otherwise?",
+}
+
+
+def _named():
+    def count(answer):
+        if not isinstance(answer, dict):
+            return 0
+        numbers = [answer.get(letter) for letter in mistakes.LETTERS]
+        return sum(isinstance(one, int) and one in mistakes.FAULTS for one in numbers)
+
+    wanted = 'A dict with all eight letters is asked for, each with a number from 1 to 8: {"A": …}.'
+    what = "the number of letters that have a fault"
+    yield Case("", None, Rule(lambda found: found == 8, wanted), (what, count))
+    for letter, number in mistakes.LETTERS.items():
+        rule = Rule(lambda found, number=number: found == number, LOOK_AT[letter])
+        of = f"the fault that you see in {letter}", lambda answer, letter=letter: answer[letter]
+        yield Case("", None, rule, of)
+
+
+def _swapped(one, other):
+    """A slip: two letters for each other."""
+    letters = mistakes.LETTERS
+    return letters | {one: letters[other], other: letters[one]}
+
+
+def _mended_step():
+    """A step of a linear classifier, whose gradient we can write down."""
+    for seed, lr in ((21, 0.1), (22, 0.3)):
+        inputs = torch.randn(6, 3, 4, 4, generator=generator(seed))
+        labels = torch.randint(10, (6,), generator=generator(seed + 10))
+        rows, weight = inputs.flatten(1), _one_layer(seed)[1].weight.detach()
+        log_p = (rows @ weight.T).log_softmax(1)
+        loss = -log_p[torch.arange(6), labels].mean().item()
+        gradient = (log_p.exp() - torch.eye(10)[labels]).T @ rows / 6
+        length = (weight - lr * gradient).norm().item()
+        given = f"6 images, SGD at lr {lr}, and in `.grad` the gradient of an earlier batch"
+        for due, of in ((loss, None), (length, "the length of all weights after that step")):
+            network = _one_layer(seed)
+            F.cross_entropy(network(-inputs), labels.flip(0)).backward()
+            optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+
+            def measured(got, network=network):
+                return network[1].weight.norm().item()
+
+            arguments = network, optimizer, inputs, labels
+            yield Case(given, arguments, due, (of, measured) if of else None)
+
+
+def _step_with(order, softmax=False):
+    """A slip: parts missing or out of order."""
+
+    def answer(network, optimizer, inputs, labels):
+        logits = network(inputs)
+        loss = F.cross_entropy(logits.softmax(1) if softmax else logits, labels)
+        calls = {"zero": optimizer.zero_grad, "backward": loss.backward, "step": optimizer.step}
+        for what in order.split():
+            calls[what]()
+        return loss.item()
+
+    return answer
+
+
+class _Small(_Watched):
+    """The same for images of 32 × 32 pixels, of which it sees every eighth."""
+
+    def forward(self, inputs):
+        return super().forward(inputs[:, :, 4::8, 4::8])
+
+
+def _mended_accuracy():
+    for count, right in ((30, 17), (40, 31)):
+        split = _few_images(count, seed=count)
+        images = split.images.repeat_interleave(8, 2).repeat_interleave(8, 3)
+        with torch.no_grad():
+            answers = _Small().eval()(normalize(images)).argmax(1)
+        labels = torch.where(torch.arange(count) < right, answers, (answers + 1) % 10)
+        notes = "the number of batches with notes for a gradient"
+        for due, name in ((right / count, None), (0, notes)):
+            network = _Small().train()
+
+            def noted(got, network=network):
+                return network.noted
+
+            torch.manual_seed(count)  # for an answer that augments
+            of = (name, noted) if name else None
+            yield Case(f"{count} images, a network in training mode", (network, images, labels),
+                       due, of)  # fmt: skip
+
+
+def _accuracy_with_notes(network, images, labels):
+    network.eval()
+    return (network(normalize(images)).argmax(1) == labels).float().mean().item()
+
+
+def _numbered(count):
+    """Images of one pixel, each with its own number in all colours, and labels."""
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 1, 1)
+    return images.contiguous(), torch.arange(count) * 7 % 10
+
+
+def _mended_shuffled():
+    for count in (4, 9):
+        images, labels = _numbered(count)
+        order = torch.randperm(count, generator=generator(count))
+        places = order.tolist()
+        due = {
+            "images": torch.stack([images[place] for place in places]),
+            "labels": torch.tensor([labels[place].item() for place in places]),
+        }
+        yield Case(f"{count} images, order {places}", (images, labels, order), due)
+
+
+def _mended_split():
+    for size, count in ((6, 2), (10, 3)):
+        images, labels = _numbered(size)
+        order = torch.randperm(size, generator=generator(size))
+        places = order.tolist()
+        due = {}
+        for name, chosen in (("training", places[count:]), ("validation", places[:count])):
+            due[f"{name} images"] = torch.stack([images[place] for place in chosen])
+            due[f"{name} labels"] = torch.tensor([labels[place].item() for place in chosen])
+        arguments = images, labels, order, count
+        yield Case(f"{size} images, order {places}, count {count}", arguments, due)
+
+
+def _split_into(training, validation):
+    """A slip: other places. Both take (order, count)."""
+
+    def answer(images, labels, order, count):
+        ours, theirs = training(order, count), validation(order, count)
+        return images[ours], labels[ours], images[theirs], labels[theirs]
+
+    return answer
+
+
+def _rate():
+    nan, inf = math.nan, math.inf
+    for rates, losses, due in (
+        ([0.001, 0.01, 0.1, 1.0], [2.2, 1.9, 2.3, 5.0], 0.01),
+        ([0.5, 0.02, 0.1, 3.0], [2.1, 2.2, 1.7, nan], 0.1),
+        ([3.0, 0.004, 0.06, 0.1], [nan, 1.8, 2.3, 2.31], 0.004),
+        ([0.03, 0.3, 30.0], [2.0, 1.5, inf], 0.3),
+    ):
+        yield Case(f"rates {rates}, losses {losses}", (rates, losses), due)
+
+
+def _rate_by(choose):
+    """A slip: one of the (rate, loss) pairs by another rule."""
+
+    def answer(rates, losses):
+        return choose(list(zip(rates, losses, strict=True)))[0]
+
+    return answer
 
 
 # --- exercises ------------------------------------------------------------------------------------
@@ -630,152 +725,6 @@ GAPS: dict[str, Exercise] = {
         ),
     ),
     "05.3": Exercise(
-        _softmax_and_loss,
-        slips=(
-            (
-                _probabilities_with(lambda p, labels: -_right(p, labels).log().mean(), axis=0),
-                "The probabilities of each *image* have to sum to 1: `sum(dim=1, keepdim=True)`.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: -p.log().mean()),
-                "Only the probability of the right class counts. Pick it, for each image.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: _right(p, labels).log().mean()),
-                "The sign: the logarithm of a probability is negative, a loss is not.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: -_right(p, labels).log().sum()),
-                "That is the sum over the images. The mean is asked for.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: -_right(p, labels).mean()),
-                "The logarithm is missing.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: -_right(p, labels).log10().mean()),
-                "The natural logarithm is meant: `log`, not `log10`.",
-            ),
-            (
-                _probabilities_with(lambda p, labels: -_right(p, labels).mean().log()),
-                "First the logarithm of each image, then the mean.",
-            ),
-        ),
-        hints=(
-            "`logits.exp()` is positive everywhere. By what do you divide each row?",
-            "By its sum: `exponentials.sum(dim=1, keepdim=True)`, one number per row.",
-            "`p[torch.arange(len(labels)), labels]` picks one probability per image. The loss is "
-            "minus the mean of their logarithms.",
-        ),
-    ),
-    "05.4": Exercise(
-        _gradient,
-        slips=(
-            (
-                lambda logits, labels: logits.softmax(1) - torch.eye(logits.shape[1])[labels],
-                "That is the gradient of the *sum* over the images. The loss is their mean.",
-            ),
-            (
-                lambda logits, labels: (
-                    (torch.eye(logits.shape[1])[labels] - logits.softmax(1)) / len(labels)
-                ),
-                "The sign: if the right class's logit grows, the loss falls.",
-            ),
-            (
-                lambda logits, labels: (
-                    (logits.softmax(1) - torch.eye(logits.shape[1])[labels]) / logits.shape[1]
-                ),
-                "You divide by the number of classes. The loss is a mean over images.",
-            ),
-            (
-                lambda logits, labels: logits.softmax(1) / len(labels),
-                "The target t is missing: 1 at the right class, 0 elsewhere.",
-            ),
-            (
-                lambda logits, labels: (logits - torch.eye(logits.shape[1])[labels]) / len(labels),
-                "p is a probability, not a logit.",
-            ),
-        ),
-        hints=(
-            "`logits.softmax(1)` is p.",
-            "`F.one_hot(labels, logits.shape[1])` is t: a row per image, 1 at its class.",
-            "The loss is a mean over the images, so divide p − t by how many there are.",
-        ),
-    ),
-    "05.5": Exercise(
-        _momentum_step,
-        slips=(
-            (
-                lambda weights, velocity, gradient, lr, momentum: (
-                    weights - lr * gradient,
-                    velocity,
-                ),
-                "That is a step without momentum: the velocity has to change, and to be used.",
-            ),
-            (
-                lambda weights, velocity, gradient, lr, momentum: (
-                    weights - lr * velocity,
-                    momentum * velocity + gradient,
-                ),
-                "The step takes the old velocity. Update it first.",
-            ),
-            (
-                _stepped(
-                    lambda velocity, gradient, lr, momentum: momentum * velocity + lr * gradient,
-                    rate=lambda lr: 1,
-                ),
-                "Your velocity holds the rate. If the rate changes, old steps keep their old one. "
-                "In torch the rate multiplies the velocity as a whole.",
-            ),
-            (
-                _stepped(
-                    lambda velocity, gradient, lr, momentum: momentum * velocity + lr * gradient
-                ),
-                "Your velocity holds the rate. If the rate changes, old steps keep their old one. "
-                "In torch the rate multiplies the velocity as a whole.",
-            ),
-            (
-                _stepped(
-                    lambda velocity, gradient, lr, momentum: (
-                        momentum * velocity + (1 - momentum) * gradient
-                    )
-                ),
-                "That is dampening: torch adds the gradient whole, not times (1 − momentum).",
-            ),
-            (
-                _stepped(lambda velocity, gradient, lr, momentum: 0.9 * velocity + gradient),
-                "You do not use `momentum`: for 0.9 it is right, for others not.",
-            ),
-            (
-                _stepped(
-                    lambda velocity, gradient, lr, momentum: momentum * velocity + gradient,
-                    rate=lambda lr: -lr,
-                ),
-                "That goes uphill: against the gradient is down.",
-            ),
-            (
-                lambda weights, velocity, gradient, lr, momentum: (
-                    weights - lr * (gradient + momentum * (momentum * velocity + gradient)),
-                    momentum * velocity + gradient,
-                ),
-                "That is Nesterov's step. Plain momentum goes along the velocity itself.",
-            ),
-            (
-                lambda weights, velocity, gradient, lr, momentum: (
-                    weights + momentum * velocity - lr * gradient,
-                    momentum * velocity - lr * gradient,
-                ),
-                "Your velocity points the other way and holds the rate. torch's is a sum of "
-                "gradients, and the rate multiplies all of it.",
-            ),
-        ),
-        hints=(
-            "Two lines: first the new velocity, then the new weights.",
-            "The old velocity counts `momentum` times. The gradient is added as it is.",
-            "The weights move against the *new* velocity, and the rate says how far.",
-        ),
-    ),
-    "05.6": Exercise(
         _one_cycle,
         slips=(
             (
@@ -810,7 +759,7 @@ GAPS: dict[str, Exercise] = {
             "On the way down, the factor is the share of the way from the peak to 1 that is left.",
         ),
     ),
-    "05.7": Exercise(
+    "05.4": Exercise(
         _interrupted,
         slips=(
             (
@@ -831,6 +780,219 @@ GAPS: dict[str, Exercise] = {
             "network, that of the optimizer, and the epoch.",
             "`state = torch.load(self.file, weights_only=True)` reads it. Load both states, and "
             'return `state["epoch"]`.',
+        ),
+    ),
+    "05.5": Exercise(
+        _named,
+        slips=(
+            (
+                _swapped("B", "F"),
+                "B and F both say something else at each judging. In one of them the network is "
+                "another afterwards. Which of the two mistakes can change a network?",
+            ),
+            (
+                _swapped("C", "G"),
+                "C and G both go wrong at once. Look at step 2: in one it has happened by then, in "
+                "the other the second loss is nearly the sound one's.",
+            ),
+            (
+                _swapped("A", "E"),
+                "A and E both have a high loss to the end. But one of them gets many images right.",
+            ),
+            (
+                _swapped("F", "H"),
+                "F and H have the sound one's loss, and judge otherwise. In only one of them is "
+                "chance at work.",
+            ),
+            (
+                _swapped("B", "H"),
+                "B and H have the sound one's loss, and judge otherwise. In only one of them is "
+                "chance at work.",
+            ),
+            (
+                _swapped("A", "G"),
+                "A and G both end as a guess. But one loss stays where it began, and the other "
+                "explodes.",
+            ),
+            (
+                _swapped("A", "C"),
+                "A and C both end as a guess. But one loss stays where it began, and the other "
+                "jumps.",
+            ),
+        ),
+        hints=(
+            "Sort them first. In which letters is the loss that of the sound one? There the "
+            "training is right, and the judge is wrong.",
+            "Of the others: which loss jumps at once, which only after some steps, which stays at "
+            "ln 10, and which falls, but too little? One falls as it should.",
+            "A judge that says something else each time has chance in it: dropout, or "
+            "augmentation. Training mode has one more effect: it moves the means of batch norm.",
+        ),
+    ),
+    "05.6": Exercise(
+        _mended_step,
+        slips=(
+            (
+                mistakes.step_without_zero_grad,
+                "Mistake 1 is still there: `.grad` holds the earlier gradient, and `backward` adds "
+                "to it.",
+            ),
+            (
+                mistakes.step_with_softmax,
+                "Mistake 2 is still there: `F.cross_entropy` takes logits, and applies softmax "
+                "itself.",
+            ),
+            (
+                _step_with("backward step", softmax=True),
+                "Both mistakes are still there: softmax, and the gradient that adds up.",
+            ),
+            (
+                _step_with("zero backward"),
+                "The weights do not move. Is a step taken, and is the gradient there when it is?",
+            ),
+        ),
+        hints=(
+            "It is the step of section 1, for inputs that are normalised already.",
+            "The network's logits go into `F.cross_entropy` as they are.",
+            "Between the loss and `return loss.item()` stand three calls: `optimizer.zero_grad()`, "
+            "`loss.backward()`, `optimizer.step()`.",
+        ),
+    ),
+    "05.7": Exercise(
+        _mended_accuracy,
+        slips=(
+            (
+                mistakes.accuracy_in_training_mode,
+                "Mistake 3 is still there: in training mode dropout drops, and batch norm looks at "
+                "the batch.",
+            ),
+            (
+                mistakes.accuracy_not_normalised,
+                "Mistake 5 is still there: the network has learned from images with mean 0 and "
+                "standard deviation 1.",
+            ),
+            (
+                mistakes.accuracy_of_augmented,
+                "Mistake 7 is still there: judge images as they are.",
+            ),
+            (
+                lambda network, images, labels: round(
+                    mistakes.accuracy(network, images, labels) * len(labels)
+                ),
+                "That is how many it gets right. The share is asked for: divide by all.",
+            ),
+            (
+                _accuracy_with_notes,
+                "The number is right. But torch keeps notes for a gradient that nobody asks for.",
+            ),
+        ),
+        hints=(
+            "Take from each of the three what the two others have right.",
+            "Mode: `network.eval()`. Inputs: `normalize(images)`, without anything random.",
+            "All of it but the mode stands inside `with torch.no_grad():`. The share is "
+            "`(logits.argmax(1) == labels).float().mean().item()`.",
+        ),
+    ),
+    "05.8": Exercise(
+        _mended_shuffled,
+        slips=(
+            (
+                mistakes.shuffled_apart,
+                "Mistake 4 is still there: the labels stay in their old order.",
+            ),
+            (
+                lambda images, labels, order: (images, labels[order]),
+                "Now the images stay in their old order.",
+            ),
+            (
+                lambda images, labels, order: (images[order], labels[order.argsort()]),
+                "The labels are shuffled, too, but the other way round. Use the same `order`.",
+            ),
+            (
+                lambda images, labels, order: (images, labels),
+                "They belong together, but nothing is shuffled.",
+            ),
+        ),
+        hints=(
+            "One order for both.",
+            "`images[order]` are the images in the new order.",
+            "`labels[order]` are their labels.",
+        ),
+    ),
+    "05.9": Exercise(
+        _mended_split,
+        slips=(
+            (
+                mistakes.split_that_overlaps,
+                "Mistake 8 is still there: the validation images are among the training images.",
+            ),
+            (
+                _split_into(lambda order, n: order[:-n], lambda order, n: order[:n]),
+                "Some images are in both parts. Training begins at the place at which validation "
+                "ends.",
+            ),
+            (
+                _split_into(lambda order, n: order[:n], lambda order, n: order[n:]),
+                "That is the other way round: `count` says how many are for validation.",
+            ),
+            (
+                _split_into(
+                    lambda order, n: torch.arange(n, len(order)), lambda order, n: torch.arange(n)
+                ),
+                "You do not use `order`. If images of one class lie together, validation would "
+                "have only some classes.",
+            ),
+            (
+                _split_into(lambda order, n: order[:-n], lambda order, n: order[-n:]),
+                "No image is in both, but the *first* `count` of the order are for validation.",
+            ),
+        ),
+        hints=(
+            "`order[:count]` are the places of the validation images. Which are left?",
+            "Those from `count` on: `order[count:]`.",
+            "`images[training]` and `labels[training]`, then the same with `validation`.",
+        ),
+    ),
+    "05.10": Exercise(
+        _rate,
+        slips=(
+            (
+                _rate_by(max),
+                "That is the largest rate: mistake 6 again. Look at the losses.",
+            ),
+            (
+                _rate_by(min),
+                "That is the smallest rate. It is safe, but is its loss the lowest?",
+            ),
+            (
+                lambda rates, losses: min(loss for loss in losses if math.isfinite(loss)),
+                "That is the lowest loss. The rate that led to it is asked for.",
+            ),
+            (
+                lambda rates, losses: rates[losses.index(min(losses))],
+                "It is right unless a loss is NaN: every comparison with NaN is False, and `min` "
+                "relies on comparisons.",
+            ),
+            (
+                lambda rates, losses: rates[int(np.argmin(losses))],
+                "It is right unless a loss is NaN, which `argmin` takes for the lowest.",
+            ),
+            (
+                lambda rates, losses: rates[torch.tensor(losses).argmin()],
+                "It is right unless a loss is NaN, which `argmin` takes for the lowest.",
+            ),
+            (
+                lambda rates, losses: max(
+                    rate for rate, loss in zip(rates, losses, strict=True) if math.isfinite(loss)
+                ),
+                "That is the largest rate that does not explode. The lowest loss is asked for.",
+            ),
+        ),
+        hints=(
+            "Leave out every rate whose loss is no finite number: `math.isfinite(loss)` says so.",
+            "Of the pairs (loss, rate) that are left, `min` gives the one with the lowest loss.",
+            "`pairs = [(loss, rate) for rate, loss in zip(rates, losses) if math.isfinite(loss)]`. "
+            "Return the rate of the lowest pair.",
         ),
     ),
 }
