@@ -221,7 +221,7 @@ def show(number: int) -> None:
         if ours is right.rate or ours == getattr(right, part.name):
             continue
         source = inspect.getsource(ours) if callable(ours) else f"rate = {ours:g}"
-        print(source.replace("", "").rstrip())
+        print(source.rstrip())
 
 
 # --- running them ---------------------------------------------------------------------------------
