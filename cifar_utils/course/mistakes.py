@@ -8,6 +8,7 @@ them.
 
 import inspect
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -218,7 +219,7 @@ def show(number: int) -> None:
     print(f"# {number}: {FAULTS[number].words}")
     for part in fields(Pipeline):
         ours = getattr(faulty, part.name)
-        if ours is right.rate or ours == getattr(right, part.name):
+        if ours == getattr(right, part.name):
             continue
         source = inspect.getsource(ours) if callable(ours) else f"rate = {ours:g}"
         print(source.rstrip())
@@ -446,5 +447,4 @@ def _percent(values):
 
 
 def _mean_and_spread(values):
-    values = torch.tensor(values, dtype=torch.float64)
-    return values.mean().item(), values.std().item() if len(values) > 1 else 0.0
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
