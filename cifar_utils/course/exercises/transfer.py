@@ -441,32 +441,33 @@ def _recorded(network, images):
     return torch.cat(parts).detach()
 
 
+def _is_optimizer(got):
+    return int(isinstance(got, torch.optim.Optimizer))
+
+
 def _two_rates():
-    lr, head_lr = 0.004, 0.25
-    given = f"lr={lr}, head_lr={head_lr}"
-    wanted = Rule(bool, "An optimizer is asked for.")
-    is_one = (
-        "whether an optimizer comes back",
-        lambda got: int(isinstance(got, torch.optim.Optimizer)),
-    )
-    yield Case(given, (_network(), lr, head_lr), wanted, is_one)
-    for part, due in (("features", lr), ("classifier", head_lr)):
-        network = _network()
+    for lr, head_lr in ((0.004, 0.25), (0.03, 0.001)):
+        given = f"lr={lr}, head_lr={head_lr}"
+        wanted = Rule(bool, "An optimizer is asked for.")
+        look = "whether an optimizer comes back", _is_optimizer
+        yield Case(given, (_network(), lr, head_lr), wanted, look)
+        for part, due in (("features", lr), ("classifier", head_lr)):
+            network = _network()
 
-        def ends(got, network=network, part=part):
-            rates = {id(w): group["lr"] for group in got.param_groups for w in group["params"]}
-            found = [rates.get(id(w), 0.0) for w in getattr(network, part).parameters()]
-            return torch.tensor([min(found), max(found)])
+            def ends(got, network=network, part=part):
+                rates = {id(w): group["lr"] for group in got.param_groups for w in group["params"]}
+                found = [rates.get(id(w), 0.0) for w in getattr(network, part).parameters()]
+                return torch.tensor([min(found), max(found)])
 
-        what = f"the lowest and the highest rate in the {part}"
-        yield Case(given, (network, lr, head_lr), torch.tensor([due, due]), (what, ends))
-    for what, due in (("momentum", 0.9), ("weight_decay", 5e-4)):
+            what = f"the lowest and the highest rate in the {part}"
+            yield Case(given, (network, lr, head_lr), torch.tensor([due, due]), (what, ends))
+        for what, due in (("momentum", 0.9), ("weight_decay", 5e-4)):
 
-        def both(got, what=what):
-            return torch.tensor([float(group.get(what, 0.0)) for group in got.param_groups])
+            def both(got, what=what):
+                return torch.tensor([float(group.get(what, 0.0)) for group in got.param_groups])
 
-        text = f"the {what} of each group"
-        yield Case(given, (_network(), lr, head_lr), torch.tensor([due, due]), (text, both))
+            text = f"the {what} of each group"
+            yield Case(given, (_network(), lr, head_lr), torch.tensor([due, due]), (text, both))
 
 
 def _optimizer(groups, **options):
