@@ -115,7 +115,7 @@ def _solved(*, centre=True, bias=True, penalty=lambda strength: strength, turned
 
 EXERCISES: dict[str, Exercise] = {
     "09a": Exercise(
-        value(120),
+        value(120.0),
         slips=(
             (40, "The backward pass costs something, too: twice as much as the forward pass."),
             (80, "The forward pass of each step counts as well as its backward pass."),
