@@ -216,7 +216,7 @@ def test_the_notebooks_section_runs_on_stand_in_weights(stand_in, monkeypatch, c
     split = a_split().of_classes(transfer.NEW)
     names = {
         "course": course, "machine": Machine.pick("cpu"), "val": split[:60], "pool": split[60:],
-        "NEW": transfer.NEW, "SIZES": (2, 4, 8), "FROZEN": "frozen", "rates": {"frozen": 0.01},
+        "NEW": transfer.NEW, "SIZES": (2, 4, 8), "FROZEN": "frozen", "rates": {("frozen", 4): 0.01},
         "run": lambda *_: 0.5, "draw": lambda split, count, seed: split[: 5 * count],
     }  # fmt: skip
     beginnings = (
