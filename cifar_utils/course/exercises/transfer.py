@@ -9,6 +9,7 @@ from torch import nn
 
 from cifar_utils.course.exercises.form import Case, Exercise, Near, Rule, value
 from cifar_utils.data import MEAN, STD, normalize
+from cifar_utils.errors import CifarError
 from cifar_utils.machine import generator
 from cifar_utils.models import ConvNet, conv_bn_relu
 
@@ -256,6 +257,11 @@ def _drawn_anywhere(labels, count, draw):
     return torch.randperm(len(labels), generator=draw)[: count * len(labels.unique())]
 
 
+def _places_within(labels, count, draw):
+    orders = [torch.randperm(int((labels == c).sum()), generator=draw) for c in labels.unique()]
+    return torch.cat([order[:count] for order in orders])
+
+
 def _drawn_per_class(places):
     """A slip: within each class, other places than `count` different random ones."""
 
@@ -292,7 +298,12 @@ def _new_head():
         yield Case(given, (_network(), classes), Rule(bool, "A network is asked for."), is_network)
 
         def shape(got):
-            return torch.tensor(got.eval()(inputs).shape)
+            try:
+                return torch.tensor(got.eval()(inputs).shape)
+            except RuntimeError:
+                raise CifarError(
+                    "No image passes: a linear layer takes a row of 128 · 2 · 2 numbers per image."
+                ) from None
 
         what = "the shape of the logits for two images"
         yield Case(given, (_network(), classes), torch.tensor([2, classes]), (what, shape))
@@ -461,7 +472,7 @@ def _two_rates():
 
             what = f"the lowest and the highest rate in the {part}"
             yield Case(given, (network, lr, head_lr), torch.tensor([due, due]), (what, ends))
-        for what, due in (("momentum", 0.9), ("weight_decay", 5e-4)):
+        for what, due in (("momentum", 0.9), ("weight_decay", 5e-4), ("nesterov", 1.0)):
 
             def both(got, what=what):
                 return torch.tensor([float(group.get(what, 0.0)) for group in got.param_groups])
@@ -540,6 +551,10 @@ GAPS: dict[str, Exercise] = {
             (
                 _drawn_anywhere,
                 "Some class has too many or too few, or an image comes twice.",
+            ),
+            (
+                _places_within,
+                "Those are places within a class. Take its positions at these places.",
             ),
             (
                 _drawn_per_class(lambda n, count, draw: slice(count)),
