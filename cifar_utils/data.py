@@ -98,6 +98,24 @@ class Split:
             few.append(int(places[0, 0]))
         return self[few]
 
+    def of_classes(self, names: Sequence[str]) -> "Split":
+        """The images of these classes, whose labels then count from 0 in the order of `names`.
+
+        `indices` still say where each image lies in its source. CifarError for a name that is
+        unknown or given twice. Used in notebook 09.
+        """
+        names = tuple(names)
+        for name in names:
+            choose(name, self.classes, "class")
+        if not names or len(set(names)) < len(names):
+            raise CifarError(f"classes: {names!r:.100} must be names, each given once")
+        number = torch.full((len(self.classes),), -1, device=self.labels.device)
+        for new, name in enumerate(names):
+            number[self.classes.index(name)] = new
+        kept = number[self.labels] >= 0
+        few = self[kept]
+        return replace(few, labels=number[few.labels], classes=names)
+
     def to(self, device: str | torch.device) -> "Split":
         """The same split with its tensors on `device`."""
         images, labels, indices = (t.to(device) for t in (self.images, self.labels, self.indices))

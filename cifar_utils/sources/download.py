@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,22 @@ class MirrorError(Exception):
     """Why a mirror is given up for the next one, in a few words."""
 
 
-def download(target: Path, urls: Iterable[str], digest: str, *, size: int) -> None:
-    """Download to `target` from the first of `urls` that delivers `size` bytes with MD5 `digest`.
+def download(
+    target: Path,
+    urls: Iterable[str],
+    digest: str,
+    *,
+    size: int,
+    check: Callable[[Path], str] = md5,
+) -> None:
+    """Download to `target` from the first of `urls` that delivers the file with that digest.
 
     A broken transfer is resumed, even by a later call and from another mirror, because all copies
     are the same to the byte. Wrong bytes are thrown away and fetched afresh, once per mirror. A
     mirror is left if it does not connect within 5 seconds, sends nothing for 20, has not begun its
     reply after 60, delivers less than 10,000 bytes per second over 60 seconds, or sends more than
-    `size` bytes. If several processes call it, one downloads and the others wait.
+    `size` bytes. If several processes call it, one downloads and the others wait. check: gives a
+    file's digest; its name is what a complaint calls it.
 
     Raises:
         ConnectionError: if no mirror delivers; it says what each of them did.
@@ -44,13 +52,15 @@ def download(target: Path, urls: Iterable[str], digest: str, *, size: int) -> No
     try:
         if target.exists():
             check_file(target)
-        if not target.exists() or md5(target) != digest:
-            _download(target, urls, digest, size)
+        if not target.exists() or check(target) != digest:
+            _download(target, urls, digest, size, check)
     finally:
         lock.release()
 
 
-def _download(target: Path, urls: Iterable[str], digest: str, size: int) -> None:
+def _download(
+    target: Path, urls: Iterable[str], digest: str, size: int, check: Callable[[Path], str]
+) -> None:
     part = target.with_name(target.name + ".part")
     if part.exists():
         check_file(part)
@@ -68,11 +78,11 @@ def _download(target: Path, urls: Iterable[str], digest: str, size: int) -> None
                 if _size(part) <= before:
                     break  # trying again at once would not help
                 continue
-            if md5(part) == digest:
+            if check(part) == digest:
                 part.replace(target)
                 return
             part.unlink(missing_ok=True)
-            problems.append(f"{host}: wrong MD5")
+            problems.append(f"{host}: wrong {check.__name__.upper()}")
     raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
 
 
