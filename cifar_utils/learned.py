@@ -84,6 +84,9 @@ def strongest(maps: Tensor, *, count: int = 9) -> Tensor:
 
     Args:
         maps: one map of each image, (N, h, w).
+
+    Raises:
+        CifarError: maps of another shape, or a count that is no whole number from 1 on.
     """
     if maps.ndim != 3:
         raise CifarError(f"maps: of shape {tuple(maps.shape)}, wanted (N, h, w): one per image")
@@ -100,13 +103,24 @@ def cut_patches(
 ) -> Tensor:
     """The pixels that units see, cut out of their images: uint8 (K, 3, *window.size).
 
+    Used in notebook 08.
+
     Args:
         images: uint8 (N, 3, H, W).
         places: int64 (K, 3), image, row and column of each unit, as `strongest` gives them.
         window: of the units' map, from `receptive.window`.
         outside: the value, from 0 to 255, of what lies beyond the image's border.
+
+    Raises:
+        CifarError: places that are none of these images, or another value for outside.
     """
     check_images(images)
+    if places.ndim != 2 or places.shape[1] != 3:
+        raise CifarError(f"places: of shape {tuple(places.shape)}, wanted (K, 3)")
+    if len(places) and not 0 <= places[:, 0].min() <= places[:, 0].max() < len(images):
+        raise CifarError(f"places: an image number is not in 0 to {len(images) - 1}")
+    if not 0 <= outside <= 255:
+        raise CifarError(f"outside: {outside} is not in 0 to 255")
     height, width = images.shape[2:]
     cut = images.new_full((len(places), 3, *window.size), outside)
     boxes = window.boxes(places[:, 1:])
@@ -128,9 +142,11 @@ def _inside(first, end, size):
 def likeness(patches: Tensor) -> float:
     """How alike some pictures are: the mean correlation of the pixels over all pairs, in [-1, 1].
 
-    patches: (K, 3, h, w), at least two. One of a single colour correlates with none. Used in
-    notebook 08.
+    patches: (K, 3, h, w), at least two, or a CifarError is raised. One of a single colour
+    correlates with none. Used in notebook 08.
     """
+    if len(patches) < 2:
+        raise CifarError("patches: at least two are needed to compare")
     rows = patches.flatten(1).double()
     rows = F.normalize(rows - rows.mean(1, keepdim=True), dim=1)
     count = len(rows)

@@ -257,12 +257,12 @@ def show_rows(
     return figure
 
 
-@styled
 def show_filters(rows: Mapping[str, Tensor], *, size: float = 0.3) -> "Figure":
     """Filters as pictures, a row per network: middle grey is 0, brighter is positive.
 
     rows: dict from name to weights, float (K, 3, h, w). Each filter is scaled by itself, so that
-    its largest weight, of either sign, has the full colour. size: the width of one in inches.
+    its largest weight, of either sign, has the full colour. size: the width of one in inches. Used
+    in notebook 08.
     """
     pictures = {
         name: 127.5 + 127.5 * filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
@@ -271,14 +271,13 @@ def show_filters(rows: Mapping[str, Tensor], *, size: float = 0.3) -> "Figure":
     return show_rows({name: _enlarged(ones.round()) for name, ones in pictures.items()}, size=size)
 
 
-@styled
 def show_maps(
     rows: Mapping[str, Tensor], *, size: float = 0.9, columns: Sequence[str] = ()
 ) -> "Figure":
     """Maps as grey pictures, a row per stage: black is the least of a map, white its most.
 
     rows: dict from name to maps, float (K, h, w); a uint8 (K, 3, h, w) is a row of images. Each map
-    is stretched by itself; one that is the same everywhere is black.
+    is stretched by itself; one that is the same everywhere is black. Used in notebook 08.
     """
     pictures = {}
     for name, maps in rows.items():
@@ -290,11 +289,13 @@ def show_maps(
     return show_rows(pictures, size=size, columns=columns)
 
 
-@styled
 def show_patches(
     rows: Mapping[str, Tensor], *, size: float = 0.7, columns: Sequence[str] = ()
 ) -> "Figure":
-    """Patches of any size, uint8 (K, 3, h, w), a row per map, all drawn equally high."""
+    """Patches of any size, uint8 (K, 3, h, w), a row per map, all drawn equally high.
+
+    Used in notebook 08.
+    """
     pictures = {name: _enlarged(patches) for name, patches in rows.items()}
     return show_rows(pictures, size=size, columns=columns)
 

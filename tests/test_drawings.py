@@ -119,6 +119,7 @@ def test_the_backward_graph_shows_every_value_and_gradient():
     assert shown.count("∂ 3") == 3  # at a₁, at h₁, and at the weight from x₁ to a₁
     assert shown.count("∂ ?") == 1 and "∂ 1" in shown and "∂ −0.12" in shown
     assert describe(ax.figure).startswith("Values forward, gradients backward; x₁ = 1, x₂ = 2, ")
+    assert "x₁→a₁ 0.5 ∂ 3" in describe(ax.figure) and "x₂→a₁ 1 ∂ ?" in describe(ax.figure)
 
 
 def test_the_backward_graph_may_go_forward_only():

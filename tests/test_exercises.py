@@ -526,3 +526,23 @@ def test_recording_for_gradients_stays_as_it_was():
         return ANSWERS["02b"](*arguments)
 
     assert is_right("02b", switched_off) and torch.is_grad_enabled()
+
+
+def test_a_product_that_does_not_fit_is_told_without_a_layer(capsys):
+    def product(grad_outputs, inputs, weight):
+        return weight @ grad_outputs, inputs, weight
+
+    assert is_right("03.5", product) is False
+    assert "Read it so: the left matrix has 4 columns and the right one 2 rows" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_list_of_tensors_that_is_written_into_is_told_so(capsys):
+    def update(network, gradients, lr):
+        for tensor, slope in zip(network, gradients, strict=True):
+            tensor -= lr * slope
+        return network
+
+    assert is_right("03.7", update) is False
+    assert "your function changes the arguments that it is given" in capsys.readouterr().out

@@ -240,3 +240,17 @@ def test_the_heads_weight_has_a_row_per_class():
     assert learned.head_weight(create_model("fastnet-quick", seed=0)).shape == (10, 192)
     with pytest.raises(CifarError, match="no linear layer"):
         learned.head_weight(nn.Conv2d(3, 4, 3))
+
+
+def test_places_that_are_none_of_the_images_are_named():
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    seen = window(create_model("compact", seed=0).features[:1])
+    for places, options, words in (
+        (torch.zeros(1, 2, dtype=torch.long), {}, r"wanted \(K, 3\)"),
+        (torch.tensor([[2, 0, 0]]), {}, "image number is not in 0 to 1"),
+        (torch.zeros(1, 3, dtype=torch.long), {"outside": 300}, "outside: 300"),
+    ):
+        with pytest.raises(CifarError, match=words):
+            learned.cut_patches(images, places, seen, **options)
+    with pytest.raises(CifarError, match="at least two"):
+        learned.likeness(images[:1])

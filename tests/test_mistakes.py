@@ -183,6 +183,17 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_torchs_own_alone():
     assert first.loss_of_epochs[1] == pytest.approx(sum(first.losses[6:]) / 6)
 
 
+def test_the_training_images_that_are_judged_are_no_validation_images():
+    seen = []
+
+    def noted(network, images, labels):
+        seen.append({one.numpy().tobytes() for one in images})
+        return 0.0
+
+    run([replace(FAULTS[8].pipeline, accuracy=noted)], *some_images(60), plan=SHORT)
+    assert len(seen[0]) == SHORT.judged and not seen[0] & seen[1]
+
+
 def test_a_last_batch_that_is_smaller_belongs_to_its_epoch():
     images, labels = some_images(75)
     (outcome,) = run([Pipeline()], images, labels, plan=SHORT)  # 45 images in batches of 10

@@ -94,3 +94,15 @@ def test_torch_has_lower_bounds_only():
         assert {bound.operator for bound in bounds[name]} == {">="}
     for name, version in (("torch", "2.11"), ("torchvision", "0.26"), ("numpy", "2.0")):
         assert version in bounds[name]
+
+
+def test_every_folder_of_data_is_packaged():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = tomllib.loads(text)["tool"]["setuptools"]["package-data"]
+    folders = {
+        f"cifar_utils.results.{folder.name}"
+        for folder in (ROOT / "cifar_utils" / "results").iterdir()
+        if folder.is_dir() and folder.name != "__pycache__"
+    }
+    assert folders | {"cifar_utils.speed"} == set(declared)
+    assert all(declared[name] == ["*"] for name in folders)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from cifar_utils.errors import CifarError
 from cifar_utils.sources import download
-from cifar_utils.sources.files import md5
+from cifar_utils.sources.files import digest_of
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.md5(CONTENT).hexdigest()
@@ -387,5 +387,5 @@ def test_of_several_processes_one_downloads_and_all_have_the_file(server, tmp_pa
             thread.start()
         for thread in threads:
             thread.join()
-        assert not failures and md5(tmp_path / "file") == DIGEST
+        assert not failures and digest_of(tmp_path / "file") == DIGEST
         (tmp_path / "file").unlink()

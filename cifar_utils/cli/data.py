@@ -34,7 +34,7 @@ def run(options: Namespace) -> None:
         folder = data.official_folder(root)
         assert folder is not None  # `load` has just read it
         for name, digest in data.MD5.items():  # again, because `load` may have read its cache
-            if files.md5(folder / name) != digest:
+            if files.digest_of(folder / name) != digest:
                 raise CifarError(
                     f"{folder / name} does not have the published MD5; delete it, try again"
                 )

@@ -189,8 +189,8 @@ def backward_graph(
         values: {name of a layer: its numbers (n,)}, from the inputs to the loss.
         links: what leads from each layer to the next: weights (n, m), one arrow each, or the name
             of an operation.
-        gradients: {name of a layer: the gradient of the loss by its numbers (n,)}.
-        link_gradients: {number of a link, from 0: the gradient of the loss by its weights (n, m)}.
+        gradients: {name of a layer: the gradient of the loss with respect to them (n,)}.
+        link_gradients: {number of a link, from 0: its gradient (n, m)}.
     """
     import matplotlib.pyplot as plt
 
@@ -230,6 +230,8 @@ def backward_graph(
             along = 0.45 if start[0] == end[0] else 0.3
             x, y = (a + along * (b - a) for a, b in zip(start, end, strict=True))
             _two_lines(ax, x, y, lines, {"facecolor": "white", "edgecolor": "none", "pad": 1})
+            ends = rows[row][0] + _subscript(i + 1), rows[row + 1][0] + _subscript(j + 1)
+            said.append(f"{'→'.join(ends)} {' '.join(lines)}")
     if gradients:
         key = f"above: the value; below, after {PARTIAL}: the gradient of the loss"
         ax.text(2.6, -len(rows) + 0.62, key, ha="center", va="center", fontsize=9.5)

@@ -316,7 +316,8 @@ def run(
     plan = plan or Plan()
     trained: dict[Pipeline, tuple] = {}
     outcomes = []
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as heard:
+    devices = range(torch.cuda.device_count())  # manual_seed seeds their generators, too
+    with torch.random.fork_rng(devices), warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for pipeline in pipelines:
             kind = replace(pipeline, accuracy=accuracy)
@@ -356,7 +357,8 @@ def _train(pipeline, images, labels, plan, seed):
 def _judge(pipeline, losses, states, parts, plan):
     """The Outcome, by the pipeline's own `accuracy`."""
     training_images, training_labels, images, labels = parts
-    seen = training_images[: plan.judged], training_labels[: plan.judged]
+    # The last ones: of a split that overlaps, the first are its validation images.
+    seen = training_images[-plan.judged :], training_labels[-plan.judged :]
     network = small_network()
     training, validation = [], []
     for state in states:

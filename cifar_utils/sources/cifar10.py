@@ -121,7 +121,7 @@ def fetch(root: Path) -> Path:
 
 def _what_is_wrong(archive: Path) -> str:
     """Why this is not the official archive; empty if it is."""
-    digest = files.md5(archive)
+    digest = files.digest_of(archive)
     if digest == ARCHIVE_MD5:
         return ""
     if not archive.stat().st_size:

@@ -3,13 +3,13 @@
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cifar_utils.sources.files import check_file, md5
+from cifar_utils.sources.files import check_file, digest_of
 
 TIMEOUT = (5, 20)  # seconds to connect, seconds without a byte
 PATIENCE = 60  # seconds to begin a reply, and after which its speed is looked at
@@ -22,12 +22,7 @@ class MirrorError(Exception):
 
 
 def download(
-    target: Path,
-    urls: Iterable[str],
-    digest: str,
-    *,
-    size: int,
-    check: Callable[[Path], str] = md5,
+    target: Path, urls: Iterable[str], digest: str, *, size: int, algorithm: str = "md5"
 ) -> None:
     """Download to `target` from the first of `urls` that delivers the file with that digest.
 
@@ -35,8 +30,8 @@ def download(
     are the same to the byte. Wrong bytes are thrown away and fetched afresh, once per mirror. A
     mirror is left if it does not connect within 5 seconds, sends nothing for 20, has not begun its
     reply after 60, delivers less than 10,000 bytes per second over 60 seconds, or sends more than
-    `size` bytes. If several processes call it, one downloads and the others wait. check: gives a
-    file's digest; its name is what a complaint calls it.
+    `size` bytes. If several processes call it, one downloads and the others wait. digest: hex
+    digits of that algorithm, all of them or the first ones.
 
     Raises:
         ConnectionError: if no mirror delivers; it says what each of them did.
@@ -52,15 +47,13 @@ def download(
     try:
         if target.exists():
             check_file(target)
-        if not target.exists() or check(target) != digest:
-            _download(target, urls, digest, size, check)
+        if not target.exists() or not digest_of(target, algorithm).startswith(digest):
+            _download(target, urls, digest, size, algorithm)
     finally:
         lock.release()
 
 
-def _download(
-    target: Path, urls: Iterable[str], digest: str, size: int, check: Callable[[Path], str]
-) -> None:
+def _download(target: Path, urls: Iterable[str], digest: str, size: int, algorithm: str) -> None:
     part = target.with_name(target.name + ".part")
     if part.exists():
         check_file(part)
@@ -78,11 +71,11 @@ def _download(
                 if _size(part) <= before:
                     break  # trying again at once would not help
                 continue
-            if check(part) == digest:
+            if digest_of(part, algorithm).startswith(digest):
                 part.replace(target)
                 return
             part.unlink(missing_ok=True)
-            problems.append(f"{host}: wrong {check.__name__.upper()}")
+            problems.append(f"{host}: wrong {algorithm.upper()}")
     raise ConnectionError(f"no mirror delivered {target.name} ({'; '.join(problems)})")
 
 

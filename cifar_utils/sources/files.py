@@ -57,10 +57,11 @@ def check_file(path: Path) -> None:
         raise CifarError(f"{path}: {reason}")
 
 
-def md5(path: str | Path) -> str:
-    """Hex MD5 of a file's bytes."""
+def digest_of(path: str | Path, algorithm: str = "md5") -> str:
+    """The digest of a file's bytes, in hex digits."""
+    new = partial(hashlib.new, algorithm, usedforsecurity=False)
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(file, new).hexdigest()
 
 
 def no_bar() -> bool:

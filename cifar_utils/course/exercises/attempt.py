@@ -155,8 +155,14 @@ def _told(mistake: Exception, answer: Callable, arguments: tuple) -> Exception:
         place = "Begin with `super().__init__()`: only then can a network take its layers."
     if numbers := re.search(r"mat1 and mat2 .* \(\d+x(\d+) and (\d+)x", message):
         got, made = numbers.groups()
-        place += f" Read it so: a linear layer got {got} numbers per row, but is made for {made}."
+        place += f" Read it so: {_in_a_product(answer, got, made)}."
     return Stopped(f"your {_noun(answer)} raises {message}", place.strip())
+
+
+def _in_a_product(answer: Callable, columns: str, rows: str) -> str:
+    if isinstance(answer, (type, nn.Module)):
+        return f"a linear layer got {columns} numbers per row, but is made for {rows}"
+    return f"the left matrix has {columns} columns and the right one {rows} rows, not equally many"
 
 
 def _own_lines(mistake: Exception, answer: Any) -> list[traceback.FrameSummary]:
@@ -195,7 +201,11 @@ def _copy(argument: Any) -> Any:
 def _is_same(before: Any, after: Any) -> bool:
     if isinstance(before, torch.Tensor):
         return before.dtype == after.dtype and torch.equal(before, after)
-    return np.array_equal(before, after) if isinstance(before, np.ndarray) else before == after
+    if isinstance(before, list):
+        return len(before) == len(after) and all(map(_is_same, before, after))
+    if isinstance(before, np.ndarray):
+        return np.array_equal(before, after)
+    return before is after or before == after  # NaN is not equal to itself
 
 
 def _class_of(answer: Any) -> type:

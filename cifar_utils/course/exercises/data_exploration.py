@@ -567,6 +567,11 @@ GAPS: dict[str, Exercise] = {
                 "gain five images: it disagrees with only two labels.",
             ),
             (
+                lambda agreed, wrong, images: (agreed - wrong, min(agreed + wrong, images)),
+                "The network of the example disagrees with two labels: it can gain two images "
+                "there, and three wrong labels stay among its 98.",
+            ),
+            (
                 lambda agreed, wrong, images: (agreed - wrong, agreed + wrong),
                 "That is right for most networks. Two cannot bear all of it: one that agrees with "
                 "fewer labels than are wrong, and one that disagrees with fewer.",

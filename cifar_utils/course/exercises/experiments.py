@@ -116,6 +116,14 @@ def _ranged(
     return answer
 
 
+def _divided_late(first, second):
+    """A slip: the factor gets the variances of single runs."""
+    u, v = statistics.variance(first), statistics.variance(second)
+    n, m = len(first), len(second)
+    half = _welch(u, v, n, m) * (u / n + v / m) ** 0.5
+    return statistics.mean(first) - statistics.mean(second), half
+
+
 def _added_spreads(first, second):
     """A slip: spreads are added, not their squares."""
     u, v = (statistics.variance(one) / len(one) for one in (first, second))
@@ -516,6 +524,10 @@ GAPS: dict[str, Exercise] = {
                 ),
                 "You put a run back and may draw it twice. A draw holds different runs.",
             ),
+            (
+                lambda first, second, count: _counted()(first, second, 3),
+                "You do not use `count`.",
+            ),
             (_counted(of=lambda found: found.count(True)), "A share is asked for: divide."),
             (
                 _counted(of=lambda found: 100 * found.count(True) / len(found)),
@@ -550,6 +562,11 @@ GAPS: dict[str, Exercise] = {
             (
                 _ranged(of_mean=lambda variance, n: variance**0.5 / n),
                 "Square the standard deviations first: it is variances that add up.",
+            ),
+            (
+                _divided_late,
+                "u and v are the variances of the *means*: divide by n and m before `t_factor` "
+                "gets them, too.",
             ),
             (_added_spreads, "Standard deviations do not add up, their squares do."),
             (

@@ -534,6 +534,12 @@ def _found(
     return answer
 
 
+def _places_of_all(maps, count):
+    values, places = maps.flatten(1).max(1)
+    images, width = values.topk(count).indices, maps.shape[2]
+    return torch.stack([images, places[:count] // width, places[:count] % width], 1)
+
+
 def _several_per_image(maps, count):
     places = maps.flatten().topk(count).indices
     each, width = maps[0].numel(), maps.shape[2]
@@ -580,6 +586,10 @@ GAPS: dict[str, Exercise] = {
             (
                 _found(width=lambda maps: maps.shape[1]),
                 "A place in the flattened map is row · width + column. You divide by the height.",
+            ),
+            (
+                _places_of_all,
+                "Take the places of the chosen images only: `places[images]`.",
             ),
             (_found(columns=(0, 2, 1)), "Row and column are exchanged."),
         ),

@@ -28,6 +28,16 @@ def _descend():
         yield Case(f"{given}, lr {lr}, {steps} steps", arguments, due)
 
 
+def _descend_in_place(gradient_of, start, lr, steps):
+    """A slip: one tensor, changed in place, so that every row is the last point."""
+    weights = start.clone()
+    points = [weights]
+    for _ in range(steps):
+        weights -= lr * gradient_of(weights)
+        points.append(weights)
+    return torch.stack(points)
+
+
 def _descent(*, sign=1, first=0, anew=True, scaled=True):
     """A slip: uphill, without the start, along the first gradient only, or without the rate."""
 
@@ -143,8 +153,8 @@ def _finite_difference():
         yield Case(given, (loss_of, start, place, step), due)
 
 
-def _difference(*, sides=(1, -1), divide=2, everywhere=False):
-    """A slip: one side only, divided by another number, or all weights moved at once."""
+def _difference(*, sides=(1, -1), divide=2, everywhere=False, scale=lambda step: 1):
+    """A slip: one side only, divided by something else, or all weights moved at once."""
 
     def answer(loss_of, weights, place, step):
         losses = []
@@ -155,7 +165,7 @@ def _difference(*, sides=(1, -1), divide=2, everywhere=False):
             else:
                 moved[place] += side * step
             losses.append(loss_of(moved).item())
-        return (losses[0] - losses[1]) / (divide * step)
+        return (losses[0] - losses[1]) / (divide * step * scale(step))
 
     return answer
 
@@ -165,7 +175,7 @@ def _difference(*, sides=(1, -1), divide=2, everywhere=False):
 
 def _update():
     """One step of torch.optim.SGD."""
-    for lr, shapes in ((0.1, ((2, 3), (3,))), (0.5, ((1, 2), (2,))), (0.03, ((4, 2), (2,)))):
+    for lr, shapes in ((0.1, ((2, 3), (3,))), (0.5, ((1, 2), (2,), (2, 2), (2,)))):
         draw = generator(60)
         network = [torch.randn(shape, generator=draw) for shape in shapes]
         gradients = [torch.randn(shape, generator=draw) for shape in shapes]
@@ -173,12 +183,9 @@ def _update():
         for one, gradient in zip(moved, gradients, strict=True):
             one.grad = gradient.clone()
         torch.optim.SGD(moved, lr=lr).step()
-        due = {
-            name: one.detach()
-            for name, one in zip(("first tensor", "second tensor"), moved, strict=True)
-        }
-        given = f"two tensors, {shapes[0]} and {shapes[1]}, with their gradients, lr {lr}"
-        yield Case(given, (tuple(network), tuple(gradients), lr), due)
+        due = {f"tensor {number}": one.detach() for number, one in enumerate(moved)}
+        given = f"{len(shapes)} tensors with their gradients, lr {lr}"
+        yield Case(given, (network, gradients, lr), due)
 
 
 def _updated(move):
@@ -342,6 +349,11 @@ GAPS: dict[str, Exercise] = {
                 "Every step goes along the first gradient. Ask for it anew at each point.",
             ),
             (_descent(scaled=False), "`lr` is not used: it says how far each step goes."),
+            (
+                _descend_in_place,
+                "All points are the same: `-=` writes into the tensor that is in the list already. "
+                "`w = w - …` makes a new one.",
+            ),
         ),
         hints=(
             "Begin with a list that holds the start. In a loop, append one point after another.",
@@ -475,7 +487,7 @@ GAPS: dict[str, Exercise] = {
         hints=(
             "Each gradient has the shape of the thing itself. Which products have that shape?",
             "Inputs: (N, outputs) times (outputs, inputs). Weight: (inputs, N) times "
-            "(N, outputs). `.T` turns a matrix over.",
+            "(N, outputs). `.T` transposes a matrix.",
             "`grad_outputs @ weight.T`, `inputs.T @ grad_outputs`, and the bias: "
             "`grad_outputs.sum(dim=0)`.",
         ),
@@ -493,6 +505,18 @@ GAPS: dict[str, Exercise] = {
                 "From one step below to one step above, the distance is two steps.",
             ),
             (_difference(sides=(-1, 1)), "The sign: above minus below."),
+            (
+                _difference(scale=lambda step: step**-2),
+                "`/ 2 * step` divides by 2, then multiplies. Write `/ (2 * step)`.",
+            ),
+            (
+                lambda loss_of, weights, place, step: 0.0,
+                "Both losses are the same. `up = weights` is no copy: `weights.clone()` is.",
+            ),
+            (
+                _difference(sides=(1, 0)),
+                "Is your second copy one of the nudged weights? Copy `weights` again.",
+            ),
             (
                 _difference(everywhere=True),
                 "Only the weight at `place` moves. The others stay as they are.",
@@ -525,8 +549,11 @@ GAPS: dict[str, Exercise] = {
                 "The tensors are as they were.",
             ),
             (
-                lambda network, gradients, lr: [network[0] - lr * gradients[0]],
-                "Every tensor takes a step, not the first alone.",
+                lambda network, gradients, lr: [
+                    network[0] - lr * gradients[0],
+                    network[1] - lr * gradients[1],
+                ],
+                "Every tensor takes a step, however many there are.",
             ),
         ),
         hints=(
@@ -600,6 +627,17 @@ GAPS: dict[str, Exercise] = {
                 ),
                 "Your velocity points the other way and holds the rate. torch's is a sum of "
                 "gradients, and the rate multiplies all of it.",
+            ),
+            (
+                _stepped(lambda velocity, gradient, lr, momentum: momentum * velocity - gradient),
+                "Two minus signs cancel: the velocity adds the gradient, the weights subtract.",
+            ),
+            (
+                lambda weights, velocity, gradient, lr, momentum: (
+                    momentum * velocity + gradient,
+                    weights - lr * (momentum * velocity + gradient),
+                ),
+                "The order: first the new weights, then the new velocity.",
             ),
         ),
         hints=(

@@ -259,8 +259,8 @@ LOOK_AT = {
     "B": "B: its loss is the sound one's. But each judging says something else, and changes the "
     "network. Which part of a network changes while it only looks at images?",
     "C": "C: the first loss is right, and the second is far above it. So one step was enough.",
-    "D": "D: it does better on validation images than the sound one, and as well as on training "
-    "images. When is a validation image as easy as a training image?",
+    "D": "D: it does better on validation images than the sound one, and nearly as well as on "
+    "training images. When is a validation image as easy as a training image?",
     "E": "E: it does learn, as the accuracy shows, but its loss falls slowly and stays above 1.46. "
     "What keeps a loss from getting small?",
     "F": "F: its loss is the sound one's. Each judging says something else, and yet the network "
@@ -358,6 +358,12 @@ def _mended_accuracy():
                        due, of)  # fmt: skip
 
 
+def _accuracy_of_bytes(network, images, labels):
+    network.eval()
+    with torch.no_grad():
+        return (network(images.float()).argmax(1) == labels).float().mean().item()
+
+
 def _accuracy_with_notes(network, images, labels):
     network.eval()
     return (network(normalize(images)).argmax(1) == labels).float().mean().item()
@@ -404,15 +410,27 @@ def _split_into(training, validation):
     return answer
 
 
+def _split_by_mask(images, labels, order, count):
+    """A slip: the right images in each part, in their old order."""
+    held_out = torch.zeros(len(order), dtype=torch.bool)
+    held_out[order[:count]] = True
+    return images[~held_out], labels[~held_out], images[held_out], labels[held_out]
+
+
 def _rate():
     nan, inf = math.nan, math.inf
     for rates, losses, due in (
         ([0.001, 0.01, 0.1, 1.0], [2.2, 1.9, 2.3, 5.0], 0.01),
         ([0.5, 0.02, 0.1, 3.0], [2.1, 2.2, 1.7, nan], 0.1),
-        ([3.0, 0.004, 0.06, 0.1], [nan, 1.8, 2.3, 2.31], 0.004),
+        ([3.0, 0.06, 0.004, 0.1], [nan, 2.3, 1.8, 2.31], 0.004),
         ([0.03, 0.3, 30.0], [2.0, 1.5, inf], 0.3),
     ):
         yield Case(f"rates {rates}, losses {losses}", (rates, losses), due)
+
+
+def _rate_by_place_among_finite(rates, losses):
+    kept = [loss for loss in losses if math.isfinite(loss)]
+    return rates[kept.index(min(kept))]
 
 
 def _rate_by(choose):
@@ -872,6 +890,11 @@ GAPS: dict[str, Exercise] = {
                 "standard deviation 1.",
             ),
             (
+                _accuracy_of_bytes,
+                "The network has learned from normalised images, and these are plain bytes as "
+                "floats. That is mistake 5, only worse.",
+            ),
+            (
                 mistakes.accuracy_of_augmented,
                 "Mistake 7 is still there: judge images as they are.",
             ),
@@ -946,6 +969,11 @@ GAPS: dict[str, Exercise] = {
                 _split_into(lambda order, n: order[:-n], lambda order, n: order[-n:]),
                 "No image is in both, but the *first* `count` of the order are for validation.",
             ),
+            (
+                _split_by_mask,
+                "The right images are in each part, but in their old order. Take them in the order "
+                "of `order`, so that your training has the same batches as the sound one.",
+            ),
         ),
         hints=(
             "`order[:count]` are the places of the validation images. Which are left?",
@@ -972,6 +1000,11 @@ GAPS: dict[str, Exercise] = {
                 lambda rates, losses: rates[losses.index(min(losses))],
                 "It is right unless a loss is NaN: every comparison with NaN is False, and `min` "
                 "relies on comparisons.",
+            ),
+            (
+                _rate_by_place_among_finite,
+                "A place in the list without NaN is not the place in `rates`: leave out the rate "
+                "together with its loss.",
             ),
             (
                 lambda rates, losses: rates[int(np.argmin(losses))],

@@ -98,7 +98,9 @@ def _by_least_squares(features, labels, classes, strength):
     return {"weights": found[:d], "biases": found[d]}
 
 
-def _solved(*, centre=True, bias=True, penalty=lambda strength: strength, turned=False):
+def _solved(
+    *, centre=True, bias=True, penalty=lambda strength: strength, turned=False, identity=None
+):
     """A slip: the closed form with something left out."""
 
     def answer(features, labels, classes, strength):
@@ -106,7 +108,9 @@ def _solved(*, centre=True, bias=True, penalty=lambda strength: strength, turned
         mean_x, mean_y = x.mean(0), y.mean(0)
         if centre:
             x, y = x - mean_x, y - mean_y
-        weights = torch.linalg.pinv(x.T @ x + penalty(strength) * torch.eye(x.shape[1])) @ x.T @ y
+        squares = x.T @ x
+        unit = identity(squares) if identity else torch.eye(len(squares))
+        weights = torch.linalg.pinv(squares + penalty(strength) * unit) @ x.T @ y
         biases = mean_y - mean_x @ weights if bias else mean_y
         biases = biases if centre else torch.zeros(classes)
         return (weights.T if turned else weights), biases
@@ -143,6 +147,12 @@ EXERCISES: dict[str, Exercise] = {
                 "`eval` alone freezes no weight. Which flag says whether a weight gets a gradient?",
             ),
             (
+                lambda network, stages: _frozen_where(lambda one, n: one.features[:n])(
+                    network.eval(), stages
+                ),
+                "The stages that go on learning have to stay in training mode.",
+            ),
+            (
                 _frozen_where(lambda network, stages: network.features[stages:]),
                 "Those are the last stages. The first ones, near the image, are to be frozen.",
             ),
@@ -174,6 +184,10 @@ EXERCISES: dict[str, Exercise] = {
                 "The features' means were subtracted: the biases have to make good for it.",
             ),
             (_solved(penalty=lambda strength: 0.0), "You do not use `strength`."),
+            (
+                _solved(identity=torch.ones_like),
+                "λ belongs on the diagonal only: `strength * torch.eye(D)`.",
+            ),
             (
                 _solved(penalty=lambda strength: strength**2),
                 "The strength comes as it is, not squared.",
@@ -246,11 +260,23 @@ def _few_of_each():
         wanted = Rule(balanced, "Some class has too many or too few, or an image comes twice.")
         yield Case(given, (labels, count, generator(9)), wanted)
 
-    def spread(got):  # of 1,000 images per class, 50 at random reach beyond the middle
-        return all((got[mixed[got] == c] > 1500).any() for c in range(3))
+    drawn = []
 
-    wanted = Rule(spread, "These lie at the beginning of their class: is anything drawn?")
-    yield Case("3,000 labels of three classes, count 50", (mixed, 50, generator(9)), wanted)
+    def spread(got):  # of 1,000 images per class, 50 at random lie on both sides of the middle
+        drawn.append(set(got.tolist()))
+        return all(
+            (own < 1500).any() and (own >= 1500).any()
+            for own in (got[mixed[got] == label] for label in range(3))
+        )
+
+    given = "3,000 labels of three classes, count 50"
+    wanted = Rule(spread, "These lie at one end of their class: is anything drawn?")
+    yield Case(given, (mixed, 50, generator(9)), wanted)
+    wanted = Rule(
+        lambda got: set(got.tolist()) != drawn[-1],
+        "Another seed has to draw other images. Do you use `generator`?",
+    )
+    yield Case(f"{given}, another seed", (mixed, 50, generator(10)), wanted)
 
 
 def _drawn_anywhere(labels, count, draw):
@@ -309,6 +335,8 @@ def _new_head():
         yield Case(given, (_network(), classes), torch.tensor([2, classes]), (what, shape))
 
         def count(got):
+            if not isinstance(getattr(got, "classifier", None), nn.Module):
+                raise CifarError("Set the copy's `classifier`, and return the copy.")
             return sum(weight.numel() for weight in got.classifier.parameters())
 
         what = "how many numbers the new classifier holds"
@@ -415,10 +443,17 @@ def _features_of():
         rows = [twin.features(((one / 255 - mean) / std)[None]).flatten() for one in images]
     given = "a network in training mode and 7 images of 8 × 8 pixels"
     yield Case(given, (network, images), torch.stack(rows))
+    wanted = Rule(
+        lambda made: not made,
+        "A head cannot learn from what `inference_mode` made. Use `torch.no_grad()`.",
+    )
+    what = "whether they were made in inference mode", lambda got: int(got.is_inference())
+    yield Case(given, (network, images), wanted, what)
     many = torch.randint(256, (1200, 3, 4, 4), generator=generator(5)).byte()
     given = "1,200 images of 4 × 4 pixels"
+    at_most = Rule(lambda most: most <= 500, "500 images at once, not all: `images.split(500)`.")
     for what, due, of in (
-        ("how many images went through the network at once, at most", 500, "largest"),
+        ("how many images went through the network at once, at most", at_most, "largest"),
         ("how many of its steps recorded gradients", 0, "recorded"),
     ):
         probe = _Probe()
@@ -450,6 +485,13 @@ def _recorded(network, images):
     network.eval()
     parts = [network.features(normalize(some)).flatten(1) for some in images.split(500)]
     return torch.cat(parts).detach()
+
+
+@torch.inference_mode()
+def _inferred(network, images):
+    network.eval()
+    parts = [network.features(normalize(some)).flatten(1) for some in images.split(500)]
+    return torch.cat(parts)
 
 
 def _is_optimizer(got):
@@ -529,6 +571,10 @@ GAPS: dict[str, Exercise] = {
                 "That works for classes in a row only. Take the place in `wanted`.",
             ),
             (
+                _chosen(lambda labels, wanted: labels - 5),
+                "That works for the classes from 5 on only. Take the place in `wanted`.",
+            ),
+            (
                 _chosen(
                     lambda labels, wanted: torch.tensor(
                         [sorted(wanted).index(label) for label in labels.tolist()]
@@ -558,7 +604,17 @@ GAPS: dict[str, Exercise] = {
             ),
             (
                 _drawn_per_class(lambda n, count, draw: slice(count)),
-                "These lie at the beginning of their class: is anything drawn?",
+                "These lie at one end of their class: is anything drawn?",
+            ),
+            (
+                _drawn_per_class(lambda n, count, draw: slice(-count, None)),
+                "These lie at one end of their class: is anything drawn?",
+            ),
+            (
+                _drawn_per_class(
+                    lambda n, count, draw: torch.randperm(n, generator=generator(0))[:count]
+                ),
+                "Another seed has to draw other images. Do you use `generator`?",
             ),
             (
                 _drawn_per_class(lambda n, count, draw: torch.randint(n, (count,), generator=draw)),
@@ -578,7 +634,8 @@ GAPS: dict[str, Exercise] = {
         slips=(
             (
                 _with_head(_plain_head, of=lambda network: network),
-                "The original changes, too. Copy it deeply: `copy.copy` shares what is in it.",
+                "The original changes, too. Set the classifier of a deep copy, "
+                "`copy.deepcopy(network)`. (`copy.copy` shares what is in it.)",
             ),
             (
                 _with_head(_plain_head, of=_untrained),
@@ -638,6 +695,10 @@ GAPS: dict[str, Exercise] = {
             (
                 _features(scale=lambda images: images.float() / 255),
                 "The backbone learned from normalised images. `normalize` makes them.",
+            ),
+            (
+                _inferred,
+                "A head cannot learn from what `inference_mode` made. Use `torch.no_grad()`.",
             ),
             (
                 _recorded,
