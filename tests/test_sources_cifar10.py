@@ -377,7 +377,7 @@ def test_pickle_with_wrong_md5_is_never_opened(root, tmp_path, name):
 def test_pickle_that_changes_after_the_check_is_never_opened(root, tmp_path, monkeypatch):
     marker = tmp_path / "marker"
     (root / cifar10.BATCHES / "data_batch_2").write_bytes(pickle.dumps(Harmful(marker)))
-    monkeypatch.setattr(files, "md5", lambda path: cifar10.MD5[path.name])
+    monkeypatch.setattr(files, "digest_of", lambda path: cifar10.MD5[path.name])
     with pytest.raises(CifarError, match="data_batch_2 does not have the published MD5"):
         data.load(root, source="cifar10", validation=10)
     assert not marker.exists()
