@@ -65,8 +65,8 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
 
     images: how many there are to train on. past: epochs that are done.
     """
-    small = _are_small(recipe, images, past)
-    return STEPS * len(set(small)) <= SHARE * len(small) and len(small) > 0
+    sizes = [recipe.image_size(done) for done in _steps(recipe, images, past)]
+    return STEPS * len(set(sizes)) <= SHARE * len(sizes) and len(sizes) > 0
 
 
 def epoch_seconds(
@@ -74,24 +74,23 @@ def epoch_seconds(
 ) -> list[float]:
     """About how many seconds each epoch after the first `past` will train.
 
-    Steps on smaller images are cheaper, so both kinds are timed if both are to come. The rest is as
-    in `step_seconds`.
+    Steps on smaller images are cheaper, so each size that is to come is timed. The rest is as in
+    `step_seconds`.
     """
-    small = _are_small(recipe, len(train), past)
+    steps = _steps(recipe, len(train), past)
+    last_of_size = {recipe.image_size(done): done for done in steps}
     seconds = {
-        kind: step_seconds(
-            recipe, train, machine, done=0.0 if kind else 1.0, workers=workers, steps=STEPS
-        )
-        for kind in set(small)
+        size: step_seconds(recipe, train, machine, done=done, workers=workers, steps=STEPS)
+        for size, done in last_of_size.items()
     }
-    times, left = [seconds[kind] for kind in small], recipe.epochs - past
+    times, left = [seconds[recipe.image_size(done)] for done in steps], recipe.epochs - past
     batches = len(times) // left
     return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
 
 
-def _are_small(recipe: Recipe, images: int, past: int) -> list[bool]:
-    """For each step after the first `past` epochs, whether its images are of the smaller size."""
+def _steps(recipe: Recipe, images: int, past: int) -> list[float]:
+    """The progress at which each step after the first `past` epochs begins, as fractions."""
     batches = math.ceil(images / recipe.batch_size)
     whole = (recipe.epochs - recipe.epochs_before) * batches
     done = (past - recipe.epochs_before) * batches
-    return [step / whole < recipe.small_until for step in range(done, whole)]
+    return [step / whole for step in range(done, whole)]

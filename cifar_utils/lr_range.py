@@ -43,7 +43,7 @@ def lr_range_test(
     if not 0 < lowest < highest:
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     steps = whole(steps, "steps", least=10)
-    recipe = recipe.changed(schedule="constant", small_until=0.0)
+    recipe = recipe.changed(schedule="constant", small_until=0.0, middle_until=0.0)
     machine = Machine.pick(device, precision, winograd=recipe.winograd)
     optimizer = start(model, train, None, recipe, machine).optimizer
     network = machine.share(model, some_rest=recipe.whitening > 0)

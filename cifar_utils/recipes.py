@@ -90,6 +90,10 @@ class Recipe:
                              within="[8, 32]", only_with=("small_until",))
     small_until: float = option(0.0, "fraction of the training on the smaller images",
                                 within="[0, 1]")
+    middle_size: int = option(32, "side of the images that come after the smaller ones, in pixels",
+                              within="[8, 32]", only_with=("middle_until",))
+    middle_until: float = option(0.0, "fraction of the training at which whole images begin, if "
+                                 "those of middle_size come before", within="[0, 1]")
     whitening: float = option(0.0, "whiten the first layer; its bias learns for this fraction",
                               within="[0, 1]")
     winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (fp32, CPU)")
@@ -135,6 +139,12 @@ class Recipe:
     def progress(self, epochs: float) -> float:
         """How much of the training is done after so many epochs, as a fraction."""
         return (epochs - self.epochs_before) / (self.epochs - self.epochs_before)
+
+    def image_size(self, progress: float) -> int:
+        """The side in pixels of the images that are trained on at `progress`, a fraction."""
+        if progress < self.small_until:
+            return self.small_size
+        return self.middle_size if progress < self.middle_until else 32
 
     def changed(self, **changes: Any) -> Self:
         """The same recipe with some fields changed.

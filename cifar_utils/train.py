@@ -93,11 +93,12 @@ def resized(inputs: Tensor, recipe: Recipe, done: float) -> Tensor:
     Small images first, because their steps are cheap, and whole ones to end with: progressive
     resizing (Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html).
     """
-    if done >= recipe.small_until or recipe.small_size == inputs.shape[2]:
+    size = recipe.image_size(done)
+    if size == 32:
         return inputs
     by_cpu = inputs.device.type == "mps" and TORCH < (2, 7)  # which could not antialias there
     there = inputs.cpu() if by_cpu else inputs
-    small = F.interpolate(there, recipe.small_size, mode="bilinear", antialias=True)
+    small = F.interpolate(there, size, mode="bilinear", antialias=True)
     return small.to(inputs.device)
 
 
@@ -279,10 +280,10 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
     """Raise CifarError if the recipe asks for something that the network cannot do."""
     if recipe.whitening:
         whitening_layer(model)
-    if recipe.small_until and not takes(model, recipe.small_size):
-        raise CifarError(
-            f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
-        )
+    for kind in ("small", "middle"):
+        size = getattr(recipe, f"{kind}_size")
+        if getattr(recipe, f"{kind}_until") and not takes(model, size):
+            raise CifarError(f"{recipe.model} takes no images of {size} pixels; set {kind}_until 0")
 
 
 def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
@@ -321,5 +322,5 @@ def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[flo
     for step in range(past * len(sizes), steps):
         done, count = step / steps, sizes[step % len(sizes)]
         rests = 0 < recipe.whitening < done
-        kinds.setdefault((count, done < recipe.small_until, rests), (done, count))
+        kinds.setdefault((count, recipe.image_size(done), rests), (done, count))
     return list(kinds.values())

@@ -117,15 +117,15 @@ class Result:
     def minutes(self) -> float:
         """Training time of the first run: its number of epochs times their median time.
 
-        The median keeps a pause of the machine out. Epochs on small images, if the recipe has any,
-        have a median of their own.
+        The median keeps a pause of the machine out. Epochs on smaller images, if the recipe has
+        any, have a median of their own for each size.
         """
         run = self.runs[0]
-        seconds: dict[bool, list[float]] = {True: [], False: []}  # by whether images were small
+        seconds: dict[int, list[float]] = {}  # by the size of most of the epoch's images
         for row in run.epochs[1:]:
-            small = run.recipe.progress(row.epoch - 0.5) < run.recipe.small_until  # most of it
-            seconds[small].append(row.seconds)
-        return sum(statistics.median(part) * len(part) for part in seconds.values() if part) / 60
+            size = run.recipe.image_size(run.recipe.progress(row.epoch - 0.5))
+            seconds.setdefault(size, []).append(row.seconds)
+        return sum(statistics.median(part) * len(part) for part in seconds.values()) / 60
 
     @property
     def device(self) -> str:
