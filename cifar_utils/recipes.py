@@ -103,6 +103,9 @@ class Recipe:
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
+    ema: float = option(0.0, "what is validated and saved is the exponential average of the "
+                        "weights over about this fraction of the training; 0: the last weights",
+                        within="[0, 1]")
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
     seed: int = option(0, "seed of weights, order, augmentation and dropout",
                        within="[0, 4294967296)")

@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 from filelock import FileLock, Timeout
 
+from cifar_utils.average import WeightAverage
 from cifar_utils.checkpoints import (
     WeightsInfo,
     check_fits,
@@ -34,7 +35,9 @@ from cifar_utils.speed.distributed import broadcast, rank
 class Run:
     """All that changes while a network is trained: what `log` sees and a checkpoint keeps.
 
-    images: the fingerprint of the training images. classes: their names.
+    model: the network as it is validated, saved and handed back. images: the fingerprint of the
+    training images. classes: their names. learner: the network that the optimizer trains, which is
+    `model` itself unless the recipe has an average or branches. average: that of its weights.
     """
 
     model: torch.nn.Module
@@ -44,6 +47,12 @@ class Run:
     images: str = ""
     classes: tuple[str, ...] = ()
     compile_seconds: float = 0.0
+    learner: torch.nn.Module = None  # type: ignore[assignment]
+    average: WeightAverage | None = None
+
+    def __post_init__(self) -> None:
+        if self.learner is None:
+            self.learner = self.model
 
     def __str__(self) -> str:
         return str(self.history.epochs[-1])
@@ -54,10 +63,16 @@ class Run:
         mine = self.history.epochs[self.history.recipe.epochs_before + 1 :]
         return [row.val_loss for row in mine if row.val_loss is not None]
 
+    def deliver(self) -> None:
+        """Give `model` what has been learnt so far, if another network learns."""
+        if self.learner is not self.model:
+            tensors = self.average.tensors if self.average else self.learner.state_dict()
+            self.model.load_state_dict(tensors)
+
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
-        return {
+        state = {
             "model": copy.deepcopy(unwrapped(self.model).state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
@@ -65,6 +80,11 @@ class Run:
             "precision": self.history.precision,
             "images": self.images,
         }
+        if self.learner is not self.model:
+            state["learner"] = copy.deepcopy(self.learner.state_dict())
+        if self.average:
+            state["average"] = self.average.state()
+        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`: within its recipe or, if that is finished, with one after it.
@@ -91,7 +111,11 @@ class Run:
         tensors = named_for(network, state["model"])
         check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
+        learnt, averaged = self._learnt(state, tensors, new_recipe)
         network.load_state_dict(tensors)
+        self.learner.load_state_dict(learnt)
+        if self.average:
+            self.average.load_state(averaged)
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])
@@ -104,6 +128,23 @@ class Run:
         if here.device != device.rpartition(", then ")[2]:
             device = f"{device}, then {here.device}"
         self.history = replace(here, epochs=history.epochs, device=device, earlier=earlier)
+
+    def _learnt(
+        self, state: dict[str, Any], tensors: dict[str, torch.Tensor], new_recipe: bool
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """(learner's tensors, average's state) of a `state` whose model has these tensors.
+
+        A new recipe goes on from the learner of the old one, if there was one, and averages anew.
+        """
+        if self.learner is self.model:
+            return tensors, {}
+        complaint = "the checkpoint does not fit the network in training"
+        learnt = state.get("learner", tensors if new_recipe else {})
+        check_fits(self.learner, learnt, complaint)
+        averaged = {"steps": 0, "tensors": learnt} if new_recipe else state.get("average", {})
+        if self.average:
+            check_fits(self.learner, averaged.get("tensors", {}), complaint)
+        return learnt, averaged
 
 
 def follows(recipe: Recipe, history: History) -> bool:

@@ -1,5 +1,6 @@
 """The training loop: one epoch, and all of them."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
+from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches
 from cifar_utils.checkpoints import find_weights, start_from
 from cifar_utils.checks import check_training, unwrapped
@@ -155,10 +157,13 @@ def fit(
         raise CifarError("with several processes give fit the plain network, which it wraps itself")
     run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
-    network = machine.share(model, some_rest=recipe.whitening > 0)
+    # `model` itself, or behind what a user wrapped it in, unless another network learns for it.
+    learner = model if run.learner is run.model else run.learner
+    network = machine.share(learner, some_rest=recipe.whitening > 0)
     if compile and len(run.history.epochs) <= recipe.epochs:
         network = compiled_for(run, train, machine)
     if not run.history.epochs:
+        run.deliver()
         record(run, 0, evaluate(run.model, train[:5000], machine.precision), val)
         log(run)
     train = train if workers else train.to(machine.device)  # without workers, augment there
@@ -213,11 +218,21 @@ def start(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__,
     )  # fmt: skip
-    optimizer = make_optimizer(model, recipe)
-    run = Run(model, optimizer, machine, history, images, train.classes)
+    learner = in_training(model, recipe)
+    optimizer = make_optimizer(learner, recipe)
+    run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
+    if recipe.ema:
+        steps = (recipe.epochs - recipe.epochs_before) * math.ceil(len(train) / recipe.batch_size)
+        run.average = WeightAverage(learner, span=recipe.ema * steps)
+        run.average.follow(optimizer)
     if resume:
         run.load_state(resume)
     return run
+
+
+def in_training(model: nn.Module, recipe: Recipe) -> nn.Module:
+    """The network that the optimizer trains: `model`, or one whose result `model` is given."""
+    return copy.deepcopy(model) if recipe.ema else model
 
 
 def record(
@@ -230,6 +245,7 @@ def record(
     few: images to see without `val` what the last step has led to. Raises DivergedError if a loss
     is not finite.
     """
+    run.deliver()
     recipe, history = run.history.recipe, run.history
     held_out = evaluate(run.model, val, run.machine.precision) if val else None
     after = held_out or (evaluate(run.model, few, run.machine.precision) if few else trained)
@@ -302,7 +318,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
-        network = compiled(run.model, [step_of(done, count) for done, count in kinds])
+        network = compiled(run.learner, [step_of(done, count) for done, count in kinds])
     finally:
         set_rates(run.optimizer, recipe, 0.0)
     wait(machine.device)

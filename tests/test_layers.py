@@ -18,7 +18,7 @@ LEVELS = [
     {"data", "gifs", "heatmaps"},
     {"machine"},
     {"checks"},
-    {"augment", "models", "optim", "history", "receptive"},
+    {"augment", "average", "models", "optim", "history", "receptive"},
     {"batches", "profile", "evaluate", "checkpoints"},
     {"explain", "learned", "plots"},
     {"runs"},
