@@ -8,6 +8,7 @@ from contextlib import suppress
 import torch
 
 from cifar_utils.batches import AugmentedBatches
+from cifar_utils.branches import in_training
 from cifar_utils.data import Split
 from cifar_utils.errors import DivergedError
 from cifar_utils.machine import Machine
@@ -37,7 +38,7 @@ def step_seconds(
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        model = machine.place(build(recipe, train.classes))
+        model = machine.place(in_training(build(recipe, train.classes), recipe))
         optimizer = make_optimizer(model, recipe)
         teacher = find_teacher(recipe, train.classes, machine)
         train = train if workers else train.to(machine.device)

@@ -106,6 +106,8 @@ class Recipe:
     ema: float = option(0.0, "what is validated and saved is the exponential average of the "
                         "weights over about this fraction of the training; 0: the last weights",
                         within="[0, 1]")
+    branches: bool = option(False, "each 3×3 convolution has a 1×3 and a 3×1 branch while it is "
+                            "trained, and is saved as a plain one")
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
     seed: int = option(0, "seed of weights, order, augmentation and dropout",
                        within="[0, 4294967296)")
@@ -133,6 +135,11 @@ class Recipe:
         if self.start_from and self.epochs_before:
             raise CifarError(
                 "with epochs_before a run goes on from its own weights, not start_from"
+            )
+
+        if self.start_from and self.branches:
+            raise CifarError(
+                "branches would undo what the weights of start_from have learnt; leave out one"
             )
 
     def progress(self, epochs: float) -> float:

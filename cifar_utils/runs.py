@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cifar_utils.average import WeightAverage
+from cifar_utils.branches import fused
 from cifar_utils.checkpoints import (
     WeightsInfo,
     check_fits,
@@ -67,7 +68,7 @@ class Run:
         """Give `model` what has been learnt so far, if another network learns."""
         if self.learner is not self.model:
             tensors = self.average.tensors if self.average else self.learner.state_dict()
-            self.model.load_state_dict(tensors)
+            self.model.load_state_dict(fused(self.learner, tensors))
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
@@ -134,12 +135,20 @@ class Run:
     ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """(learner's tensors, average's state) of a `state` whose model has these tensors.
 
-        A new recipe goes on from the learner of the old one, if there was one, and averages anew.
+        A new recipe goes on from the learner of the old one, if there was one of the same kind, and
+        averages anew.
         """
         if self.learner is self.model:
             return tensors, {}
         complaint = "the checkpoint does not fit the network in training"
-        learnt = state.get("learner", tensors if new_recipe else {})
+        learnt = state.get("learner", {})
+        if new_recipe and learnt.keys() != self.learner.state_dict().keys():
+            if self.history.recipe.branches:
+                raise CifarError(
+                    "the run was trained without branches, and new ones would undo what it has "
+                    "learnt; set branches False (--no-branches)"
+                )
+            learnt = tensors
         check_fits(self.learner, learnt, complaint)
         averaged = {"steps": 0, "tensors": learnt} if new_recipe else state.get("average", {})
         if self.average:

@@ -1,6 +1,5 @@
 """The training loop: one epoch, and all of them."""
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch.optim import Optimizer
 from cifar_utils.augment import operations
 from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches
+from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import find_weights, start_from
 from cifar_utils.checks import check_training, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
@@ -218,7 +218,7 @@ def start(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__,
     )  # fmt: skip
-    learner = in_training(model, recipe)
+    learner = machine.place(in_training(model, recipe))
     optimizer = make_optimizer(learner, recipe)
     run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
     if recipe.ema:
@@ -228,11 +228,6 @@ def start(
     if resume:
         run.load_state(resume)
     return run
-
-
-def in_training(model: nn.Module, recipe: Recipe) -> nn.Module:
-    """The network that the optimizer trains: `model`, or one whose result `model` is given."""
-    return copy.deepcopy(model) if recipe.ema else model
 
 
 def record(
@@ -295,6 +290,8 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
     """Raise CifarError if the recipe asks for something that the network cannot do."""
     if recipe.whitening:
         whitening_layer(model)
+    if recipe.branches and not any(square_convolutions(model)):
+        raise CifarError("the network has no 3×3 convolutions; set branches False")
     if recipe.small_until and not takes(model, recipe.small_size):
         raise CifarError(
             f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
