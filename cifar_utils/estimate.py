@@ -15,7 +15,8 @@ from cifar_utils.machine import Machine
 from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import find_teacher, train_one_epoch
+from cifar_utils.teachers import find_teacher
+from cifar_utils.train import train_one_epoch
 
 STEPS = 4  # enough to time: two warm up, and two count
 SHARE = 1 / 20  # of a training's steps may be spent on timing some
@@ -23,7 +24,7 @@ SHARE = 1 / 20  # of a training's steps may be spent on timing some
 
 def step_seconds(
     recipe: Recipe, train: Split, machine: Machine, *,
-    done: float = 1.0, workers: int = 0, steps: int = 10,
+    done: float = 1.0, workers: int = 0, steps: int = 10, asks: bool = True,
 ) -> float:  # fmt: skip
     """About how many seconds a training step takes, augmentation included.
 
@@ -35,12 +36,14 @@ def step_seconds(
             of a single process.
         done: how far the training is, as a fraction. The size of the images follows.
         workers: processes that augment ahead, while others train.
+        asks: whether the teacher, if there is one, is asked; its stored answers cost next to
+            nothing.
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         model = machine.place(in_training(build(recipe, train.classes), recipe))
         optimizer = make_optimizer(model, recipe)
-        teacher = find_teacher(recipe, train.classes, machine)
+        teacher = find_teacher(recipe, train.classes, machine) if asks else None
         train = train if workers else train.to(machine.device)
         batches = AugmentedBatches(train, recipe, epoch=1)
         times: list[float] = []
@@ -66,8 +69,8 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
 
     images: how many there are to train on. past: epochs that are done.
     """
-    small = _are_small(recipe, images, past)
-    return STEPS * len(set(small)) <= SHARE * len(small) and len(small) > 0
+    kinds = _kinds(recipe, images, past)
+    return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
 def epoch_seconds(
@@ -75,24 +78,26 @@ def epoch_seconds(
 ) -> list[float]:
     """About how many seconds each epoch after the first `past` will train.
 
-    Steps on smaller images are cheaper, so both kinds are timed if both are to come. The rest is as
-    in `step_seconds`.
+    Steps on smaller images are cheaper, and so are steps with stored answers of a teacher. Each
+    kind that is to come is timed. The rest is as in `step_seconds`.
     """
-    small = _are_small(recipe, len(train), past)
+    kinds = _kinds(recipe, len(train), past)
     seconds = {
-        kind: step_seconds(
-            recipe, train, machine, done=0.0 if kind else 1.0, workers=workers, steps=STEPS
+        (small, asks): step_seconds(
+            recipe, train, machine, done=0.0 if small else 1.0, workers=workers, steps=STEPS,
+            asks=asks,
         )
-        for kind in set(small)
-    }
-    times, left = [seconds[kind] for kind in small], recipe.epochs - past
+        for small, asks in set(kinds)
+    }  # fmt: skip
+    times, left = [seconds[kind] for kind in kinds], recipe.epochs - past
     batches = len(times) // left
     return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
 
 
-def _are_small(recipe: Recipe, images: int, past: int) -> list[bool]:
-    """For each step after the first `past` epochs, whether its images are of the smaller size."""
+def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[bool, bool]]:
+    """For each step after the first `past` epochs: are its images small, is a teacher asked?"""
     batches = math.ceil(images / recipe.batch_size)
     whole = (recipe.epochs - recipe.epochs_before) * batches
     done = (past - recipe.epochs_before) * batches
-    return [step / whole < recipe.small_until for step in range(done, whole)]
+    asked = batches * (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
+    return [(step / whole < recipe.small_until, step - done < asked) for step in range(done, whole)]

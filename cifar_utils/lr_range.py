@@ -11,7 +11,8 @@ from cifar_utils.data import Split
 from cifar_utils.errors import CifarError, DivergedError, plain, whole
 from cifar_utils.machine import Machine, seed_from
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import find_teacher, start, train_one_epoch
+from cifar_utils.teachers import find_teacher
+from cifar_utils.train import start, train_one_epoch
 
 
 @dataclass(frozen=True)
