@@ -15,13 +15,13 @@ up for both, because it subtracts the mean of the sum and has a bias. If a ReLU 
 `separable`, a bias would be one that the plain convolution does not have.
 """
 
-import copy
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cifar_utils.checks import twin_of
 from cifar_utils.machine import seed_from
 from cifar_utils.recipes import Recipe
 
@@ -106,7 +106,7 @@ def square_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.C
 
 def with_branches(model: nn.Module, *, seed: int = 0) -> nn.Module:
     """A copy of the network whose 3×3 convolutions have branches, drawn with the seed."""
-    network = copy.deepcopy(model)
+    network = twin_of(model)
     made: dict[nn.Module, BranchedConv2d] = {}  # a layer may be in several places
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_from(seed))
@@ -124,7 +124,7 @@ def in_training(model: nn.Module, recipe: Recipe) -> nn.Module:
     """
     if recipe.branches:
         return with_branches(model, seed=recipe.seed)
-    return copy.deepcopy(model) if recipe.ema else model
+    return twin_of(model) if recipe.ema else model
 
 
 def fused(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
 from cifar_utils.recipes import Recipe
-from cifar_utils.runs import Run
+from cifar_utils.running import Run
 from cifar_utils.speed.compile import TORCH, compiled
 from cifar_utils.speed.distributed import all_reduce, broadcast, rank, world_size
 from cifar_utils.teachers import StoredAnswers, answers, distillation_loss, find_teacher

@@ -20,7 +20,7 @@ LEVELS = [
     {"checks"},
     {"augment", "average", "branches", "models", "optim", "history", "receptive"},
     {"batches", "profile", "evaluate", "checkpoints"},
-    {"explain", "learned", "plots", "teachers"},
+    {"explain", "learned", "plots", "running", "teachers"},
     {"runs"},
     {"train"},
     {"lr_range", "estimate"},
