@@ -34,11 +34,11 @@ class BranchedConv2d(nn.Conv2d):
 
     Of the three branches, in the order square, row, column, `scales` (3 · outputs,) are learned and
     `variances` (3, outputs) are running means, for evaluation. Training takes the variances of the
-    batch, and its gradient goes through them to the kernels, as in batch norm.
+    batch, and its gradient goes through them to the kernels, though not to the maps.
 
     Three convolutions and three norms would take twice the time of one convolution or more. So only
     a few images of the batch go through all three, to measure the variances. The whole batch goes
-    through one convolution with the sum of the kernels, which comes to the same.
+    through one convolution with the sum of the kernels.
     """
 
     variances: Tensor
