@@ -35,14 +35,15 @@ def load_batches(
 class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
-    The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
-    its number. So the batches are the same whoever computes them, in one process or in many. (On
+    The order depends on the recipe's seed and `drawn_epoch` alone, the augmentation of a batch also
+    on its number. So the batches are the same whoever computes them, in one process or in many. (On
     devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
     """
 
     def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
         self.split, self.recipe, self.epoch = split, recipe, epoch
-        order = randperm(len(split), generator=generator(recipe.seed, epoch))
+        self.drawn = recipe.drawn_epoch(epoch)
+        order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
         # To the images' device as a whole: every copy waits until a GPU has done its work.
         self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 
@@ -51,12 +52,12 @@ class AugmentedBatches(Dataset):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         batch = self.split[self.chosen[number]]
-        draws = generator(self.recipe.seed, self.epoch, number)
+        draws = generator(self.recipe.seed, self.drawn, number)
         images = augment(
             batch.images,
             self.recipe.augmentation,
             generator=draws,
-            epoch=self.epoch,
+            epoch=self.drawn,
             indices=batch.indices,
         )
         return images, batch.labels

@@ -197,9 +197,14 @@ def copied(model: nn.Module) -> Any:
 
     Raises CifarError if `model` is not a network, or holds what torch cannot copy.
     """
+    return twin_of(model).float().eval()
+
+
+def twin_of(model: nn.Module) -> Any:
+    """A copy of the network itself, as it is. Raises CifarError as `copied` does."""
     check_kind(model)
     try:
-        return copy.deepcopy(unwrapped(model)).float().eval()
+        return copy.deepcopy(unwrapped(model))
     except (RuntimeError, TypeError) as error:
         raise CifarError(
             "the network cannot be copied; if a forward pass keeps a tensor in an attribute, set "

@@ -8,13 +8,15 @@ from contextlib import suppress
 import torch
 
 from cifar_utils.batches import AugmentedBatches
+from cifar_utils.branches import in_training
 from cifar_utils.data import Split
 from cifar_utils.errors import DivergedError
 from cifar_utils.machine import Machine
 from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import find_teacher, train_one_epoch
+from cifar_utils.teachers import find_teacher
+from cifar_utils.train import train_one_epoch
 
 STEPS = 4  # enough to time: two warm up, and two count
 SHARE = 1 / 20  # of a training's steps may be spent on timing some
@@ -22,7 +24,7 @@ SHARE = 1 / 20  # of a training's steps may be spent on timing some
 
 def step_seconds(
     recipe: Recipe, train: Split, machine: Machine, *,
-    done: float = 1.0, workers: int = 0, steps: int = 10,
+    done: float = 1.0, workers: int = 0, steps: int = 10, asks: bool = True,
 ) -> float:  # fmt: skip
     """About how many seconds a training step takes, augmentation included.
 
@@ -34,12 +36,14 @@ def step_seconds(
             of a single process.
         done: how far the training is, as a fraction. The size of the images follows.
         workers: processes that augment ahead, while others train.
+        asks: whether the teacher, if there is one, is asked; its stored answers cost next to
+            nothing.
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        model = machine.place(build(recipe, train.classes))
+        model = machine.place(in_training(build(recipe, train.classes), recipe))
         optimizer = make_optimizer(model, recipe)
-        teacher = find_teacher(recipe, train.classes, machine)
+        teacher = find_teacher(recipe, train.classes, machine) if asks else None
         train = train if workers else train.to(machine.device)
         batches = AugmentedBatches(train, recipe, epoch=1)
         times: list[float] = []
@@ -65,8 +69,8 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
 
     images: how many there are to train on. past: epochs that are done.
     """
-    sizes = [recipe.image_size(done) for done in _steps(recipe, images, past)]
-    return STEPS * len(set(sizes)) <= SHARE * len(sizes) and len(sizes) > 0
+    kinds = [kind for kind, _ in _steps(recipe, images, past)]
+    return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
 def epoch_seconds(
@@ -74,23 +78,28 @@ def epoch_seconds(
 ) -> list[float]:
     """About how many seconds each epoch after the first `past` will train.
 
-    Steps on smaller images are cheaper, so each size that is to come is timed. The rest is as in
-    `step_seconds`.
+    Steps on smaller images are cheaper, and so are steps with stored answers of a teacher. Each
+    kind that is to come is timed. The rest is as in `step_seconds`.
     """
     steps = _steps(recipe, len(train), past)
-    last_of_size = {recipe.image_size(done): done for done in steps}
     seconds = {
-        size: step_seconds(recipe, train, machine, done=done, workers=workers, steps=STEPS)
-        for size, done in last_of_size.items()
+        kind: step_seconds(
+            recipe, train, machine, done=done, workers=workers, steps=STEPS, asks=kind[1]
+        )
+        for kind, done in dict(steps).items()
     }
-    times, left = [seconds[recipe.image_size(done)] for done in steps], recipe.epochs - past
+    times, left = [seconds[kind] for kind, _ in steps], recipe.epochs - past
     batches = len(times) // left
     return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
 
 
-def _steps(recipe: Recipe, images: int, past: int) -> list[float]:
-    """The progress at which each step after the first `past` epochs begins, as fractions."""
+def _steps(recipe: Recipe, images: int, past: int) -> list[tuple[tuple[int, bool], float]]:
+    """((side of the images in pixels, is a teacher asked?), progress) of each step after `past`."""
     batches = math.ceil(images / recipe.batch_size)
     whole = (recipe.epochs - recipe.epochs_before) * batches
     done = (past - recipe.epochs_before) * batches
-    return [step / whole for step in range(done, whole)]
+    asked = batches * (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
+    return [
+        ((recipe.image_size(step / whole), step - done < asked), step / whole)
+        for step in range(done, whole)
+    ]

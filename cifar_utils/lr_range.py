@@ -11,7 +11,8 @@ from cifar_utils.data import Split
 from cifar_utils.errors import CifarError, DivergedError, plain, whole
 from cifar_utils.machine import Machine, seed_from
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import find_teacher, start, train_one_epoch
+from cifar_utils.teachers import find_teacher
+from cifar_utils.train import start, train_one_epoch
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ def lr_range_test(
     steps = whole(steps, "steps", least=10)
     recipe = recipe.changed(schedule="constant", small_until=0.0, middle_until=0.0)
     machine = Machine.pick(device, precision, winograd=recipe.winograd)
-    optimizer = start(model, train, None, recipe, machine).optimizer
-    network = machine.share(model, some_rest=recipe.whitening > 0)
+    run = start(model, train, None, recipe, machine)
+    optimizer, network = run.optimizer, machine.share(run.learner, some_rest=recipe.whitening > 0)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
     batches = AugmentedBatches(train.to(machine.device), recipe, epoch=1)
     teacher = find_teacher(recipe, train.classes, machine)

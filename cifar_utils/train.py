@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
+from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches
-from cifar_utils.checkpoints import find_weights, start_from
+from cifar_utils.branches import in_training, square_convolutions
+from cifar_utils.checkpoints import start_from
 from cifar_utils.checks import check_training, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
@@ -23,14 +25,15 @@ from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
 from cifar_utils.recipes import Recipe
-from cifar_utils.runs import Run
+from cifar_utils.running import Run
 from cifar_utils.speed.compile import TORCH, compiled
 from cifar_utils.speed.distributed import all_reduce, broadcast, rank, world_size
+from cifar_utils.teachers import StoredAnswers, answers, distillation_loss, find_teacher
 
 
 def train_one_epoch(
     model: nn.Module, batches: Batches, optimizer: Optimizer, recipe: Recipe, *,
-    machine: Machine | None = None, teacher: nn.Module | None = None,
+    machine: Machine | None = None, teacher: nn.Module | StoredAnswers | None = None,
     span: tuple[float, float] = (0.0, 0.0), progress: Progress = iter,
 ) -> tuple[float, float]:  # fmt: skip
     """One pass over `batches`: mean loss and accuracy over its images.
@@ -41,8 +44,9 @@ def train_one_epoch(
         model: the network, or what `machine.share` returned if several processes train it.
         batches: pairs of uint8 images (N, 3, H, W) and labels (N,).
         machine: what it runs on; by default in fp32 on the device that the model is on.
-        teacher: a network in evaluation mode, see `find_teacher`. The model also learns from its
-            logits for the full-size images; the loss returned is that of the labels alone.
+        teacher: a network in evaluation mode, see `find_teacher`, or its answers of an earlier
+            epoch with the same batches. The model also learns from its logits for the full-size
+            images; the loss returned is that of the labels alone.
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
         progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
@@ -60,8 +64,7 @@ def train_one_epoch(
         logits = machine.logits(model, resized(images, recipe, done))
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if teacher is not None:
-            with torch.no_grad():
-                wanted = machine.logits(teacher, images)
+            wanted = answers(teacher, images, number, machine)
             distance = distillation_loss(logits, wanted, recipe.temperature)
             loss = (1 - recipe.teacher_share) * loss + recipe.teacher_share * distance
 
@@ -73,18 +76,6 @@ def train_one_epoch(
         totals.add(logits.detach(), labels)
         totals.show(bar)
     return totals.means()
-
-
-def distillation_loss(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """The distance between a network's logits and its teacher's `answers`, logits (N, K) too.
-
-    The mean Kullback-Leibler divergence in nats, 0 or more, of the probabilities at that
-    temperature. It is multiplied by temperature², so that its gradient does not fade as the
-    temperature rises (Hinton, Vinyals and Dean, arXiv 1503.02531).
-    """
-    learnt = F.log_softmax(logits / temperature, 1)
-    wanted = F.log_softmax(answers / temperature, 1)
-    return F.kl_div(learnt, wanted, reduction="batchmean", log_target=True) * temperature**2
 
 
 def resized(inputs: Tensor, recipe: Recipe, done: float) -> Tensor:
@@ -112,7 +103,8 @@ def fit(
 
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress. The result is that of one process up to rounding, except for dropout,
-    which each draws for itself. Used in notebook 05.
+    which each draws for itself, and branches, which each measures on its own images. Used in
+    notebook 05.
 
     Args:
         val: Split to evaluate on after each epoch, if any. Choices may be made on it, so it must
@@ -156,10 +148,15 @@ def fit(
         raise CifarError("with several processes give fit the plain network, which it wraps itself")
     run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
-    network = machine.share(model, some_rest=recipe.whitening > 0)
+    different = min(recipe.answers_epochs, recipe.epochs) if teacher else 0
+    stored = [StoredAnswers(teacher) for _ in range(different)]  # type: ignore[arg-type]
+    # `model` itself, or behind what a user wrapped it in, unless another network learns for it.
+    learner = model if run.learner is run.model else run.learner
+    network = machine.share(learner, some_rest=recipe.whitening > 0)
     if compile and len(run.history.epochs) <= recipe.epochs:
         network = compiled_for(run, train, machine)
     if not run.history.epochs:
+        run.deliver()
         record(run, 0, evaluate(run.model, train[:5000], machine.precision), val)
         log(run)
     train = train if workers else train.to(machine.device)  # without workers, augment there
@@ -174,7 +171,8 @@ def fit(
             try:
                 trained = train_one_epoch(
                     network, batches, run.optimizer, recipe,
-                    machine=machine, teacher=teacher, span=span, progress=progress,
+                    machine=machine, span=span, progress=progress,
+                    teacher=stored[recipe.drawn_epoch(epoch) - 1] if stored else teacher,
                 )  # fmt: skip
             except DivergedError as error:
                 raise DivergedError(f"in epoch {epoch}, {error.where}") from None
@@ -214,8 +212,13 @@ def start(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__,
     )  # fmt: skip
-    optimizer = make_optimizer(model, recipe)
-    run = Run(model, optimizer, machine, history, images, train.classes)
+    learner = machine.place(in_training(model, recipe))
+    optimizer = make_optimizer(learner, recipe)
+    run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
+    if recipe.ema:
+        steps = (recipe.epochs - recipe.epochs_before) * math.ceil(len(train) / recipe.batch_size)
+        run.average = WeightAverage(learner, span=recipe.ema * steps)
+        run.average.follow(optimizer)
     if resume:
         run.load_state(resume)
     return run
@@ -231,6 +234,7 @@ def record(
     few: images to see without `val` what the last step has led to. Raises DivergedError if a loss
     is not finite.
     """
+    run.deliver()
     recipe, history = run.history.recipe, run.history
     held_out = evaluate(run.model, val, run.machine.precision) if val else None
     after = held_out or (evaluate(run.model, few, run.machine.precision) if few else trained)
@@ -243,24 +247,6 @@ def record(
     val_loss, val_accuracy = held_out or (None, None)
     row = Epoch(epoch, lr, *trained, val_loss, val_accuracy, seconds, speed)
     run.history = history.with_epoch(row)
-
-
-def find_teacher(recipe: Recipe, classes: tuple[str, ...], machine: Machine) -> nn.Module | None:
-    """The network that the recipe learns from, ready to answer, or None if it names none.
-
-    A teacher that was trained on the validation images flatters validation, because it passes on
-    what it knows about them. Of the shipped networks only those called -val were not. Raises
-    CifarError if there is no such network, or if it knows other classes.
-    """
-    if not recipe.teacher:
-        return None
-    teacher, info = find_weights(recipe.teacher)
-    if info.classes != tuple(classes):
-        raise CifarError(
-            f"the teacher {recipe.teacher} knows the classes {', '.join(info.classes)}; the data "
-            f"has {', '.join(classes)}"
-        )
-    return machine.place(teacher.requires_grad_(False))
 
 
 def prepare(model: nn.Module, train: Split, recipe: Recipe) -> None:
@@ -280,6 +266,8 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
     """Raise CifarError if the recipe asks for something that the network cannot do."""
     if recipe.whitening:
         whitening_layer(model)
+    if recipe.branches and not any(square_convolutions(model)):
+        raise CifarError("the network has no 3×3 convolutions; set branches False")
     for kind in ("small", "middle"):
         size = getattr(recipe, f"{kind}_size")
         if getattr(recipe, f"{kind}_until") and not takes(model, size):
@@ -303,7 +291,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
-        network = compiled(run.model, [step_of(done, count) for done, count in kinds])
+        network = compiled(run.learner, [step_of(done, count) for done, count in kinds])
     finally:
         set_rates(run.optimizer, recipe, 0.0)
     wait(machine.device)

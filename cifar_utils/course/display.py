@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the first cell may have to install what these modules need
     from torch.utils.data import DataLoader
 
     from cifar_utils.history import History
-    from cifar_utils.runs import Run
+    from cifar_utils.running import Run
 
 
 class Watch:

@@ -31,7 +31,8 @@ from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import RECIPES
 from cifar_utils.results import report
-from cifar_utils.runs import Run, RunFolder
+from cifar_utils.running import Run
+from cifar_utils.runs import RunFolder
 from cifar_utils.sources import cache, sealed
 
 RECIPE = RECIPES["separable"].changed(epochs=3)
