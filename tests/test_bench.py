@@ -161,10 +161,12 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
     rows = [
         {"name": name, "seconds": bench.spread(seconds), "augmentation_share": bench.spread([0.1]),
          "accuracy": bench.spread([0.9]), "accuracy_views": bench.spread(views),
-         "compile_seconds": bench.spread([7.0])}
-        for name, seconds, views in (("fast", [3.0, 3.0, 8.0], [0.91]),
-                                     ("quick", [1.0, 1.5, 4.0], [0.9, 0.89, 0.925]),
-                                     ("airbench94", [4.0, 6.0, 8.0], [0.92]))
+         "compile_seconds": bench.spread([7.0]), "mult_adds": mult_adds}
+        for name, seconds, views, mult_adds in (
+            ("fast", [3.0, 3.0, 8.0], [0.91], 15.0),
+            ("quick", [1.0, 1.5, 4.0], [0.9, 0.89, 0.925], 5.0),
+            ("airbench94", [4.0, 6.0, 8.0], [0.92], 20.0),
+        )
     ]  # fmt: skip
     raced, few = [], painted_split(10)
     monkeypatch.setattr(command, "load", lambda options: Cifar(few, few, few))
@@ -173,14 +175,17 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
           "--seed", "3", "--precision", "fp32", "--compile",
           "--json", str(tmp_path / "race.json")])  # fmt: skip
     printed = capsys.readouterr().out
-    told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, to 91.00% against 92.00%"
-    assert f"{told} on average" in printed and "7.0 (7.0 to 7.0)" in printed
-    assert "quick takes 0.25 (0.25 to 0.50) times as long as airbench94, to 90.50%" in printed
+    told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, with 0.75 times its"
+    assert f"{told} multiply-adds, to 91.00% against 92.00% on average" in printed
+    assert "quick takes 0.25 (0.25 to 0.50) times as long" in printed
+    assert "with 0.25 times its multiply-adds, to 90.50%" in printed
+    assert "7.0 (7.0 to 7.0)" in printed
     assert "accuracy on the validation images of memory" in printed
     assert "3.0 (3.0 to 8.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
     found = json.loads((tmp_path / "race.json").read_text())
     assert found["images"] == {"source": "memory", "training": 10, "on": "validation", "tested": 10}
     assert found["ratios"]["fast"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
+    assert found["mult_adds_ratios"] == {"fast": 0.75, "quick": 0.25}
     assert "seeds from 3 on" in printed
     changed = [RECIPES[name].changed(lr=0.5, seed=3) for name in ("fast", "quick")]
     assert raced == [*changed, RECIPES["airbench94"].changed(seed=3)]

@@ -20,6 +20,8 @@ from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.sealed import write_json
 
+OF_A_RACE = ("repeats", "data", "source", "limit", "validation", "compile")
+
 
 def add(subparsers: Subparsers) -> None:
     # fmt: off
@@ -38,6 +40,10 @@ def add(subparsers: Subparsers) -> None:
          help="one more recipe in the race, with whose time the others' are compared")
     flag("--repeats", type=positive, metavar="N",
          help="trainings per recipe, each with the next seed (default: 3)")
+    flag("--operations", action="store_true",
+         help="train nothing, but count the multiply-adds of each recipe's whole training on "
+         "50,000 images, in seconds; races count them, too. Forward and backward, each convolution "
+         "as a direct one, without augmentation and optimizer")
     flag("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
     flag("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
     flag("--quick", action="store_true",
@@ -55,25 +61,45 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(options: Namespace) -> None:
-    from cifar_utils.machine import pick_device, pick_precision
-    from cifar_utils.results import bench
-
     _check_bench(options)
     recipes = [checked_recipe(options, name) for name in options.recipe or ()]
     if options.against:
         # It keeps all its values but the seed: a race that is run again needs new runs of both.
         recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
+    results = (_operations if options.operations else _measure)(recipes, options)
+    if options.json:
+        write_json(options.json, results)
+        print(f"written: {shown(options.json)}")
+
+
+def _measure(recipes, options):
+    """The race, or how fast networks and augmentations are, with the machine they ran on."""
+    from cifar_utils.machine import pick_device, pick_precision
+    from cifar_utils.results import bench
+
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
     results = bench.machine(device, precision)
     print("; ".join(f"{name} {value}" for name, value in results.items()))
     if recipes:
-        results |= _race(options, recipes, device, precision)
-    else:
-        results |= _throughput(options, device, precision)
-    if options.json:
-        write_json(options.json, results)
-        print(f"written: {shown(options.json)}")
+        return results | _race(options, recipes, device, precision)
+    return results | _throughput(options, device, precision)
+
+
+def _operations(recipes, options):
+    """The multiply-adds of whole trainings."""
+    from cifar_utils.results import bench
+    from cifar_utils.results.operations import IMAGES
+
+    rows = [bench.operations(recipe, IMAGES) for recipe in recipes]
+    print(bench.table(rows, bench.OPERATION_COLUMNS))
+    results = {"images": {"training": IMAGES}, "recipes": rows}
+    if options.against:
+        *rows, other = rows
+        results["mult_adds_ratios"] = ratios = bench.mult_adds_ratios(rows, other)
+        for name, ratio in ratios.items():
+            print(f"{name} computes {ratio:.3f} times as many as {other['name']}")
+    return results
 
 
 def _check_bench(options):
@@ -83,7 +109,7 @@ def _check_bench(options):
 
     if options.json:
         writable_file(options.json, "--json")
-    for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
+    for name in ("against", "operations", *OF_A_RACE):
         if not options.recipe and _given(options, name):
             raise CifarError(f"--{name} needs --recipe")
     for name in recipe_changes(options):
@@ -94,6 +120,9 @@ def _check_bench(options):
             raise CifarError(
                 f"--{name} does not go with --recipe; --epochs and --limit shorten its training"
             )
+    for name in (*OF_A_RACE, "device", "precision"):
+        if options.operations and _given(options, name):
+            raise CifarError(f"--{name} does nothing with --operations, which trains nothing")
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
@@ -123,14 +152,16 @@ def _race(options, recipes, device, precision):
     if options.against:
         *rows, other = rows
         results["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
+        results["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
         for row in rows:
             times = bench.cell(results["ratios"][row["name"]], ".2f")
             reached = " against ".join(
                 f"{one['accuracy_views']['mean']:.2%}" for one in (row, other)
             )
             print(
-                f"{row['name']} takes {times} times as long as {other['name']}, to {reached} on "
-                "average"
+                f"{row['name']} takes {times} times as long as {other['name']}, with "
+                f"{results['mult_adds_ratios'][row['name']]:.2f} times its multiply-adds, to "
+                f"{reached} on average"
             )
     return results
 

@@ -27,6 +27,7 @@ from cifar_utils.machine import Machine, Precision, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
+from cifar_utils.results.operations import training_mult_adds
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
@@ -104,7 +105,8 @@ def race(
         log: called with one line after each training.
 
     Returns:
-        One row per recipe. Under each of these keys is a spread over the trainings:
+        One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
+        per training image, and under each of these keys a spread over the trainings:
         seconds: of whitening and training, without evaluation and compiling.
         compile_seconds: of compiling.
         augmentation_share: the time to draw the batches of one epoch, without training on them,
@@ -125,12 +127,17 @@ def race(
             log(f"{recipe.name:<22}{run['seconds']:10.1f} s{reached}")
     return [
         {
-            "name": recipe.name,
-            "recipe": recipe.as_dict(),
+            **operations(recipe, len(cifar.train)),
             **{key: spread([run[key] for run in its_runs]) for key in its_runs[0]},
         }
         for recipe, its_runs in zip(recipes, runs, strict=True)
     ]
+
+
+def operations(recipe: Recipe, images: int) -> Row:
+    """The recipe with the multiply-adds of its training on so many images, per image: see there."""
+    mult_adds = training_mult_adds(recipe, images)
+    return {"name": recipe.name, "recipe": recipe.as_dict(), "mult_adds": mult_adds}
 
 
 def ratio(row: Row, other: Row) -> Row:
@@ -140,6 +147,11 @@ def ratio(row: Row, other: Row) -> Row:
     """
     pairs = zip(row["seconds"]["values"], other["seconds"]["values"], strict=True)
     return spread([seconds / others for seconds, others in pairs])
+
+
+def mult_adds_ratios(rows: Iterable[Row], other: Row) -> dict[str, float]:
+    """How many times as many multiply-adds as `other` the recipe of each row takes, by its name."""
+    return {row["name"]: row["mult_adds"] / other["mult_adds"] for row in rows}
 
 
 def _run(
@@ -287,6 +299,10 @@ RACE_COLUMNS = {
     "augmentation's share": ("augmentation_share", ".0%"),
     "accuracy, one view": ("accuracy", ".2%"),
     "with recipe.views": ("accuracy_views", ".2%"),
+}
+OPERATION_COLUMNS = {
+    "recipe": ("name", ""),
+    "multiply-adds of a whole training, per image": ("mult_adds", ",.0f"),
 }
 COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
 AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs per image": ("microseconds", ".1f")}
