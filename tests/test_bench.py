@@ -1,6 +1,8 @@
 """What is measured, and how it is told; the figures themselves mean nothing here."""
 
 import json
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,13 +12,13 @@ import torch
 import torchvision
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from cifar_utils import train
+from cifar_utils import __version__, train
 from cifar_utils.cli import bench as command
 from cifar_utils.cli.main import main
 from cifar_utils.data import Cifar
 from cifar_utils.models import ConvNet
 from cifar_utils.recipes import RECIPES, Recipe
-from cifar_utils.results import bench
+from cifar_utils.results import bench, host
 
 CPU = torch.device("cpu")
 
@@ -39,13 +41,34 @@ def test_the_clock_leaves_the_first_call_out(pass_time):
 
 
 def test_the_processor_has_a_name(monkeypatch, tmp_path):
-    assert bench.machine(CPU, "fp32")["processor"]
+    assert host.machine(CPU, "fp32")["processor"]
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: A CPU: 3 GHz\nflags : fpu\n")
-    monkeypatch.setattr(bench, "Path", lambda _: tmp_path / "cpuinfo")
-    assert bench.processor() == "A CPU: 3 GHz"
+    monkeypatch.setattr(host, "Path", lambda _: tmp_path / "cpuinfo")
+    assert host.processor() == "A CPU: 3 GHz"
     (tmp_path / "cpuinfo").unlink()
-    monkeypatch.setattr(bench.platform, "processor", lambda: "arm")
-    assert bench.processor() == "arm"
+    monkeypatch.setattr(host.platform, "processor", lambda: "arm")
+    assert host.processor() == "arm"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
+def test_the_commit_is_that_of_the_checkout_if_it_is_one(tmp_path):
+    def git(*words):
+        line = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *words]
+        return subprocess.check_output(line, cwd=tmp_path, text=True).strip()
+
+    assert host.commit(tmp_path) == __version__
+    git("init", "-q")
+    assert host.commit(tmp_path) == __version__  # without a commit
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    git("tag", "v1")
+    assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD")
+    (tmp_path / "new").touch()  # nobody imports it
+    assert "dirty" not in host.commit(tmp_path)
+    (tmp_path / "file").write_text("2")
+    assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD") + "-dirty"
+    assert host.commit(tmp_path / "below") == __version__
 
 
 def answers(model, images, *, views):

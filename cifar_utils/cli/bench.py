@@ -49,6 +49,9 @@ def add(subparsers: Subparsers) -> None:
     flag("--quick", action="store_true",
          help="time two steps of 16 images each: enough to see that it works, but the times mean "
          "little")
+    flag("--verify", type=path, metavar="FILE",
+         help="measure nothing, but say whether FILE, which --json wrote about a race, is a record "
+         "for the board: complete, whole and plausible; exit status 2 if it is not")
     flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
     # fmt: on
     add_data(parser)
@@ -62,6 +65,8 @@ def add(subparsers: Subparsers) -> None:
 
 def run(options: Namespace) -> None:
     _check_bench(options)
+    if options.verify:
+        return _verify(options.verify)
     recipes = [checked_recipe(options, name) for name in options.recipe or ()]
     if options.against:
         # It keeps all its values but the seed: a race that is run again needs new runs of both.
@@ -72,14 +77,27 @@ def run(options: Namespace) -> None:
         print(f"written: {shown(options.json)}")
 
 
+def _verify(file):
+    """Print one line for each check of a record; raise CifarError if one of them fails."""
+    from cifar_utils.results.verify import standings, verify
+
+    checks = verify(file)
+    for what, fine, found in checks:
+        print(f"{what:<14} {'ok  ' if fine else 'NOT '} {shown(found)}")
+    failed = [what for what, fine, _ in checks if not fine]
+    if failed:
+        raise CifarError(f"{file} is not a record for the board: see {', '.join(failed)}")
+    print("\n".join(standings(file)))
+
+
 def _measure(recipes, options):
     """The race, or how fast networks and augmentations are, with the machine they ran on."""
     from cifar_utils.machine import pick_device, pick_precision
-    from cifar_utils.results import bench
+    from cifar_utils.results import host
 
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device)
-    results = bench.machine(device, precision)
+    results = host.machine(device, precision)
     print("; ".join(f"{name} {value}" for name, value in results.items()))
     if recipes:
         return results | _race(options, recipes, device, precision)
@@ -123,6 +141,9 @@ def _check_bench(options):
     for name in (*OF_A_RACE, "device", "precision"):
         if options.operations and _given(options, name):
             raise CifarError(f"--{name} does nothing with --operations, which trains nothing")
+    for name in ("recipe", "models", "augmentations", "quick", "json", "device", "precision"):
+        if options.verify and _given(options, name):
+            raise CifarError(f"--{name} does nothing with --verify, which measures nothing")
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():

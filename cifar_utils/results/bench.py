@@ -6,24 +6,20 @@ shared and a single reading of the clock says little. Measurements are plain row
 """
 
 import copy
-import importlib.metadata
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cifar_utils import __version__
 from cifar_utils.augment import augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Machine, Precision, describe, generator, wait
+from cifar_utils.machine import Machine, Precision, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
@@ -31,31 +27,6 @@ from cifar_utils.results.operations import training_mult_adds
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
-
-
-def machine(device: torch.device, precision: Precision) -> dict[str, str]:
-    """What was measured on: the device, the processor, the system and the versions."""
-    others = ("torchvision", "albumentations", "numpy")
-    return {
-        "device": describe(device),
-        "processor": processor(),
-        "precision": precision,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: importlib.metadata.version(name) for name in others},
-        "cifar_utils": __version__,
-    }
-
-
-def processor() -> str:
-    """The CPU's name, or if the system does not tell it, its kind, such as "arm64"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def spread(values: Sequence[float]) -> Row:
@@ -107,6 +78,7 @@ def race(
     Returns:
         One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
         per training image, and under each of these keys a spread over the trainings:
+        began: seconds from the start of the race to the start of this training.
         seconds: of whitening and training, without evaluation and compiling.
         compile_seconds: of compiling.
         augmentation_share: the time to draw the batches of one epoch, without training on them,
@@ -118,10 +90,12 @@ def race(
     for recipe in recipes:  # a warm-up: what is compiled or looked up once is not timed
         few = cifar.train[: 3 * recipe.batch_size]  # the last of three steps is on whole images
         _train(recipe.changed(epochs=1), few, device, precision)
+    start = time.perf_counter()
     for repeat in range(repeats):
         for recipe, its_runs in zip(recipes, runs, strict=True):
             seeded = recipe.changed(seed=recipe.seed + repeat)
-            run = _run(seeded, cifar, device, precision, compile)
+            began = time.perf_counter() - start
+            run = {"began": began, **_run(seeded, cifar, device, precision, compile)}
             its_runs.append(run)
             reached = f"{run['accuracy']:10.2%}{run['accuracy_views']:10.2%}"
             log(f"{recipe.name:<22}{run['seconds']:10.1f} s{reached}")
