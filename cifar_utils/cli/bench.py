@@ -20,7 +20,7 @@ from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.sealed import write_json
 
-OF_A_RACE = ("repeats", "data", "source", "limit", "validation", "compile")
+OF_A_RACE = ("against_file", "repeats", "data", "source", "limit", "validation", "compile")
 
 
 def add(subparsers: Subparsers) -> None:
@@ -38,6 +38,11 @@ def add(subparsers: Subparsers) -> None:
          "is another, in --precision")
     flag("--against", metavar="NAME",
          help="one more recipe in the race, with whose time the others' are compared")
+    flag("--against-file", type=path, metavar="FILE",
+         help="the authors' own airbench94_muon.py as one more competitor, with whose time the "
+         "others' are also compared; from github.com/KellerJordan/cifar10-airbench. This runs the "
+         "file. cuda and half are replaced by what the device has, and on a CPU its torch.compile "
+         "is off without --compile")
     flag("--repeats", type=positive, metavar="N",
          help="trainings per recipe, each with the next seed (default: 3)")
     flag("--operations", action="store_true",
@@ -129,7 +134,7 @@ def _check_bench(options):
         writable_file(options.json, "--json")
     for name in ("against", "operations", *OF_A_RACE):
         if not options.recipe and _given(options, name):
-            raise CifarError(f"--{name} needs --recipe")
+            raise CifarError(f"--{name.replace('_', '-')} needs --recipe")
     for name in recipe_changes(options):
         if not options.recipe:
             raise CifarError(f"{flag_of(name)} needs --recipe")
@@ -140,7 +145,8 @@ def _check_bench(options):
             )
     for name in (*OF_A_RACE, "device", "precision"):
         if options.operations and _given(options, name):
-            raise CifarError(f"--{name} does nothing with --operations, which trains nothing")
+            named = name.replace("_", "-")
+            raise CifarError(f"--{named} does nothing with --operations, which trains nothing")
     for name in ("recipe", "models", "augmentations", "quick", "json", "device", "precision"):
         if options.verify and _given(options, name):
             raise CifarError(f"--{name} does nothing with --verify, which measures nothing")
@@ -157,34 +163,53 @@ def _given(options, name):
 
 def _race(options, recipes, device, precision):
     from cifar_utils.results import bench
+    from cifar_utils.results.authors import Authors
 
+    authors = None
+    if options.against_file:
+        authors = Authors(options.against_file, device, precision, compile=options.compile)
+        print(
+            f"{authors.name} (SHA-256 {authors.sha256[:12]}…), with its table and its loop over "
+            f"200 trainings left out and these replaced: {'; '.join(authors.replaced) or 'none'}"
+        )
     cifar = load(options)
     rows = bench.race(
         recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
-        compile=options.compile,
+        compile=options.compile, authors=authors,
     )  # fmt: skip
     on = "validation" if len(cifar.val) else "test"
     images = {"source": cifar.source, "training": len(cifar.train), "on": on,
               "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
-    results = {"images": images, "recipes": rows}
+    results = {"images": images, "recipes": rows[: len(recipes)]}
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
     print(bench.table(rows, columns))
+    if authors:
+        *rows, theirs = rows
+        results["authors"] = theirs | {"sha256": authors.sha256, "replaced": authors.replaced}
+        results["ratios_to_authors"] = {row["name"]: bench.ratio(row, theirs) for row in rows}
+        for row in rows:
+            print(_compared(row, theirs))
     if options.against:
         *rows, other = rows
         results["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
         results["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
         for row in rows:
-            times = bench.cell(results["ratios"][row["name"]], ".2f")
-            reached = " against ".join(
-                f"{one['accuracy_views']['mean']:.2%}" for one in (row, other)
-            )
-            print(
-                f"{row['name']} takes {times} times as long as {other['name']}, with "
-                f"{results['mult_adds_ratios'][row['name']]:.2f} times its multiply-adds, to "
-                f"{reached} on average"
-            )
+            print(_compared(row, other))
     return results
+
+
+def _compared(row, other):
+    """How one competitor did against another, in one line."""
+    from cifar_utils.results import bench
+
+    times = bench.cell(bench.ratio(row, other), ".2f")
+    costs = ""
+    if "mult_adds" in other:
+        costs = f"with {row['mult_adds'] / other['mult_adds']:.2f} times its multiply-adds, "
+    reached = " against ".join(f"{one['accuracy_views']['mean']:.2%}" for one in (row, other))
+    told = f"{row['name']} takes {times} times as long as {other['name']}"
+    return f"{told}, {costs}to {reached} on average"
 
 
 def _throughput(options, device, precision):

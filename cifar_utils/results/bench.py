@@ -23,6 +23,7 @@ from cifar_utils.machine import Machine, Precision, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
+from cifar_utils.results.authors import Authors
 from cifar_utils.results.operations import training_mult_adds
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
@@ -65,6 +66,7 @@ def race(
     device: torch.device,
     precision: Precision,
     compile: bool = False,
+    authors: Authors | None = None,
     log: Callable[[str], object] = print,
 ) -> list[Row]:
     """Train by each recipe in turn, `repeats` times, each time with the next seed.
@@ -73,11 +75,13 @@ def race(
     are on the validation images or, if none are held out, on the test images.
 
     Args:
+        authors: their script takes its turn after the recipes, with the seeds of the first.
         log: called with one line after each training.
 
     Returns:
         One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
-        per training image, and under each of these keys a spread over the trainings:
+        per training image, and under each of these keys a spread over the trainings. The authors'
+        row comes last and has only some of them.
         began: seconds from the start of the race to the start of this training.
         seconds: of whitening and training, without evaluation and compiling.
         compile_seconds: of compiling.
@@ -86,25 +90,35 @@ def race(
         accuracy: in [0, 1], with one view per image.
         accuracy_views: the same with recipe.views views.
     """
-    runs: list[list[Row]] = [[] for _ in recipes]
-    for recipe in recipes:  # a warm-up: what is compiled or looked up once is not timed
+    if authors:
+        authors.warm_up(cifar)
+    for recipe in recipes:  # a warm-up, too: what is compiled or looked up once is not timed
         few = cifar.train[: 3 * recipe.batch_size]  # the last of three steps is on whole images
         _train(recipe.changed(epochs=1), few, device, precision)
+
+    def turn_of(recipe: Recipe, repeat: int) -> Row:
+        seeded = recipe.changed(seed=recipe.seed + repeat)
+        return _run(seeded, cifar, device, precision, compile)
+
+    turns: list[tuple[str, Callable[[int], Row]]]
+    turns = [(recipe.name, partial(turn_of, recipe)) for recipe in recipes]
+    if authors:
+        first = recipes[0].seed
+        turns.append((authors.name, lambda repeat: authors.run(cifar, first + repeat)))
+    runs: list[list[Row]] = [[] for _ in turns]
     start = time.perf_counter()
     for repeat in range(repeats):
-        for recipe, its_runs in zip(recipes, runs, strict=True):
-            seeded = recipe.changed(seed=recipe.seed + repeat)
+        for (name, turn), its_runs in zip(turns, runs, strict=True):
             began = time.perf_counter() - start
-            run = {"began": began, **_run(seeded, cifar, device, precision, compile)}
+            run = {"began": began, **turn(repeat)}
             its_runs.append(run)
             reached = f"{run['accuracy']:10.2%}{run['accuracy_views']:10.2%}"
-            log(f"{recipe.name:<22}{run['seconds']:10.1f} s{reached}")
+            log(f"{name:<22}{run['seconds']:10.1f} s{reached}")
+    rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
+    rows += [{"name": authors.name}] if authors else []
     return [
-        {
-            **operations(recipe, len(cifar.train)),
-            **{key: spread([run[key] for run in its_runs]) for key in its_runs[0]},
-        }
-        for recipe, its_runs in zip(recipes, runs, strict=True)
+        row | {key: spread([run[key] for run in its_runs]) for key in its_runs[0]}
+        for row, its_runs in zip(rows, runs, strict=True)
     ]
 
 
@@ -249,7 +263,7 @@ def table(rows: Iterable[Row], columns: Mapping[str, tuple[str, str]]) -> str:
     the lowest and the highest in brackets.
     """
     cells = [list(columns)]
-    cells += [[cell(row[key], form) for key, form in columns.values()] for row in rows]
+    cells += [[cell(row.get(key), form) for key, form in columns.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()

@@ -101,7 +101,7 @@ def _part(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
 
 
 def _kind(record: dict[str, Any]) -> Kind:
-    """Records of before 0.3 do not name the instructions that the processor has."""
+    """Older records do not name the instructions that the processor has."""
     device, _, threads = record["device"].partition(", ")
     if device == "CPU":
         name = re.sub(r"\(\w+\)| Processor", "", record["processor"])
