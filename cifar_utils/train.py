@@ -291,7 +291,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
-        network = compiled(run.learner, [step_of(done, count) for done, count in kinds])
+        network = compiled(run.learner, [step_of(done, count) for done, count, _ in kinds])
     finally:
         set_rates(run.optimizer, recipe, 0.0)
     wait(machine.device)
@@ -299,16 +299,24 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     return network
 
 
-def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int]]:
-    """(progress, number of images) of one step of each kind that needs compiled code of its own.
+def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int, int]]:
+    """(progress, images, steps) of each kind of step: of its first one, and how many there are.
 
-    past: epochs that are done already, whose steps are left out.
+    Steps of one kind run the same code at the same cost. `train_one_epoch` draws these steps, epoch
+    by epoch.
+
+    Args:
+        images: how many there are to train on.
+        past: epochs that are done already, whose steps are left out.
     """
     sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
-    steps = (recipe.epochs - recipe.epochs_before) * len(sizes)
-    kinds: dict[tuple, tuple[float, int]] = {}
-    for step in range(past * len(sizes), steps):
-        done, count = step / steps, sizes[step % len(sizes)]
-        rests = 0 < recipe.whitening < done
-        kinds.setdefault((count, recipe.image_size(done), rests), (done, count))
+    kinds: dict[tuple, tuple[float, int, int]] = {}
+    for epoch in range(recipe.epochs_before + past, recipe.epochs):
+        span = recipe.progress(epoch), recipe.progress(epoch + 1)
+        for number, count in enumerate(sizes):
+            done = span[0] + (span[1] - span[0]) * number / len(sizes)
+            rests = 0 < recipe.whitening < done
+            kind = (count, recipe.image_size(done), rests)
+            first, _, steps = kinds.get(kind, (done, count, 0))
+            kinds[kind] = (first, count, steps + 1)
     return list(kinds.values())

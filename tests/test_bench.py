@@ -1,6 +1,8 @@
 """What is measured, and how it is told; the figures themselves mean nothing here."""
 
 import json
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -10,13 +12,13 @@ import torch
 import torchvision
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from cifar_utils import train
+from cifar_utils import __version__, train
 from cifar_utils.cli import bench as command
 from cifar_utils.cli.main import main
 from cifar_utils.data import Cifar
 from cifar_utils.models import ConvNet
 from cifar_utils.recipes import RECIPES, Recipe
-from cifar_utils.results import bench
+from cifar_utils.results import bench, host
 
 CPU = torch.device("cpu")
 
@@ -39,13 +41,34 @@ def test_the_clock_leaves_the_first_call_out(pass_time):
 
 
 def test_the_processor_has_a_name(monkeypatch, tmp_path):
-    assert bench.machine(CPU, "fp32")["processor"]
+    assert host.machine(CPU, "fp32")["processor"]
     (tmp_path / "cpuinfo").write_text("processor : 0\nmodel name\t: A CPU: 3 GHz\nflags : fpu\n")
-    monkeypatch.setattr(bench, "Path", lambda _: tmp_path / "cpuinfo")
-    assert bench.processor() == "A CPU: 3 GHz"
+    monkeypatch.setattr(host, "Path", lambda _: tmp_path / "cpuinfo")
+    assert host.processor() == "A CPU: 3 GHz"
     (tmp_path / "cpuinfo").unlink()
-    monkeypatch.setattr(bench.platform, "processor", lambda: "arm")
-    assert bench.processor() == "arm"
+    monkeypatch.setattr(host.platform, "processor", lambda: "arm")
+    assert host.processor() == "arm"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="there is no git here")
+def test_the_commit_is_that_of_the_checkout_if_it_is_one(tmp_path):
+    def git(*words):
+        line = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *words]
+        return subprocess.check_output(line, cwd=tmp_path, text=True).strip()
+
+    assert host.commit(tmp_path) == __version__
+    git("init", "-q")
+    assert host.commit(tmp_path) == __version__  # without a commit
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-qm", "first")
+    git("tag", "v1")
+    assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD")
+    (tmp_path / "new").touch()  # nobody imports it
+    assert "dirty" not in host.commit(tmp_path)
+    (tmp_path / "file").write_text("2")
+    assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD") + "-dirty"
+    assert host.commit(tmp_path / "below") == __version__
 
 
 def answers(model, images, *, views):
@@ -161,10 +184,12 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
     rows = [
         {"name": name, "seconds": bench.spread(seconds), "augmentation_share": bench.spread([0.1]),
          "accuracy": bench.spread([0.9]), "accuracy_views": bench.spread(views),
-         "compile_seconds": bench.spread([7.0])}
-        for name, seconds, views in (("fast", [3.0, 3.0, 8.0], [0.91]),
-                                     ("quick", [1.0, 1.5, 4.0], [0.9, 0.89, 0.925]),
-                                     ("airbench94", [4.0, 6.0, 8.0], [0.92]))
+         "compile_seconds": bench.spread([7.0]), "mult_adds": mult_adds}
+        for name, seconds, views, mult_adds in (
+            ("fast", [3.0, 3.0, 8.0], [0.91], 15.0),
+            ("quick", [1.0, 1.5, 4.0], [0.9, 0.89, 0.925], 5.0),
+            ("airbench94", [4.0, 6.0, 8.0], [0.92], 20.0),
+        )
     ]  # fmt: skip
     raced, few = [], painted_split(10)
     monkeypatch.setattr(command, "load", lambda options: Cifar(few, few, few))
@@ -173,14 +198,17 @@ def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_p
           "--seed", "3", "--precision", "fp32", "--compile",
           "--json", str(tmp_path / "race.json")])  # fmt: skip
     printed = capsys.readouterr().out
-    told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, to 91.00% against 92.00%"
-    assert f"{told} on average" in printed and "7.0 (7.0 to 7.0)" in printed
-    assert "quick takes 0.25 (0.25 to 0.50) times as long as airbench94, to 90.50%" in printed
+    told = "fast takes 0.75 (0.50 to 1.00) times as long as airbench94, with 0.75 times its"
+    assert f"{told} multiply-adds, to 91.00% against 92.00% on average" in printed
+    assert "quick takes 0.25 (0.25 to 0.50) times as long" in printed
+    assert "with 0.25 times its multiply-adds, to 90.50%" in printed
+    assert "7.0 (7.0 to 7.0)" in printed
     assert "accuracy on the validation images of memory" in printed
     assert "3.0 (3.0 to 8.0)" in printed and "91.00% (91.00% to 91.00%)" in printed
     found = json.loads((tmp_path / "race.json").read_text())
     assert found["images"] == {"source": "memory", "training": 10, "on": "validation", "tested": 10}
     assert found["ratios"]["fast"]["values"] == [0.75, 0.5, 1.0] and found["recipes"] == rows
+    assert found["mult_adds_ratios"] == {"fast": 0.75, "quick": 0.25}
     assert "seeds from 3 on" in printed
     changed = [RECIPES[name].changed(lr=0.5, seed=3) for name in ("fast", "quick")]
     assert raced == [*changed, RECIPES["airbench94"].changed(seed=3)]

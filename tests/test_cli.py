@@ -18,7 +18,7 @@ from cifar_utils.cli import summary
 from cifar_utils.cli.main import COMMANDS, ELSEWHERE, main, make_parser
 from cifar_utils.errors import CifarError
 from cifar_utils.recipes import RECIPES
-from cifar_utils.results import bench, report
+from cifar_utils.results import bench, host, report
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
@@ -453,7 +453,7 @@ def test_what_was_typed_is_shown_on_one_printable_line(capsys, arguments):
 
 
 def test_bench_measures_nothing_before_it_knows_the_recipes(capsys, monkeypatch):
-    monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(host, "machine", lambda *_: pytest.fail("it measured"))
     for names in (
         ["no-such-net"],
         ["fast", "--against", "no-such-net"],

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from cifar_utils import checkpoints
 from cifar_utils.cli.main import main
 from cifar_utils.history import History
-from cifar_utils.results import report, ship
+from cifar_utils.results import board, report, ship
 
 pytestmark = pytest.mark.usefixtures("nothing_from_outside")
 
@@ -119,6 +119,7 @@ def test_report_prints_the_tables_and_writes_each_between_its_marks(capsys):
     tables = (
         report.table(report.shipped_results()),
         report.race_table(report.shipped_races()),
+        board.table(),
         report.published_table(),
     )
     assert capsys.readouterr().out == "\n\n".join(tables) + "\n"

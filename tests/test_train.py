@@ -598,9 +598,11 @@ def test_compiling_takes_a_step_of_each_kind_and_leaves_no_trace(painted_split, 
     recipe = RECIPE.changed(model="fastnet-half", optimizer="muon", whitening=0.3, small_size=20,
                             small_until=0.6, batch_size=40)  # fmt: skip
     split, seen = painted_split(100), []
-    firsts = ((0, 40), (2, 20), (3, 40), (5, 20), (6, 40), (8, 20))  # of nine steps
-    assert train.kinds_of_steps(100, recipe) == [(step / 9, count) for step, count in firsts]
-    assert train.kinds_of_steps(100, recipe, 2) == [(6 / 9, 40), (8 / 9, 20)]  # as if resumed
+    # The first of each kind, of nine steps; its images; and how many steps there are of it.
+    kinds = ((0, 40, 2), (2, 20, 1), (3, 40, 2), (5, 20, 1), (6, 40, 2), (8, 20, 1))
+    wanted = [pytest.approx((step / 9, count, steps)) for step, count, steps in kinds]
+    assert train.kinds_of_steps(100, recipe) == wanted
+    assert train.kinds_of_steps(100, recipe, 2) == wanted[4:]  # as if resumed
     plain, history = run(split, None, recipe)
     monkeypatch.setattr(torch, "compile", lambda model, **_: seen.append(model) or model)
     model, same = run(split, None, recipe, compile=True, log=lambda run: seen.append(run))

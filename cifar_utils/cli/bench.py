@@ -20,6 +20,8 @@ from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.recipes import get_recipe
 from cifar_utils.sources.sealed import write_json
 
+OF_A_RACE = ("against_file", "repeats", "data", "source", "limit", "validation", "compile")
+
 
 def add(subparsers: Subparsers) -> None:
     # fmt: off
@@ -36,13 +38,25 @@ def add(subparsers: Subparsers) -> None:
          "is another, in --precision")
     flag("--against", metavar="NAME",
          help="one more recipe in the race, with whose time the others' are compared")
+    flag("--against-file", type=path, metavar="FILE",
+         help="the authors' own airbench94_muon.py as one more competitor, with whose time the "
+         "others' are also compared; from github.com/KellerJordan/cifar10-airbench. This runs the "
+         "file. cuda and half are replaced by what the device has, and on a CPU its torch.compile "
+         "is off without --compile")
     flag("--repeats", type=positive, metavar="N",
          help="trainings per recipe, each with the next seed (default: 3)")
+    flag("--operations", action="store_true",
+         help="train nothing, but count the multiply-adds of each recipe's whole training on "
+         "50,000 images, in seconds; races count them, too. Forward and backward, each convolution "
+         "as a direct one, without augmentation and optimizer")
     flag("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
     flag("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
     flag("--quick", action="store_true",
          help="time two steps of 16 images each: enough to see that it works, but the times mean "
          "little")
+    flag("--verify", type=path, metavar="FILE",
+         help="measure nothing, but say whether FILE, which --json wrote about a race, is a record "
+         "for the board: complete, whole and plausible; exit status 2 if it is not")
     flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
     # fmt: on
     add_data(parser)
@@ -55,25 +69,60 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(options: Namespace) -> None:
-    from cifar_utils.machine import pick_device, pick_precision
-    from cifar_utils.results import bench
-
     _check_bench(options)
+    if options.verify:
+        return _verify(options.verify)
     recipes = [checked_recipe(options, name) for name in options.recipe or ()]
     if options.against:
         # It keeps all its values but the seed: a race that is run again needs new runs of both.
         recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
-    device = pick_device(options.device)
-    precision = pick_precision(options.precision, device)
-    results = bench.machine(device, precision)
-    print("; ".join(f"{name} {value}" for name, value in results.items()))
-    if recipes:
-        results |= _race(options, recipes, device, precision)
-    else:
-        results |= _throughput(options, device, precision)
+    results = (_operations if options.operations else _measure)(recipes, options)
     if options.json:
         write_json(options.json, results)
         print(f"written: {shown(options.json)}")
+
+
+def _verify(file):
+    """Print one line for each check of a record; raise CifarError if one of them fails."""
+    from cifar_utils.results.verify import standings, verify
+
+    checks = verify(file)
+    for what, fine, found in checks:
+        print(f"{what:<14} {'ok  ' if fine else 'NOT '} {shown(found)}")
+    failed = [what for what, fine, _ in checks if not fine]
+    if failed:
+        raise CifarError(f"{file} is not a record for the board: see {', '.join(failed)}")
+    print("\n".join(standings(file)))
+
+
+def _measure(recipes, options):
+    """The race, or how fast networks and augmentations are, with the machine they ran on."""
+    from cifar_utils.machine import pick_device, pick_precision
+    from cifar_utils.results import host
+
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device)
+    results = host.machine(device, precision)
+    print("; ".join(f"{name} {value}" for name, value in results.items()))
+    if recipes:
+        return results | _race(options, recipes, device, precision)
+    return results | _throughput(options, device, precision)
+
+
+def _operations(recipes, options):
+    """The multiply-adds of whole trainings."""
+    from cifar_utils.results import bench
+    from cifar_utils.results.operations import IMAGES
+
+    rows = [bench.operations(recipe, IMAGES) for recipe in recipes]
+    print(bench.table(rows, bench.OPERATION_COLUMNS))
+    results = {"images": {"training": IMAGES}, "recipes": rows}
+    if options.against:
+        *rows, other = rows
+        results["mult_adds_ratios"] = ratios = bench.mult_adds_ratios(rows, other)
+        for name, ratio in ratios.items():
+            print(f"{name} computes {ratio:.3f} times as many as {other['name']}")
+    return results
 
 
 def _check_bench(options):
@@ -83,9 +132,9 @@ def _check_bench(options):
 
     if options.json:
         writable_file(options.json, "--json")
-    for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
+    for name in ("against", "operations", *OF_A_RACE):
         if not options.recipe and _given(options, name):
-            raise CifarError(f"--{name} needs --recipe")
+            raise CifarError(f"--{name.replace('_', '-')} needs --recipe")
     for name in recipe_changes(options):
         if not options.recipe:
             raise CifarError(f"{flag_of(name)} needs --recipe")
@@ -94,6 +143,13 @@ def _check_bench(options):
             raise CifarError(
                 f"--{name} does not go with --recipe; --epochs and --limit shorten its training"
             )
+    for name in (*OF_A_RACE, "device", "precision"):
+        if options.operations and _given(options, name):
+            named = name.replace("_", "-")
+            raise CifarError(f"--{named} does nothing with --operations, which trains nothing")
+    for name in ("recipe", "models", "augmentations", "quick", "json", "device", "precision"):
+        if options.verify and _given(options, name):
+            raise CifarError(f"--{name} does nothing with --verify, which measures nothing")
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
@@ -107,32 +163,53 @@ def _given(options, name):
 
 def _race(options, recipes, device, precision):
     from cifar_utils.results import bench
+    from cifar_utils.results.authors import Authors
 
+    authors = None
+    if options.against_file:
+        authors = Authors(options.against_file, device, precision, compile=options.compile)
+        print(
+            f"{authors.name} (SHA-256 {authors.sha256[:12]}…), with its table and its loop over "
+            f"200 trainings left out and these replaced: {'; '.join(authors.replaced) or 'none'}"
+        )
     cifar = load(options)
     rows = bench.race(
         recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
-        compile=options.compile,
+        compile=options.compile, authors=authors,
     )  # fmt: skip
     on = "validation" if len(cifar.val) else "test"
     images = {"source": cifar.source, "training": len(cifar.train), "on": on,
               "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
-    results = {"images": images, "recipes": rows}
+    results = {"images": images, "recipes": rows[: len(recipes)]}
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
     print(bench.table(rows, columns))
+    if authors:
+        *rows, theirs = rows
+        results["authors"] = theirs | {"sha256": authors.sha256, "replaced": authors.replaced}
+        results["ratios_to_authors"] = {row["name"]: bench.ratio(row, theirs) for row in rows}
+        for row in rows:
+            print(_compared(row, theirs))
     if options.against:
         *rows, other = rows
         results["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
+        results["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
         for row in rows:
-            times = bench.cell(results["ratios"][row["name"]], ".2f")
-            reached = " against ".join(
-                f"{one['accuracy_views']['mean']:.2%}" for one in (row, other)
-            )
-            print(
-                f"{row['name']} takes {times} times as long as {other['name']}, to {reached} on "
-                "average"
-            )
+            print(_compared(row, other))
     return results
+
+
+def _compared(row, other):
+    """How one competitor did against another, in one line."""
+    from cifar_utils.results import bench
+
+    times = bench.cell(bench.ratio(row, other), ".2f")
+    costs = ""
+    if "mult_adds" in other:
+        costs = f"with {row['mult_adds'] / other['mult_adds']:.2f} times its multiply-adds, "
+    reached = " against ".join(f"{one['accuracy_views']['mean']:.2%}" for one in (row, other))
+    told = f"{row['name']} takes {times} times as long as {other['name']}"
+    return f"{told}, {costs}to {reached} on average"
 
 
 def _throughput(options, device, precision):

@@ -3,17 +3,20 @@
 from argparse import Namespace
 
 from cifar_utils.cli.options import Subparsers, command, path, writable_file
-from cifar_utils.errors import CifarError, shown
+from cifar_utils.errors import CifarError, choose, shown
 from cifar_utils.sources.files import write_whole
 
 
 def add(subparsers: Subparsers) -> None:
     parser = command(
         subparsers, "report",
-        "print what the shipped runs and races reached, and what others published, as three "
-        "Markdown tables", run,
+        "print what the shipped runs and races reached, and what others published, as Markdown "
+        "tables", run,
         example="cifar report --write README.md",
     )  # fmt: skip
+    parser.add_argument(
+        "--table", metavar="NAME", help="only this one: results, races, board or repositories"
+    )
     parser.add_argument(
         "--write", type=path, metavar="FILE",
         help="write the tables into FILE instead, each between the two comments that mark its "
@@ -24,7 +27,10 @@ def add(subparsers: Subparsers) -> None:
 def run(options: Namespace) -> None:
     from cifar_utils.results import report
 
-    tables = {name: make() for name, make in report.TABLES.items()}
+    names = [options.table] if options.table else list(report.TABLES)
+    for name in names:
+        choose(name, report.TABLES, "table")
+    tables = {name: report.TABLES[name]() for name in names}
     if not options.write:
         print("\n\n".join(tables.values()))
         return

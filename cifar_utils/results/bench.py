@@ -6,55 +6,28 @@ shared and a single reading of the clock says little. Measurements are plain row
 """
 
 import copy
-import importlib.metadata
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cifar_utils import __version__
 from cifar_utils.augment import augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Machine, Precision, describe, generator, wait
+from cifar_utils.machine import Machine, Precision, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
+from cifar_utils.results.authors import Authors
+from cifar_utils.results.operations import training_mult_adds
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
-
-
-def machine(device: torch.device, precision: Precision) -> dict[str, str]:
-    """What was measured on: the device, the processor, the system and the versions."""
-    others = ("torchvision", "albumentations", "numpy")
-    return {
-        "device": describe(device),
-        "processor": processor(),
-        "precision": precision,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: importlib.metadata.version(name) for name in others},
-        "cifar_utils": __version__,
-    }
-
-
-def processor() -> str:
-    """The CPU's name, or if the system does not tell it, its kind, such as "arm64"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()  # Linux
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def spread(values: Sequence[float]) -> Row:
@@ -93,6 +66,7 @@ def race(
     device: torch.device,
     precision: Precision,
     compile: bool = False,
+    authors: Authors | None = None,
     log: Callable[[str], object] = print,
 ) -> list[Row]:
     """Train by each recipe in turn, `repeats` times, each time with the next seed.
@@ -101,10 +75,14 @@ def race(
     are on the validation images or, if none are held out, on the test images.
 
     Args:
+        authors: their script takes its turn after the recipes, with the seeds of the first.
         log: called with one line after each training.
 
     Returns:
-        One row per recipe. Under each of these keys is a spread over the trainings:
+        One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
+        per training image, and under each of these keys a spread over the trainings. The authors'
+        row comes last and has only some of them.
+        began: seconds from the start of the race to the start of this training.
         seconds: of whitening and training, without evaluation and compiling.
         compile_seconds: of compiling.
         augmentation_share: the time to draw the batches of one epoch, without training on them,
@@ -112,25 +90,42 @@ def race(
         accuracy: in [0, 1], with one view per image.
         accuracy_views: the same with recipe.views views.
     """
-    runs: list[list[Row]] = [[] for _ in recipes]
-    for recipe in recipes:  # a warm-up: what is compiled or looked up once is not timed
+    if authors:
+        authors.warm_up(cifar)
+    for recipe in recipes:  # a warm-up, too: what is compiled or looked up once is not timed
         few = cifar.train[: 3 * recipe.batch_size]  # the last of three steps is on whole images
         _train(recipe.changed(epochs=1), few, device, precision)
+
+    def turn_of(recipe: Recipe, repeat: int) -> Row:
+        seeded = recipe.changed(seed=recipe.seed + repeat)
+        return _run(seeded, cifar, device, precision, compile)
+
+    turns: list[tuple[str, Callable[[int], Row]]]
+    turns = [(recipe.name, partial(turn_of, recipe)) for recipe in recipes]
+    if authors:
+        first = recipes[0].seed
+        turns.append((authors.name, lambda repeat: authors.run(cifar, first + repeat)))
+    runs: list[list[Row]] = [[] for _ in turns]
+    start = time.perf_counter()
     for repeat in range(repeats):
-        for recipe, its_runs in zip(recipes, runs, strict=True):
-            seeded = recipe.changed(seed=recipe.seed + repeat)
-            run = _run(seeded, cifar, device, precision, compile)
+        for (name, turn), its_runs in zip(turns, runs, strict=True):
+            began = time.perf_counter() - start
+            run = {"began": began, **turn(repeat)}
             its_runs.append(run)
             reached = f"{run['accuracy']:10.2%}{run['accuracy_views']:10.2%}"
-            log(f"{recipe.name:<22}{run['seconds']:10.1f} s{reached}")
+            log(f"{name:<22}{run['seconds']:10.1f} s{reached}")
+    rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
+    rows += [{"name": authors.name}] if authors else []
     return [
-        {
-            "name": recipe.name,
-            "recipe": recipe.as_dict(),
-            **{key: spread([run[key] for run in its_runs]) for key in its_runs[0]},
-        }
-        for recipe, its_runs in zip(recipes, runs, strict=True)
+        row | {key: spread([run[key] for run in its_runs]) for key in its_runs[0]}
+        for row, its_runs in zip(rows, runs, strict=True)
     ]
+
+
+def operations(recipe: Recipe, images: int) -> Row:
+    """The recipe with the multiply-adds of its training on so many images, per image: see there."""
+    mult_adds = training_mult_adds(recipe, images)
+    return {"name": recipe.name, "recipe": recipe.as_dict(), "mult_adds": mult_adds}
 
 
 def ratio(row: Row, other: Row) -> Row:
@@ -140,6 +135,11 @@ def ratio(row: Row, other: Row) -> Row:
     """
     pairs = zip(row["seconds"]["values"], other["seconds"]["values"], strict=True)
     return spread([seconds / others for seconds, others in pairs])
+
+
+def mult_adds_ratios(rows: Iterable[Row], other: Row) -> dict[str, float]:
+    """How many times as many multiply-adds as `other` the recipe of each row takes, by its name."""
+    return {row["name"]: row["mult_adds"] / other["mult_adds"] for row in rows}
 
 
 def _run(
@@ -263,7 +263,7 @@ def table(rows: Iterable[Row], columns: Mapping[str, tuple[str, str]]) -> str:
     the lowest and the highest in brackets.
     """
     cells = [list(columns)]
-    cells += [[cell(row[key], form) for key, form in columns.values()] for row in rows]
+    cells += [[cell(row.get(key), form) for key, form in columns.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
@@ -287,6 +287,10 @@ RACE_COLUMNS = {
     "augmentation's share": ("augmentation_share", ".0%"),
     "accuracy, one view": ("accuracy", ".2%"),
     "with recipe.views": ("accuracy_views", ".2%"),
+}
+OPERATION_COLUMNS = {
+    "recipe": ("name", ""),
+    "multiply-adds of a whole training, per image": ("mult_adds", ",.0f"),
 }
 COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
 AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs per image": ("microseconds", ".1f")}

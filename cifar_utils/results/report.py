@@ -1,30 +1,22 @@
 """What shipped runs and races reached and what others published, as tables and in single lines.
 
-A race is a file that `cifar bench --recipe … --json FILE` writes: recipes that trained in turn,
-against the clock. The files in `races/` are pooled by recipe, whatever their seeds. `seeds/` holds
-runs that show what chance does.
+The board of the races is in board.py. `seeds/` holds runs that show what chance does.
 """
 
-import math
-import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cifar_utils.checkpoints import PRETRAINED
 from cifar_utils.errors import CifarError
 from cifar_utils.history import History
 from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds, parameter_count
-from cifar_utils.recipes import Recipe
-from cifar_utils.sources.sealed import read_json, reading
+from cifar_utils.results import board
+from cifar_utils.results.board import RACES, REFERENCE, Kind, Part, by_seed, markdown, percent
 
-RACES = Path(__file__).parent / "races"
 SEEDS = Path(__file__).parent / "seeds"
-REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
-VIEWS = 6  # per image, in the second accuracy of a race
 
 
 def claims() -> dict[str, str]:
@@ -79,7 +71,7 @@ PUBLISHED_COLUMNS = ("network", "repository, at commit", "published, and what th
 
 def published_table() -> str:
     """The five repositories as a Markdown table, with what each published figure is."""
-    return _markdown(PUBLISHED_COLUMNS, map(_published_row, PUBLISHED.items()))
+    return markdown(PUBLISHED_COLUMNS, map(_published_row, PUBLISHED.items()))
 
 
 def _published_row(item: tuple[str, Published]) -> tuple[str, ...]:
@@ -135,7 +127,7 @@ class Result:
     def __str__(self) -> str:
         """What the recipe has reached, in one line."""
         time = _time(60 * self.minutes, ".0f")
-        return f"{_mean(self.accuracies)}, {_seeds(self.runs)}; {time} on {self.device}"
+        return f"{percent(self.accuracies)}, {_seeds(self.runs)}; {time} on {self.device}"
 
 
 def shipped_results(folder: Path = PRETRAINED) -> dict[str, Result]:
@@ -181,7 +173,7 @@ CAPTION = (
 
 def table(results: Mapping[str, Result]) -> str:
     """The results as a Markdown table, one row per recipe, and below it what the columns mean."""
-    return _markdown(COLUMNS, map(_row, results.values())) + f"\n\n{CAPTION}"
+    return markdown(COLUMNS, map(_row, results.values())) + f"\n\n{CAPTION}"
 
 
 def _row(result: Result) -> tuple[str, ...]:
@@ -191,7 +183,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         f"`{result.name}`",
         f"{100 * published.accuracy:g}%" if published else "–",
-        f"**{_mean(result.accuracies)}**",
+        f"**{percent(result.accuracies)}**",
         f"{published.epochs if published else '–'}, {recipe.epochs}",
         f"{parameter_count(model):,}",
         f"{mult_adds(model) / 1e6:.1f} M",
@@ -221,18 +213,18 @@ def shipped_seeds(folder: Path = SEEDS) -> dict[str, tuple[History, ...]]:
 
 @dataclass(frozen=True)
 class Race:
-    """The timed trainings of one recipe. They differ in the seed, and some in the processor."""
+    """The timed trainings of today's recipe. They differ in the seed, and some in the machine."""
 
     name: str
     one_view: tuple[float, ...]  # test accuracies in [0, 1], from one view per image
     all_views: tuple[float, ...]  # and from six
-    ratios: tuple[float, ...]  # its time over the reference's, in races that held both
-    seconds: tuple[float, ...]  # of the trainings on the processor that ran most of them
+    seconds: tuple[float, ...]  # of the trainings on the kind of machine that ran most of them
+    ratios: tuple[float, ...]  # on that kind, its time over the reference's, where both raced
     device: str  # that processor, the threads and the precision
 
     def __str__(self) -> str:
         """What the recipe has reached, in one line."""
-        reached = f"{_mean(self.one_view)} one view, {_mean(self.all_views)} six"
+        reached = f"{percent(self.one_view)} one view, {percent(self.all_views)} six"
         time = _time(statistics.median(self.seconds), ".1f")
         return f"{reached}, {_seeds(self.one_view)}; {time} on {self.device}"
 
@@ -240,88 +232,32 @@ class Race:
 def shipped_races(folder: Path = RACES) -> dict[str, Race]:
     """The Race of each recipe in the files of `folder`, the slowest first.
 
-    Raises CifarError if the trainings of one recipe differ in more than seed and processor or share
-    a seed, if they did not learn from all 50,000 training images of CIFAR-10, or if they were not
-    tested on all 10,000 test images with six views.
+    Accuracies are from all kinds of machines, seconds and ratios from the one that ran most of the
+    trainings. Records of other values than the recipe has today are left out. Raises CifarError as
+    `board.records` does.
     """
-    parts: dict[str, list[_Part]] = {}
-    for path in sorted(folder.glob("*.json")):
-        for part in _parts(path):
+    parts: dict[str, list[Part]] = {}
+    for part in board.records(folder):
+        if part.is_of_today:
             parts.setdefault(part.recipe.name, []).append(part)
-    races = [_pooled(same, folder) for same in parts.values()]
+    races = [_pooled(same) for same in parts.values()]
     races.sort(key=lambda race: -statistics.median(race.seconds))
     return {race.name: race for race in races}
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one file says about one recipe. The tuples hold one value per training."""
-
-    recipe: Recipe  # with seed 0
-    seeds: range
-    one_view: tuple[float, ...]
-    all_views: tuple[float, ...]
-    ratios: tuple[float, ...]  # one per turn, or none
-    seconds: tuple[float, ...]
-    device: str
-    processor: str
-
-
-def _parts(path: Path) -> list[_Part]:
-    with reading(path, "race", "run `cifar bench --recipe … --json` again"):
-        race = read_json(path)
-        wanted = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
-        if race["images"] != wanted:
-            raise CifarError(f"it is not of all of CIFAR-10, but of {race['images']}")
-        ratios = race.get("ratios", {}) if race["recipes"][-1]["name"] == REFERENCE else {}
-        return [_part(race, row, ratios) for row in race["recipes"]]
-
-
-def _part(race: dict[str, Any], row: dict[str, Any], ratios: dict[str, Any]) -> _Part:
-    recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
-    if recipe.views != VIEWS:
-        raise CifarError(
-            f"it tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
-        )
-    return _Part(
-        recipe=recipe.changed(seed=0),
-        seeds=range(recipe.seed, recipe.seed + len(row["seconds"]["values"])),
-        one_view=_numbers(row["accuracy"], most=1),
-        all_views=_numbers(row["accuracy_views"], most=1),
-        ratios=_numbers(ratios.get(recipe.name, {"values": ()})),
-        seconds=_numbers(row["seconds"]),
-        device=f"{race['device']}, {race['precision']}",
-        processor=re.sub(r"\(\w+\)| Processor", "", race["processor"]),
-    )
-
-
-def _numbers(spread: dict[str, Any], most: float = math.inf) -> tuple[float, ...]:
-    """The values of a spread, if all are numbers from 0 to `most`."""
-    for value in spread["values"]:
-        if isinstance(value, bool) or not 0 <= value <= most:
-            raise CifarError(f"a measurement cannot be {value}")
-    return tuple(spread["values"])
-
-
-def _pooled(parts: Sequence[_Part], folder: Path) -> Race:
+def _pooled(parts: Sequence[Part]) -> Race:
     """The parts of one recipe as one Race."""
-    name = parts[0].recipe.name
-    if len({(part.recipe, part.device) for part in parts}) > 1:
-        raise CifarError(f"the races of {name} in {folder} are not of one recipe and device")
-    seeds = [seed for part in parts for seed in part.seeds]
-    if len(set(seeds)) < len(seeds):
-        raise CifarError(f"two races of {name} in {folder} share a seed")
-    seconds: dict[str, list[float]] = {}
+    kinds: dict[Kind, list[Part]] = {}
     for part in parts:
-        seconds.setdefault(part.processor, []).extend(part.seconds)
-    busiest = max(seconds, key=lambda processor: len(seconds[processor]))
+        kinds.setdefault(part.kind, []).append(part)
+    busiest = max(kinds.values(), key=lambda same: sum(len(part.seconds) for part in same))
     return Race(
-        name,
-        one_view=tuple(value for part in parts for value in part.one_view),
-        all_views=tuple(value for part in parts for value in part.all_views),
-        ratios=tuple(value for part in parts for value in part.ratios),
-        seconds=tuple(seconds[busiest]),
-        device=parts[0].device.replace("CPU", busiest),
+        parts[0].recipe.name,
+        one_view=by_seed(parts, lambda part: part.one_view),
+        all_views=by_seed(parts, lambda part: part.six_views),
+        ratios=tuple(value for part in busiest for value in part.ratios),
+        seconds=tuple(value for part in busiest for value in part.seconds),
+        device=str(busiest[0].kind),
     )
 
 
@@ -332,26 +268,23 @@ RACE_CAPTION = (
     "Test accuracy after the last epoch, mean ± standard deviation over seeds, with one view per "
     "image and with six (test-time augmentation). Training is the median time without evaluation, "
     "on the processor that ran most of the seeds. Its share of the reference's time is the median "
-    "over the races in which both recipes took turns."
+    "over the races there in which both recipes took turns."
 )
 
 
 def race_table(races: Mapping[str, Race]) -> str:
     """The races as a Markdown table, one row per recipe, and below it what the columns mean."""
-    return _markdown(RACE_COLUMNS, map(_race_row, races.values())) + f"\n\n{RACE_CAPTION}"
+    return markdown(RACE_COLUMNS, map(_race_row, races.values())) + f"\n\n{RACE_CAPTION}"
 
 
 def _race_row(race: Race) -> tuple[str, ...]:
-    count, ratio = len(race.ratios), "–"
-    if count:
-        ratio = f"{statistics.median(race.ratios):.2f} ({count} race{'s' if count > 1 else ''})"
     return (
         f"`{race.name}`",
         str(len(race.one_view)),
-        f"**{_mean(race.one_view)}**",
-        f"**{_mean(race.all_views)}**",
+        f"**{percent(race.one_view)}**",
+        f"**{percent(race.all_views)}**",
         _time(statistics.median(race.seconds), ".1f"),
-        "1" if race.name == REFERENCE else ratio,
+        "1" if race.name == REFERENCE else board.share(race.ratios),
         race.device,
     )
 
@@ -362,6 +295,7 @@ def _race_row(race: Race) -> tuple[str, ...]:
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: table(shipped_results()),
     "races": lambda: race_table(shipped_races()),
+    "board": board.table,
     "repositories": published_table,
 }
 
@@ -369,16 +303,6 @@ TABLES: dict[str, Callable[[], str]] = {
 def marks(name: str) -> tuple[str, str]:
     """The comments that stand before and after the table of that name in a page."""
     return f"<!-- {name}: cifar report --write README.md -->", f"<!-- end of the {name} -->"
-
-
-def _markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _mean(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.2f}%" if len(values) > 1 else f"{mean}%"
 
 
 def _seeds(runs: Sequence) -> str:

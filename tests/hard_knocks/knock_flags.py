@@ -63,6 +63,7 @@ BASE = {
 INSTEAD = {  # flags that go only with others than those of BASE
     ("bench", "--models"): ["--quick", "--device", "cpu"],
     ("bench", "--augmentations"): ["--quick", "--device", "cpu"],
+    ("bench", "--verify"): [],
     ("bench", "--quick"): ["--device", "cpu", "--models", "compact"],
     ("train", "--config"): TRAIN[2:],
     ("lr-find", "--config"): TRAIN[2:],

@@ -271,9 +271,7 @@ def test_what_a_command_prints(command, hostile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = Path(NASTY[0]) / "README.md"
     page.parent.mkdir()
-    marks = "\n".join(
-        "\n".join(report.marks(name)) for name in ("results", "races", "repositories")
-    )
+    marks = "\n".join("\n".join(report.marks(name)) for name in report.TABLES)
     page.write_text(marks)
     words = {"DATA": hostile / "data", "W": hostile / "w.safetensors", "OTHER": hostile /
              f"{NASTY[1]}.safetensors", "HISTORY": hostile / "history-1.json"}  # fmt: skip
