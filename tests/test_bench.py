@@ -108,10 +108,55 @@ def test_a_race_is_judged_on_images_that_nobody_learned_from(painted_split, monk
 
 def test_times_have_the_units_that_their_columns_say(monkeypatch):
     monkeypatch.setattr(bench, "clock", lambda work, device, *, times: [0.5])
-    (policy,) = bench.time_augmentations(["none"], CPU, images=500)
+    policy, none = bench.time_augmentations(["flip", "none"], CPU, images=500)
     assert policy["microseconds"]["median"] == pytest.approx(1000)
+    assert policy["images_per_second"] == pytest.approx(1000) and none["images_per_second"] is None
     (model,) = bench.time_models(["compact"], CPU, ["fp32"], images=100)
     assert model["training"]["median"] == model["inference"]["median"] == pytest.approx(5)
+
+
+def test_predict_is_timed_against_a_plain_loop_of_the_same_network(monkeypatch):
+    """A slower loop is what predict would beat: 4 seconds over its 2 are 200%."""
+    logits, seconds = {}, {"training": 9.0, "inference": 2.0, "plain": 4.0}
+
+    def clock(work, device, *, times):
+        what = list(seconds)[len(logits)]
+        logits[what] = work()
+        return [seconds[what]]
+
+    monkeypatch.setattr(bench, "clock", clock)
+    (row,) = bench.time_models(["fastnet-half"], CPU, ["bf16"], images=16)
+    assert row["plain_share"] == 2
+    assert torch.equal(logits["plain"].float(), logits["inference"])
+    assert logits["plain"].dtype == torch.bfloat16 and logits["plain"].is_inference()
+
+
+def test_loading_is_timed_without_and_with_decoded_images(tmp_path, monkeypatch, pass_time):
+    """By a reader that is slow until it finds what it has left behind."""
+    folder = tmp_path / "batches"
+    folder.mkdir()
+    (folder / "data").write_text("images")
+
+    def load(root, *, source):
+        assert source == "cifar10" and (Path(root) / "batches" / "data").read_text() == "images"
+        kept = Path(root) / "decoded"
+        pass_time(300.0 if kept.exists() else 2000.0)
+        kept.touch()
+
+    monkeypatch.setattr(bench, "load", load)
+    first, again = bench.time_loading(folder, times=2)
+    assert first["seconds"]["values"] == pytest.approx([2000], abs=50)
+    assert again["seconds"]["values"] == pytest.approx([300, 300], abs=50)
+    assert [path.name for path in tmp_path.rglob("*")] == ["batches", "data"]
+
+
+def test_loading_is_timed_only_where_there_are_files(nothing_from_outside, capsys, monkeypatch):
+    main(["bench", "--loading", "--precision", "fp32", "--json", "none.json"])
+    assert "loading is not timed: " in capsys.readouterr().out
+    assert (
+        not {"loading", "models", "augmentations"}
+        & json.loads(Path("none.json").read_text()).keys()
+    )
 
 
 def test_whitening_is_on_the_clock_and_evaluation_is_not(painted_split, monkeypatch, pass_time):

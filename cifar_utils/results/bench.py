@@ -1,4 +1,4 @@
-"""How fast this machine is at whole trainings, at augmenting and at the steps of each network.
+"""How fast this machine is at whole trainings, at loading and augmenting, at each network's steps.
 
 Every time is the median of several measurements, and all of them are kept, because machines are
 shared and a single reading of the clock says little. Measurements are plain rows of numbers, which
@@ -8,7 +8,9 @@ shared and a single reading of the clock says little. Measurements are plain row
 import copy
 import importlib.metadata
 import platform
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,14 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from cifar_utils import __version__
-from cifar_utils.augment import augment
+from cifar_utils.augment import augment, operations
 from cifar_utils.batches import AugmentedBatches
-from cifar_utils.data import Cifar, Split
+from cifar_utils.data import Cifar, Split, load, normalize
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Machine, Precision, describe, generator, wait
+from cifar_utils.machine import Machine, Precision, autocast, describe, generator, wait
 from cifar_utils.models import build, create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
+from cifar_utils.speed.memory import keep_memory
 from cifar_utils.train import Run, fit, prepare, train_one_epoch
 
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
@@ -193,15 +196,39 @@ def _draw(recipe: Recipe, train: Split, device: torch.device) -> float:
 # --- throughput -----------------------------------------------------------------------------------
 
 
+def time_loading(folder: Path, *, times: int = 5) -> list[Row]:
+    """Two rows: the seconds that official files take to load, the first time and again.
+
+    folder: where they lie. A copy is read, because it has no decoded images beside it yet.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
+        shutil.copytree(folder, Path(root) / folder.name)
+        work = partial(load, root, source="cifar10")
+        began = time.perf_counter()
+        work()
+        first = time.perf_counter() - began
+        again = clock(work, torch.device("cpu"), times=times)
+    return [
+        {"name": "first", "seconds": spread([first])},
+        {"name": "again", "seconds": spread(again)},
+    ]
+
+
 def time_augmentations(
     policies: Iterable[str], device: torch.device, *, images: int = 500, times: int = 5
 ) -> list[Row]:
-    """One row per policy of AUGMENTATIONS, with its microseconds per image."""
+    """One row per policy of AUGMENTATIONS, with its microseconds per image and images per second.
+
+    images_per_second is None for a policy that does nothing.
+    """
+    keep_memory(device)  # as a training does
     batch, rows = _random_images(images, device), []
     for policy in policies:
         work = partial(augment, batch, policy, generator=generator(0))
         seconds = clock(work, device, times=times)
-        rows.append({"name": policy, "microseconds": spread([1e6 * s / images for s in seconds])})
+        speed = images / statistics.median(seconds) if operations(policy) else None
+        microseconds = spread([1e6 * s / images for s in seconds])
+        rows.append({"name": policy, "microseconds": microseconds, "images_per_second": speed})
     return rows
 
 
@@ -216,7 +243,9 @@ def time_models(
     """One row per network and precision: milliseconds per image of training and of inference.
 
     A training step is forward, backward and SGD on a batch of `images`, without augmentation.
-    training_ratio is its median over the median in the first of `precisions`.
+    training_ratio is its median over the median in the first of `precisions`. Inference is
+    `predict`; plain_share is its speed as a share of a plain loop's, which does no more than call
+    the network.
     """
     batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
     rows = []
@@ -228,6 +257,7 @@ def time_models(
             work: dict[str, Callable[[], object]] = {
                 "training": _training_step(model, batch, labels, machine),
                 "inference": partial(predict, model, batch, batch_size=images, precision=precision),
+                "plain": partial(_plain_step, model, batch, machine),
             }
             row: Row = {"name": name, "precision": precision}
             for what, step in work.items():
@@ -235,6 +265,7 @@ def time_models(
                 row[what] = spread([1e3 * s / images for s in seconds])
             first = first or row["training"]["median"]
             row["training_ratio"] = row["training"]["median"] / first
+            row["plain_share"] = row["plain"]["median"] / row["inference"]["median"]
             rows.append(row)
     return rows
 
@@ -246,6 +277,12 @@ def _training_step(
     optimizer = make_optimizer(model, recipe)
     batches = [(batch, labels)]
     return partial(train_one_epoch, model, batches, optimizer, recipe, machine=machine)
+
+
+def _plain_step(model: nn.Module, batch: Tensor, machine: Machine) -> Tensor:
+    model.eval()
+    with torch.inference_mode(), autocast(machine.device, machine.precision):
+        return model(normalize(batch).contiguous(memory_format=machine.layout))
 
 
 def _random_images(count: int, device: torch.device) -> Tensor:
@@ -289,11 +326,17 @@ RACE_COLUMNS = {
     "with recipe.views": ("accuracy_views", ".2%"),
 }
 COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
-AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs per image": ("microseconds", ".1f")}
+LOADING_COLUMNS = {"loading CIFAR-10": ("name", ""), "seconds": ("seconds", ".2f")}
+AUGMENTATION_COLUMNS = {
+    "augmentation": ("name", ""),
+    "µs per image": ("microseconds", ".1f"),
+    "images per second": ("images_per_second", ",.0f"),
+}
 MODEL_COLUMNS = {
     "network": ("name", ""),
     "precision": ("precision", ""),
     "training, ms per image": ("training", ".3f"),
     "relative to fp32": ("training_ratio", ".2f"),
     "inference, ms per image": ("inference", ".3f"),
+    "of a plain loop's speed": ("plain_share", ".0%"),
 }
