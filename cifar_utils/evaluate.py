@@ -37,7 +37,7 @@ def predict(
 ) -> Tensor:
     """Logits of all images, float32 (N, num_classes) on the CPU. Used in notebook 07.
 
-    The model is left as it was. On a CPU the process keeps the memory: see `keep_memory`.
+    The model is left as it was. On a CPU the process keeps what memory it frees: `keep_memory`.
 
     Args:
         images: uint8 (N, 3, 32, 32), on any device.
