@@ -13,7 +13,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from cifar_utils import train
 from cifar_utils.cli import bench as command
 from cifar_utils.cli.main import main
-from cifar_utils.data import Cifar
+from cifar_utils.data import MD5, Cifar, official_folder
 from cifar_utils.models import ConvNet
 from cifar_utils.recipes import RECIPES, Recipe
 from cifar_utils.results import bench
@@ -133,21 +133,22 @@ def test_predict_is_timed_against_a_plain_loop_of_the_same_network(monkeypatch):
 
 def test_loading_is_timed_without_and_with_decoded_images(tmp_path, monkeypatch, pass_time):
     """By a reader that is slow until it finds what it has left behind."""
-    folder = tmp_path / "batches"
-    folder.mkdir()
-    (folder / "data").write_text("images")
+    for name in (*MD5, "large"):
+        (tmp_path / name).write_text(name)
+    before = sorted(tmp_path.iterdir())
 
     def load(root, *, source):
-        assert source == "cifar10" and (Path(root) / "batches" / "data").read_text() == "images"
+        assert source == "cifar10" and official_folder(Path(root)) == Path(root)
+        assert not (Path(root) / "large").exists()  # it is not one of the official files
         kept = Path(root) / "decoded"
         pass_time(300.0 if kept.exists() else 2000.0)
         kept.touch()
 
     monkeypatch.setattr(bench, "load", load)
-    first, again = bench.time_loading(folder, times=2)
+    first, again = bench.time_loading(tmp_path, times=2)
     assert first["seconds"]["values"] == pytest.approx([2000], abs=50)
     assert again["seconds"]["values"] == pytest.approx([300, 300], abs=50)
-    assert [path.name for path in tmp_path.rglob("*")] == ["batches", "data"]
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_loading_is_timed_only_where_there_are_files(nothing_from_outside, capsys, monkeypatch):
