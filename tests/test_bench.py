@@ -15,10 +15,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from cifar_utils import __version__, train
 from cifar_utils.cli import bench as command
 from cifar_utils.cli.main import main
-from cifar_utils.data import Cifar
+from cifar_utils.data import MD5, Cifar, official_folder
 from cifar_utils.models import ConvNet
 from cifar_utils.recipes import RECIPES, Recipe
-from cifar_utils.results import bench, host
+from cifar_utils.results import bench, host, throughput
 
 CPU = torch.device("cpu")
 
@@ -130,11 +130,57 @@ def test_a_race_is_judged_on_images_that_nobody_learned_from(painted_split, monk
 
 
 def test_times_have_the_units_that_their_columns_say(monkeypatch):
-    monkeypatch.setattr(bench, "clock", lambda work, device, *, times: [0.5])
-    (policy,) = bench.time_augmentations(["none"], CPU, images=500)
+    monkeypatch.setattr(throughput, "clock", lambda work, device, *, times: [0.5])
+    policy, none = throughput.time_augmentations(["flip", "none"], CPU, images=500)
     assert policy["microseconds"]["median"] == pytest.approx(1000)
-    (model,) = bench.time_models(["compact"], CPU, ["fp32"], images=100)
+    assert policy["images_per_second"] == pytest.approx(1000) and none["images_per_second"] is None
+    (model,) = throughput.time_models(["compact"], CPU, ["fp32"], images=100)
     assert model["training"]["median"] == model["inference"]["median"] == pytest.approx(5)
+
+
+def test_predict_is_timed_against_a_plain_loop_of_the_same_network(monkeypatch):
+    """A slower loop is what predict would beat: 4 seconds over its 2 are 200%."""
+    logits, seconds = {}, {"training": 9.0, "inference": 2.0, "plain": 4.0}
+
+    def clock(work, device, *, times):
+        what = list(seconds)[len(logits)]
+        logits[what] = work()
+        return [seconds[what]]
+
+    monkeypatch.setattr(throughput, "clock", clock)
+    (row,) = throughput.time_models(["fastnet-half"], CPU, ["bf16"], images=16)
+    assert row["plain_share"] == 2
+    assert torch.equal(logits["plain"].float(), logits["inference"])
+    assert logits["plain"].dtype == torch.bfloat16 and logits["plain"].is_inference()
+
+
+def test_loading_is_timed_without_and_with_decoded_images(tmp_path, monkeypatch, pass_time):
+    """By a reader that is slow until it finds what it has left behind."""
+    for name in (*MD5, "large"):
+        (tmp_path / name).write_text(name)
+    before = sorted(tmp_path.iterdir())
+
+    def load(root, *, source):
+        assert source == "cifar10" and official_folder(Path(root)) == Path(root)
+        assert not (Path(root) / "large").exists()  # it is not one of the official files
+        kept = Path(root) / "decoded"
+        pass_time(300.0 if kept.exists() else 2000.0)
+        kept.touch()
+
+    monkeypatch.setattr(throughput, "load", load)
+    first, again = throughput.time_loading(tmp_path, times=2)
+    assert first["seconds"]["values"] == pytest.approx([2000], abs=50)
+    assert again["seconds"]["values"] == pytest.approx([300, 300], abs=50)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_loading_is_timed_only_where_there_are_files(nothing_from_outside, capsys, monkeypatch):
+    main(["bench", "--loading", "--precision", "fp32", "--json", "none.json"])
+    assert "loading is not timed: " in capsys.readouterr().out
+    assert (
+        not {"loading", "models", "augmentations"}
+        & json.loads(Path("none.json").read_text()).keys()
+    )
 
 
 def test_whitening_is_on_the_clock_and_evaluation_is_not(painted_split, monkeypatch, pass_time):
@@ -173,9 +219,13 @@ def test_the_tables_show_medians_and_the_file_holds_everything(tmp_path, capsys,
 
 
 def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
-    monkeypatch.setattr(bench, "time_augmentations", lambda *_, **__: pytest.fail("not asked for"))
+    monkeypatch.setattr(
+        throughput, "time_augmentations", lambda *_, **__: pytest.fail("not asked for")
+    )
     asked = []
-    monkeypatch.setattr(bench, "time_models", lambda names, *_, **__: asked.extend(names) or [])
+    monkeypatch.setattr(
+        throughput, "time_models", lambda names, *_, **__: asked.extend(names) or []
+    )
     main(["bench", "--models", "--precision", "fp32"])
     assert "resnet152" in asked and "fastnet" in asked
 

@@ -34,8 +34,8 @@ def add(subparsers: Subparsers) -> None:
     flag = parser.add_argument
     flag("--recipe", nargs="+", metavar="NAME",
          help="train each of these recipes to its end, in turn, and print seconds and accuracy; "
-         "without --recipe, networks and augmentations are timed, the networks in fp32 and, if it "
-         "is another, in --precision")
+         "without --recipe, loading, augmentations and networks are timed, the networks in fp32 "
+         "and, if it is another, in --precision")
     flag("--against", metavar="NAME",
          help="one more recipe in the race, with whose time the others' are compared")
     flag("--against-file", type=path, metavar="FILE",
@@ -51,6 +51,8 @@ def add(subparsers: Subparsers) -> None:
          "as a direct one, without augmentation and optimizer")
     flag("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
     flag("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
+    flag("--loading", action="store_true",
+         help="time how long the official files take to load, the first time and again")
     flag("--quick", action="store_true",
          help="time two steps of 16 images each: enough to see that it works, but the times mean "
          "little")
@@ -138,7 +140,7 @@ def _check_bench(options):
     for name in recipe_changes(options):
         if not options.recipe:
             raise CifarError(f"{flag_of(name)} needs --recipe")
-    for name in ("models", "augmentations", "quick"):
+    for name in ("models", "augmentations", "loading", "quick"):
         if options.recipe and _given(options, name):
             raise CifarError(
                 f"--{name} does not go with --recipe; --epochs and --limit shorten its training"
@@ -213,24 +215,31 @@ def _compared(row, other):
 
 
 def _throughput(options, device, precision):
-    """Time augmentations and networks: all of them, or those that were named."""
+    """Time loading, augmentations and networks: all of them, or those that were asked for."""
     from cifar_utils.augment import AUGMENTATIONS
+    from cifar_utils.data import default_root, official_folder
     from cifar_utils.machine import bf16_speedup
     from cifar_utils.models import MODELS
-    from cifar_utils.results import bench
+    from cifar_utils.results import bench, throughput
 
-    both = options.models is None and options.augmentations is None
+    everything = options.models is None and options.augmentations is None and not options.loading
     short = {"images": 16, "times": 2} if options.quick else {}
     results = {}
-    if both or options.augmentations is not None:
+    if everything or options.loading:
+        if folder := official_folder(default_root()):
+            results["loading"] = throughput.time_loading(folder)
+            print("\n" + bench.table(results["loading"], throughput.LOADING_COLUMNS))
+        else:
+            print(f"\nloading is not timed: {shown(default_root())} does not hold CIFAR-10's files")
+    if everything or options.augmentations is not None:
         policies = options.augmentations or AUGMENTATIONS
-        results["augmentations"] = bench.time_augmentations(policies, device, **short)
-        print("\n" + bench.table(results["augmentations"], bench.AUGMENTATION_COLUMNS))
-    if both or options.models is not None:
+        results["augmentations"] = throughput.time_augmentations(policies, device, **short)
+        print("\n" + bench.table(results["augmentations"], throughput.AUGMENTATION_COLUMNS))
+    if everything or options.models is not None:
         precisions = dict.fromkeys(("fp32", precision))  # a second one only if it is another
         models = options.models or MODELS
-        results["models"] = bench.time_models(models, device, precisions, **short)
-        print("\n" + bench.table(results["models"], bench.MODEL_COLUMNS))
+        results["models"] = throughput.time_models(models, device, precisions, **short)
+        print("\n" + bench.table(results["models"], throughput.MODEL_COLUMNS))
         if device.type == "cpu":
             results["bf16_speedup"] = faster = bf16_speedup()
             hint = "" if len(precisions) > 1 else "; --precision bf16 times the networks in both"

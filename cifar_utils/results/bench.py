@@ -1,4 +1,4 @@
-"""How fast this machine is at whole trainings, at augmenting and at the steps of each network.
+"""How fast this machine is at whole trainings.
 
 Every time is the median of several measurements, and all of them are kept, because machines are
 shared and a single reading of the clock says little. Measurements are plain rows of numbers, which
@@ -13,19 +13,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from cifar_utils.augment import augment
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Machine, Precision, generator, wait
-from cifar_utils.models import build, create_model
-from cifar_utils.optim import make_optimizer
+from cifar_utils.machine import Precision, wait
+from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.results.authors import Authors
 from cifar_utils.results.operations import training_mult_adds
-from cifar_utils.train import Run, fit, prepare, train_one_epoch
+from cifar_utils.train import Run, fit, prepare
 
 Row = dict[str, Any]  # plain values and spreads, ready for JSON
 
@@ -190,69 +187,6 @@ def _draw(recipe: Recipe, train: Split, device: torch.device) -> float:
     return seconds
 
 
-# --- throughput -----------------------------------------------------------------------------------
-
-
-def time_augmentations(
-    policies: Iterable[str], device: torch.device, *, images: int = 500, times: int = 5
-) -> list[Row]:
-    """One row per policy of AUGMENTATIONS, with its microseconds per image."""
-    batch, rows = _random_images(images, device), []
-    for policy in policies:
-        work = partial(augment, batch, policy, generator=generator(0))
-        seconds = clock(work, device, times=times)
-        rows.append({"name": policy, "microseconds": spread([1e6 * s / images for s in seconds])})
-    return rows
-
-
-def time_models(
-    names: Iterable[str],
-    device: torch.device,
-    precisions: Iterable[Precision],
-    *,
-    images: int = 128,
-    times: int = 5,
-) -> list[Row]:
-    """One row per network and precision: milliseconds per image of training and of inference.
-
-    A training step is forward, backward and SGD on a batch of `images`, without augmentation.
-    training_ratio is its median over the median in the first of `precisions`.
-    """
-    batch, labels = _random_images(images, device), torch.arange(images, device=device) % 10
-    rows = []
-    for name in names:
-        first = None
-        for precision in precisions:
-            machine = Machine.pick(device, precision)
-            model = machine.place(create_model(name, seed=0))
-            work: dict[str, Callable[[], object]] = {
-                "training": _training_step(model, batch, labels, machine),
-                "inference": partial(predict, model, batch, batch_size=images, precision=precision),
-            }
-            row: Row = {"name": name, "precision": precision}
-            for what, step in work.items():
-                seconds = clock(step, device, times=times)
-                row[what] = spread([1e3 * s / images for s in seconds])
-            first = first or row["training"]["median"]
-            row["training_ratio"] = row["training"]["median"] / first
-            rows.append(row)
-    return rows
-
-
-def _training_step(
-    model: nn.Module, batch: Tensor, labels: Tensor, machine: Machine
-) -> Callable[[], object]:
-    recipe = Recipe(lr=1e-4)
-    optimizer = make_optimizer(model, recipe)
-    batches = [(batch, labels)]
-    return partial(train_one_epoch, model, batches, optimizer, recipe, machine=machine)
-
-
-def _random_images(count: int, device: torch.device) -> Tensor:
-    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator(0))
-    return images.to(device)
-
-
 # --- tables ---------------------------------------------------------------------------------------
 
 
@@ -293,11 +227,3 @@ OPERATION_COLUMNS = {
     "multiply-adds of a whole training, per image": ("mult_adds", ",.0f"),
 }
 COMPILE_COLUMN = {"compiling, seconds": ("compile_seconds", ".1f")}
-AUGMENTATION_COLUMNS = {"augmentation": ("name", ""), "µs per image": ("microseconds", ".1f")}
-MODEL_COLUMNS = {
-    "network": ("name", ""),
-    "precision": ("precision", ""),
-    "training, ms per image": ("training", ".3f"),
-    "relative to fp32": ("training_ratio", ".2f"),
-    "inference, ms per image": ("inference", ".3f"),
-}
