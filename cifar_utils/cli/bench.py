@@ -44,6 +44,13 @@ def add(subparsers: Subparsers) -> None:
          help="time two steps of 16 images each: enough to see that it works, but the times mean "
          "little")
     flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
+    flag("--gpu-report", type=path, metavar="FILE",
+         help="do all that an hour on a GPU should show, and write it to FILE after each step: "
+         "every path against the CPU, --repeats seeds of --recipe and --against (50), the five "
+         "recipes of the course, the notebooks; the same command goes on with what FILE lacks; "
+         "--device cpu --quick is a trial of it")
+    flag("--parts", nargs="+", metavar="PART",
+         help="only these parts of --gpu-report: paths, times, recipes, notebooks")
     # fmt: on
     add_data(parser)
     add_machine(parser, compile=True)
@@ -58,6 +65,8 @@ def run(options: Namespace) -> None:
     from cifar_utils.machine import pick_device, pick_precision
     from cifar_utils.results import bench
 
+    if options.gpu_report:
+        return _gpu_report(options)
     _check_bench(options)
     recipes = [checked_recipe(options, name) for name in options.recipe or ()]
     if options.against:
@@ -83,6 +92,8 @@ def _check_bench(options):
 
     if options.json:
         writable_file(options.json, "--json")
+    if options.parts:
+        raise CifarError("--parts needs --gpu-report")
     for name in ("against", "repeats", "data", "source", "limit", "validation", "compile"):
         if not options.recipe and _given(options, name):
             raise CifarError(f"--{name} needs --recipe")
@@ -159,3 +170,46 @@ def _throughput(options, device, precision):
             hint = "" if len(precisions) > 1 else "; --precision bf16 times the networks in both"
             print(f"\na small training step in bf16 is {faster:.2g} times as fast as in fp32{hint}")
     return results
+
+
+def _gpu_report(options):
+    from cifar_utils.machine import pick_precision
+    from cifar_utils.models import MODELS
+    from cifar_utils.results import gpu_record, gpu_report
+
+    for name in ("json", "augmentations"):
+        if _given(options, name):
+            raise CifarError(
+                f"--{name} does not go with --gpu-report, which writes all to its FILE"
+            )
+    for name in options.parts or ():
+        choose(name, gpu_report.PARTS, "part")
+    for name in options.models or ():
+        choose(name, MODELS, "model")
+    if not (options.recipe and options.against):
+        raise CifarError("--gpu-report needs --recipe and --against, such as fast and airbench94")
+    file = writable_file(options.gpu_report, "--gpu-report")
+    device = gpu_report.check(options.device, quick=options.quick)
+    recipes = [checked_recipe(options, name) for name in options.recipe]
+    recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
+    if len({recipe.name for recipe in recipes}) < len(recipes):
+        raise CifarError("--gpu-report needs recipes of different names")
+    if options.quick:
+        recipes = [gpu_report.quick(recipe) for recipe in recipes]
+        options.limit = options.limit or gpu_report.QUICK_IMAGES
+    options.validation = options.validation or 0  # nothing is chosen: the test images are the test
+    cifar = load(options)
+    if cifar.source == "synthetic" and not options.quick:
+        raise CifarError("without CIFAR-10 a GPU report shows nothing; `cifar data` can fetch it")
+    limit = ["--limit", str(options.limit)] if options.limit else []
+    report = gpu_report.Report(
+        recipes, cifar, device, pick_precision(options.precision, device), options.compile,
+        quick=options.quick, seeds=options.repeats or (2 if options.quick else 50),
+        models=options.models or (["compact"] if options.quick else list(MODELS)),
+        root=options.data,
+        data_flags=["--source", cifar.source, "--validation", str(options.validation), *limit],
+    )  # fmt: skip
+    record = gpu_record.run(report, options.parts or gpu_report.PARTS, file)
+    print(f"\n{gpu_record.summary(record)}\n\nwritten: {shown(file)}")
+    if gpu_record.failures(record):
+        raise SystemExit(1)
