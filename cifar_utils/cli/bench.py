@@ -1,5 +1,6 @@
 """`cifar bench`: measure how fast recipes, networks and augmentations are on this machine."""
 
+import sys
 from argparse import Namespace
 
 from cifar_utils.cli.options import (
@@ -209,7 +210,11 @@ def _gpu_report(options):
         root=options.data,
         data_flags=["--source", cifar.source, "--validation", str(options.validation), *limit],
     )  # fmt: skip
-    record = gpu_record.run(report, options.parts or gpu_report.PARTS, file)
+    try:
+        record = gpu_record.run(report, options.parts or gpu_report.PARTS, file)
+    except KeyboardInterrupt:  # or a signal that main() takes for one
+        print(f"\nstopped; the same command goes on with what {shown(file)} lacks", file=sys.stderr)
+        raise
     print(f"\n{gpu_record.summary(record)}\n\nwritten: {shown(file)}")
     if gpu_record.failures(record):
         raise SystemExit(1)

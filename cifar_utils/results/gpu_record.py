@@ -72,7 +72,9 @@ def begin(report: Report, file: Path) -> Row:
         return {"kind": KIND, **facts, "left_out": {}, **{part: {} for part in PARTS}}
     with reading(file, KIND, "choose another file with --gpu-report"):
         record = read_json(file)
-        if record["kind"] != KIND:
+        if record["kind"] != KIND or not all(
+            isinstance(record[key], dict) for key in (*facts, "left_out", *PARTS)
+        ):
             raise ValueError
         for group, values in facts.items():
             for name, value in values.items():

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,10 @@ class Report:
         if not (self.notebooks / "run.py").is_file():
             self.left_out["notebooks"] = "only a clone of the repository has them"
             return
+        if missing := [tool for tool in ("nbclient", "nbconvert") if find_spec(tool) is None]:
+            lacks = f"{' and '.join(missing)} not installed; pip install -e '.[course]'"
+            self.left_out["notebooks"] = lacks
+            return
         found = sorted(self.notebooks.glob("[0-9][0-9]_*.ipynb"))
         for path in found[: 1 if self.quick else None]:
 
@@ -176,10 +181,10 @@ class Report:
         return Task(part, f"{'compiled ' * compile}{names}, {seeds}", seconds, work)
 
     def _from_start(self, recipe: Recipe) -> Row:
-        """A whole `cifar train` from its launch to its end, its six-view test included.
+        """A whole `cifar train`, from its launch until the tested run is on disk.
 
-        What torch.compile keeps on disk starts empty. What the system keeps of files in memory does
-        not.
+        Only the picture of its curves comes later. What torch.compile keeps on disk starts empty.
+        What the system keeps of files in memory does not.
         """
         with tempfile.TemporaryDirectory() as folder:
             config, out = Path(folder, "recipe.json"), Path(folder, "run")
@@ -188,31 +193,31 @@ class Report:
                 "TORCHINDUCTOR_CACHE_DIR": str(Path(folder, "inductor")),
                 "TRITON_CACHE_DIR": str(Path(folder, "triton")),
             }
-            seconds = self._started([
+            began = time.time()
+            self._started([
                 "-m", "cifar_utils", "train", "--config", str(config), "--out", str(out),
                 "--quiet", "--device", str(self.device), "--precision", self.precision,
                 *["--compile"] * self.compile, *self.data_flags,
             ], **caches)  # fmt: skip
-            test = json.loads(Path(out, "history.json").read_text(encoding="utf-8"))["test"]
+            history = out / "history.json"  # written for the last time after the test
+            test = json.loads(history.read_text(encoding="utf-8"))["test"]
+            seconds = history.stat().st_mtime - began
         accuracy = test.get("top1_views", test["top1"])
         return {"name": recipe.name, "from_start": seconds, "accuracy_views": accuracy}
 
-    def _started(self, arguments: Sequence[str], **environment: str) -> float:
-        """Run Python with these arguments and return its seconds; RuntimeError if it fails."""
+    def _started(self, arguments: Sequence[str], **environment: str) -> None:
+        """Run Python with these arguments. Raises RuntimeError with its last line if it fails."""
         ours = filter(None, (str(PACKAGE), os.environ.get("PYTHONPATH")))
         environment["PYTHONPATH"] = os.pathsep.join(ours)
         if self.root:
             environment["CIFAR10_ROOT"] = str(self.root.absolute())
-        began = time.perf_counter()
         done = subprocess.run(
             [sys.executable, *arguments], env=os.environ | environment, stdin=subprocess.DEVNULL,
             capture_output=True, encoding="utf-8", errors="replace", timeout=7200, check=False,
         )  # fmt: skip
-        seconds = time.perf_counter() - began
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
             raise RuntimeError(f"exit status {done.returncode}: {said}")
-        return seconds
 
     def _six_views(self) -> Row:
         """How long the test takes that published times include."""
