@@ -1,5 +1,6 @@
 """`cifar bench`: measure how fast recipes, networks and augmentations are on this machine."""
 
+import sys
 from argparse import Namespace
 
 from cifar_utils.cli.options import (
@@ -60,6 +61,13 @@ def add(subparsers: Subparsers) -> None:
          help="measure nothing, but say whether FILE, which --json wrote about a race, is a record "
          "for the board: complete, whole and plausible; exit status 2 if it is not")
     flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
+    flag("--gpu-report", type=path, metavar="FILE",
+         help="do all that an hour on a GPU should show, and write it to FILE after each step: "
+         "every path against the CPU, --repeats seeds of --recipe and --against (50), the five "
+         "recipes of the course, the notebooks; the same command goes on with what FILE lacks; "
+         "--device cpu --quick is a trial of it")
+    flag("--parts", nargs="+", metavar="PART",
+         help="only these parts of --gpu-report: paths, times, recipes, notebooks")
     # fmt: on
     add_data(parser)
     add_machine(parser, compile=True)
@@ -71,6 +79,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def run(options: Namespace) -> None:
+    if options.gpu_report:
+        return _gpu_report(options)
     _check_bench(options)
     if options.verify:
         return _verify(options.verify)
@@ -134,6 +144,8 @@ def _check_bench(options):
 
     if options.json:
         writable_file(options.json, "--json")
+    if options.parts:
+        raise CifarError("--parts needs --gpu-report")
     for name in ("against", "operations", *OF_A_RACE):
         if not options.recipe and _given(options, name):
             raise CifarError(f"--{name.replace('_', '-')} needs --recipe")
@@ -245,3 +257,50 @@ def _throughput(options, device, precision):
             hint = "" if len(precisions) > 1 else "; --precision bf16 times the networks in both"
             print(f"\na small training step in bf16 is {faster:.2g} times as fast as in fp32{hint}")
     return results
+
+
+def _gpu_report(options):
+    from cifar_utils.machine import pick_precision
+    from cifar_utils.models import MODELS
+    from cifar_utils.results import gpu_record, gpu_report
+
+    for name in ("json", "augmentations"):
+        if _given(options, name):
+            raise CifarError(
+                f"--{name} does not go with --gpu-report, which writes all to its FILE"
+            )
+    for name in options.parts or ():
+        choose(name, gpu_report.PARTS, "part")
+    for name in options.models or ():
+        choose(name, MODELS, "model")
+    if not (options.recipe and options.against):
+        raise CifarError("--gpu-report needs --recipe and --against, such as fast and airbench94")
+    file = writable_file(options.gpu_report, "--gpu-report")
+    device = gpu_report.check(options.device, quick=options.quick)
+    recipes = [checked_recipe(options, name) for name in options.recipe]
+    recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
+    if len({recipe.name for recipe in recipes}) < len(recipes):
+        raise CifarError("--gpu-report needs recipes of different names")
+    if options.quick:
+        recipes = [gpu_report.quick(recipe) for recipe in recipes]
+        options.limit = options.limit or gpu_report.QUICK_IMAGES
+    options.validation = options.validation or 0  # nothing is chosen: the test images are the test
+    cifar = load(options)
+    if cifar.source == "synthetic" and not options.quick:
+        raise CifarError("without CIFAR-10 a GPU report shows nothing; `cifar data` can fetch it")
+    limit = ["--limit", str(options.limit)] if options.limit else []
+    report = gpu_report.Report(
+        recipes, cifar, device, pick_precision(options.precision, device), options.compile,
+        quick=options.quick, seeds=options.repeats or (2 if options.quick else 50),
+        models=options.models or (["compact"] if options.quick else list(MODELS)),
+        root=options.data,
+        data_flags=["--source", cifar.source, "--validation", str(options.validation), *limit],
+    )  # fmt: skip
+    try:
+        record = gpu_record.run(report, options.parts or gpu_report.PARTS, file)
+    except KeyboardInterrupt:  # or a signal that main() takes for one
+        print(f"\nstopped; the same command goes on with what {shown(file)} lacks", file=sys.stderr)
+        raise
+    print(f"\n{gpu_record.summary(record)}\n\nwritten: {shown(file)}")
+    if gpu_record.failures(record):
+        raise SystemExit(1)
