@@ -32,7 +32,7 @@ class Machine:
     """What a step runs on. If one process trains in fp32, each method is one plain line of torch.
 
     device, precision: as in `pick_device` and `pick_precision`, but chosen. winograd: compute wide
-    3×3 convolutions by Winograd's algorithm, which this machine does on a CPU in fp32 only.
+    3×3 convolutions by Winograd's algorithm, which this machine does on a CPU only.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Machine:
     ) -> None:
         self.device, self.precision = device, precision
         self.layout = layout(device)
-        self.winograd = winograd and (device.type, precision) == ("cpu", "fp32")
+        self.winograd = winograd and device.type == "cpu"
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @classmethod
