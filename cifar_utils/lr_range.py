@@ -9,7 +9,8 @@ from torch import nn
 from cifar_utils.batches import AugmentedBatches, Progress
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError, DivergedError, plain, whole
-from cifar_utils.machine import Machine, seed_from
+from cifar_utils.fastest import fastest_machine
+from cifar_utils.machine import seed_from
 from cifar_utils.recipes import Recipe
 from cifar_utils.train import find_teacher, start, train_one_epoch
 
@@ -44,7 +45,7 @@ def lr_range_test(
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     steps = whole(steps, "steps", least=10)
     recipe = recipe.changed(schedule="constant", small_until=0.0)
-    machine = Machine.pick(device, precision, winograd=recipe.winograd)
+    machine = fastest_machine(model, train, recipe, device=device, precision=precision)
     optimizer = start(model, train, None, recipe, machine).optimizer
     network = machine.share(model, some_rest=recipe.whitening > 0)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]

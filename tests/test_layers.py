@@ -18,7 +18,7 @@ LEVELS = [
     {"data", "gifs", "heatmaps"},
     {"machine"},
     {"checks"},
-    {"augment", "models", "optim", "history", "receptive"},
+    {"augment", "models", "optim", "history", "receptive", "fastest"},
     {"batches", "profile", "evaluate", "checkpoints"},
     {"explain", "learned", "plots"},
     {"runs"},
