@@ -197,16 +197,15 @@ def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
     the training's end, when images have their full size. Used in notebooks 02 and 05.
     """
     from cifar_utils.estimate import STEPS, step_seconds
-    from cifar_utils.fastest import fastest_machine
-    from cifar_utils.models import build
+    from cifar_utils.machine import Machine
 
-    machine = fastest_machine(build(recipe, train.classes), train, recipe)
+    machine = Machine.pick(winograd=recipe.winograd)
     steps = STEPS if is_quick() else steps  # a quick estimate means nothing anyway
     batches = math.ceil(len(train) / recipe.batch_size)
     seconds = step_seconds(recipe, train, machine, steps=steps) * batches * recipe.epochs
     print(
         f"{recipe.model}, {recipe.epochs} epochs of {len(train):,} images: "
-        f"about {duration(seconds)} of training on {machine} ({machine.arithmetic})"
+        f"about {duration(seconds)} of training on {machine} ({machine.precision})"
     )
     if machine.device.type == "cpu" and seconds > LONG:
         print(f"To shorten it: fewer epochs, fewer images (train[:10_000]), or a GPU: {where()[1]}")
