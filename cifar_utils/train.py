@@ -120,7 +120,7 @@ def fit(
         log: called with the Run before the first epoch and after each; `print` prints a line.
         progress: wraps each epoch's batches, as tqdm does.
         device, precision: as in `pick_device` and `pick_precision`; on a CPU "auto" measures which
-            precision is the fastest for this network, see `fastest_machine`.
+            precision, and which convolutions, are the fastest here: see `fastest_machine`.
         workers: processes that augment ahead.
         resume: a Run's state(). The training goes on as if never interrupted, on a CPU to the same
             bits in the same precision, which "auto" keeps if the device has it. The history names

@@ -297,7 +297,7 @@ def test_torch_compile_leaves_it_out(taken, painted_split, monkeypatch):
 
 
 def test_a_training_that_has_to_do_without_says_so(painted_split, monkeypatch):
-    monkeypatch.setattr(machine, "library", lambda: None)
-    monkeypatch.setattr(winograd, "library", lambda: None)
+    monkeypatch.setattr(machine, "library", lambda *kind: None)
+    monkeypatch.setattr(winograd, "library", lambda *kind: None)
     with pytest.warns(UserWarning, match=r"winograd\.c cannot be compiled"):
         moved(painted_split(16), winograd=True)

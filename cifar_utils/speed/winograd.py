@@ -14,9 +14,10 @@ asks its library, oneDNN, for direct ones (github.com/uxlfoundation/oneDNN/pull/
 
 Behind it: a tile is the product of two polynomials, which is computed from their values at the
 points 0, ±a, ±b and ∞. In exact numbers any points do. With rounding they do not: the usual ones,
-±1 and ±2, multiply an error by 11. In fp32 that is nothing. In bf16, whose numbers are rounded to 8
-bits, we take ±5/8 and ±3/2, which multiply it by 4.8 (Barabasz and others search for such points,
-arXiv 1803.10986). Only the tiles are rounded there; the transforms, and all sums, are in fp32.
+±1 and ±2, multiply a rounding error by about 11. In fp32 that is nothing. For bf16, whose numbers
+have 8 bits, we take ±5/8 and ±3/2, which multiply it by about 5 (Barabasz and others search for
+such points, arXiv 1803.10986). Rounded to bf16 are only the maps and the tiles, before and after
+the products, and the transformed kernels; the transforms and all sums are in fp32.
 
 The transforms are in winograd.c, where each is one pass over memory; of torch's operations it would
 take dozens. A C compiler makes machine code of them when they are first needed: on Linux, with
