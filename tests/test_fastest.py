@@ -1,5 +1,6 @@
 """Which precision and which convolutions "auto" takes, on networks that are slow where they say."""
 
+import re
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cifar_utils import fastest, train
+from cifar_utils.cli.main import main
 from cifar_utils.fastest import fastest_machine
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
@@ -134,3 +136,9 @@ def test_a_machine_tells_its_way_in_words():
     cpu = torch.device("cpu")
     assert Machine(cpu, "bf16", winograd=True).arithmetic == "bf16 with Winograd"
     assert Machine(cpu).arithmetic == "fp32"
+
+
+def test_the_command_line_prints_how_the_ways_compare(arrays, hardware, tmp_path, capsys):
+    cut = ["--epochs", "1", "--batch-size", "8", "--validation", "10", "--no-test", *arrays]
+    main(["train", "--recipe", "compact", *cut, "--out", str(tmp_path / "run")])
+    assert re.search(r"^precision: (bf16|fp32) \(measured: 1\.00; ", capsys.readouterr().out, re.M)
