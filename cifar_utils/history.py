@@ -49,7 +49,8 @@ class History:
     """A run: its recipe, the data's source, where it ran, its epochs, its test figures.
 
     sha256 is that of the weights file, if the run ships with the package. earlier: the recipes of
-    the epochs before recipe.epochs_before, the first one first.
+    the epochs before recipe.epochs_before, the first one first. convolutions: "winograd" or
+    "direct", as its steps were computed; empty in older histories, which do not say.
     """
 
     recipe: Recipe
@@ -63,6 +64,7 @@ class History:
     test: dict | None = None
     sha256: str = ""
     earlier: tuple[Recipe, ...] = ()
+    convolutions: str = ""
 
     def with_epoch(self, epoch: Epoch) -> Self:
         return replace(self, epochs=(*self.epochs, epoch))
@@ -74,6 +76,14 @@ class History:
     def is_finished(self) -> bool:
         """Whether all of the recipe's epochs are there."""
         return len(self.epochs) > self.recipe.epochs  # row 0 is before training
+
+    @property
+    def arithmetic(self) -> tuple[str, bool]:
+        """Precision, and whether by Winograd's algorithm, which was at first for fp32 only."""
+        at_first = self.recipe.winograd and self.precision == "fp32"
+        return self.precision, self.convolutions == "winograd" or (
+            not self.convolutions and at_first
+        )
 
     @property
     def title(self) -> str:

@@ -9,7 +9,8 @@ from torch import nn
 from cifar_utils.batches import AugmentedBatches, Progress
 from cifar_utils.data import Split
 from cifar_utils.errors import CifarError, DivergedError, plain, whole
-from cifar_utils.machine import Machine, seed_from
+from cifar_utils.fastest import fastest_machine
+from cifar_utils.machine import seed_from
 from cifar_utils.recipes import Recipe
 from cifar_utils.teachers import find_teacher
 from cifar_utils.train import start, train_one_epoch
@@ -45,7 +46,7 @@ def lr_range_test(
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     steps = whole(steps, "steps", least=10)
     recipe = recipe.changed(schedule="constant", small_until=0.0, middle_until=0.0)
-    machine = Machine.pick(device, precision, winograd=recipe.winograd)
+    machine = fastest_machine(model, train, recipe, device=device, precision=precision)
     run = start(model, train, None, recipe, machine)
     optimizer, network = run.optimizer, machine.share(run.learner, some_rest=recipe.whitening > 0)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]

@@ -26,21 +26,25 @@ Network = TypeVar("Network", bound=nn.Module)
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Machine:
     """What a step runs on. If one process trains in fp32, each method is one plain line of torch.
 
     device, precision: as in `pick_device` and `pick_precision`, but chosen. winograd: compute wide
-    3×3 convolutions by Winograd's algorithm, which this machine does on a CPU in fp32 only.
+    3×3 convolutions by Winograd's algorithm, which this machine does on a CPU only. choice: why it
+    was chosen, in words, if `fastest_machine` has measured that.
     """
+
+    choice = ""
 
     def __init__(
         self, device: torch.device, precision: Precision = "fp32", *, winograd: bool = False
     ) -> None:
         self.device, self.precision = device, precision
         self.layout = layout(device)
-        self.winograd = winograd and (device.type, precision) == ("cpu", "fp32")
+        self.winograd = winograd and device.type == "cpu"
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     @classmethod
@@ -56,11 +60,12 @@ class Machine:
         *,
         winograd: bool = False,
         compile: bool = False,
-        before: str | None = None,
+        before: tuple[str, bool] | None = None,
     ) -> Self:
         """The machine that a user asks for in words, ready to train on.
 
-        before: the precision in which a resumed run was trained so far; "auto" keeps it if it can.
+        before: how a resumed run was trained so far, as its history's `arithmetic` tells; "auto"
+        keeps both if it can.
         compile: the network is to be compiled, so its convolutions will be direct ones. Warns if
         Winograd's algorithm is wanted but winograd.c cannot be compiled. Raises CifarError as
         `pick_device`, `pick_precision` and `check_compiler` do.
@@ -74,16 +79,22 @@ class Machine:
                     "torch.compile works with one process only; drop --compile or torchrun"
                 )
         if before and precision == "auto":
-            precision = keep_precision(before, chosen)
+            precision = keep_precision(before[0], chosen)
+            winograd = winograd and (before[1] or precision == "auto")
         agreed = distributed.broadcast(pick_precision(precision, chosen))
         machine = cls(chosen, agreed, winograd=winograd and not compile)
-        if machine.winograd and not library():
+        if machine.winograd and not library(_DTYPES[machine.precision]):
             warnings.warn(
                 "winograd.c cannot be compiled here, which takes Linux and a C compiler: this "
                 "training has direct convolutions and needs longer",
                 stacklevel=3,
             )
         return machine
+
+    @property
+    def arithmetic(self) -> str:
+        """The precision, and whether convolutions go by Winograd's algorithm, in words."""
+        return f"{self.precision} with Winograd" if self.winograd else self.precision
 
     def __str__(self) -> str:
         several = distributed.world_size()
@@ -293,8 +304,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """The context of a forward pass: torch.autocast for bf16 and fp16, nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, _DTYPES[precision])
 
 
 # --- chance ---------------------------------------------------------------------------------------

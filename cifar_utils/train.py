@@ -19,6 +19,7 @@ from cifar_utils.checks import check_training, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import Totals, evaluate
+from cifar_utils.fastest import fastest_machine
 from cifar_utils.history import Epoch, History
 from cifar_utils.machine import Machine, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
@@ -111,7 +112,8 @@ def fit(
             never be the test set.
         log: called with the Run before the first epoch and after each; `print` prints a line.
         progress: wraps each epoch's batches, as tqdm does.
-        device, precision: as in `pick_device` and `pick_precision`.
+        device, precision: as in `pick_device` and `pick_precision`; on a CPU "auto" measures which
+            precision, and which convolutions, are the fastest here: see `fastest_machine`.
         workers: processes that augment ahead.
         resume: a Run's state(). The training goes on as if never interrupted, on a CPU to the same
             bits in the same precision, which "auto" keeps if the device has it. The history names
@@ -133,9 +135,9 @@ def fit(
         raise CifarError(
             f"recipe: of type {type(recipe).__name__}; get_recipe(NAME) makes a Recipe"
         )
-    before = resume["precision"] if resume else None
-    machine = Machine.pick(
-        device, precision, winograd=recipe.winograd, compile=compile, before=before
+    before = History.from_json(resume["history"]).arithmetic if resume else None
+    machine = fastest_machine(
+        model, train, recipe, device=device, precision=precision, compile=compile, before=before
     )
     if recipe.epochs_before and not resume:
         raise CifarError(
@@ -210,7 +212,7 @@ def start(
         start_from(model, recipe, train.classes)
     history = History(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
-        torch.__version__,
+        torch.__version__, convolutions="winograd" if machine.winograd else "direct",
     )  # fmt: skip
     learner = machine.place(in_training(model, recipe))
     optimizer = make_optimizer(learner, recipe)

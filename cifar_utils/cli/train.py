@@ -131,7 +131,7 @@ def train(options: Namespace) -> None:
         recorder = None
         if options.cam is not None:
             recorder = _cam_recorder(options, cifar, model, out, heat, resumed=bool(state))
-        untold, records = options.compile, recorder is not None
+        untold, records = True, recorder is not None
 
         def record(run):
             """Let heatmaps that cannot be made cost the GIFs, but not a training that has begun."""
@@ -152,14 +152,16 @@ def train(options: Namespace) -> None:
         def log(run):
             nonlocal untold
             folder.save(run, recorder=record if records else None)
-            if untold:
+            if untold and options.compile:
                 say(f"compiled in {run.compile_seconds:.1f} s")
+            if untold and run.machine.choice:
+                say(f"precision: {run.machine.choice}")
             untold = False
             say(run)
 
         try:
             if not options.quiet:
-                _tell_time(options, recipe, state, cifar)
+                _tell_time(options, recipe, state, cifar, model)
             history = fit(
                 model, cifar.train, cifar.val, recipe, log=log,
                 progress=iter if options.quiet else _bar,
@@ -239,24 +241,25 @@ def _begin(options, folder, recipe):
     return recipe, state
 
 
-def _tell_time(options, recipe, state, cifar):
+def _tell_time(options, recipe, state, cifar, model):
     """Print how long the epochs and the whole training will take, unless it is short anyway."""
     from cifar_utils.course import duration
     from cifar_utils.estimate import epoch_seconds, is_worth_timing
+    from cifar_utils.fastest import fastest_machine
     from cifar_utils.history import History
-    from cifar_utils.machine import Machine
     from cifar_utils.speed.distributed import world_size
 
-    past = len(History.from_json(state["history"]).epochs) - 1 if state else 0
+    history = History.from_json(state["history"]) if state else None
+    past = len(history.epochs) - 1 if history else 0
     if not is_worth_timing(recipe, len(cifar.train), past):
         return
     if options.compile or world_size() > 1:
         print("the time is not estimated with --compile or with several processes")
         return
     with warnings.catch_warnings(action="ignore"):  # `fit` will warn of the same
-        machine = Machine.pick(
-            options.device, options.precision, winograd=recipe.winograd,
-            before=state["precision"] if state else None,
+        machine = fastest_machine(
+            model, cifar.train, recipe, device=options.device, precision=options.precision,
+            before=history.arithmetic if history else None,
         )  # fmt: skip
     seconds = epoch_seconds(recipe, cifar.train, machine, past=past, workers=options.workers)
 
@@ -268,7 +271,7 @@ def _tell_time(options, recipe, state, cifar):
     whole = "for the rest" if past else "in all"
     print(
         f"about {epoch} of training per epoch, {words(sum(seconds))} {whole}, on {machine} "
-        f"({machine.precision})"
+        f"({machine.arithmetic})"
     )
 
 
