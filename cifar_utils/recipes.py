@@ -96,7 +96,7 @@ class Recipe:
                                  "those of middle_size come before", within="[0, 1]")
     whitening: float = option(0.0, "whiten the first layer; its bias learns for this fraction",
                               within="[0, 1]")
-    winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (fp32, CPU)")
+    winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (CPU)")
     initialization: Literal["default", "kaiming", "dirac"] = option("default", "first weights")
     start_from: str = option("", "trained weights to start from: a name, weights file or run",
                              flag="--from")
@@ -286,7 +286,7 @@ _OWN = (
     # airbench94 below, with the figures of Hiverge's tuning of it (github.com/hiverge/cifar10-
     # speedrun) put into our terms in the same way, but in batches of 500 instead of 1,536 (lr in
     # proportion, because the mean loss has the same gradient in every batch, and muon_lr to its
-    # root), on small images first and, in fp32 on a CPU, with Winograd's convolutions. These two
+    # root), on small images first and, on a CPU, with Winograd's convolutions. These two
     # buy the time of 11 epochs in place of 7.6. Theirs also has, among others, SiLU in place of
     # GELU, kernels that are renormalised more rarely, and more views for the least confident
     # quarter only (predict's `share`).

@@ -28,7 +28,9 @@ def spread(values):
 def row(recipe, seconds, one, six, began):
     """What one recipe did in three turns."""
     nothing = spread([0.0, 0.0, 0.0])
+    way = "bf16 with Winograd" if recipe.winograd else "bf16"
     return {"name": recipe.name, "recipe": recipe.as_dict(), "seconds": spread(seconds),
+            "arithmetic": way,
             "accuracy": spread(one), "accuracy_views": spread(six), "began": spread(began),
             "compile_seconds": nothing, "augmentation_share": nothing}  # fmt: skip
 
@@ -40,7 +42,7 @@ def record(*rows, **others):
               reference["seconds"]["values"], strict=True)] for one in raced}  # fmt: skip
     told = {
         "device": "CPU, 2 threads", "processor": "Brand(R) Chip(TM) Processor",
-        "instructions": "AVX2", "threads": 2, "precision": "fp32", "system": "Linux x86_64",
+        "instructions": "AVX2", "threads": 2, "precision": "bf16", "system": "Linux x86_64",
         "python": "3.13.0", "torch": "2.14.1", "cifar_utils": "0.3.0", "commit": "abc1234",
         "date": "2026-12-01T10:00:00+00:00", "images": board.IMAGES, "recipes": list(rows),
         "ratios": {name: spread(values) for name, values in ratios.items()},
@@ -69,8 +71,8 @@ def lists(folder):
 def test_a_line_holds_what_its_records_do(tmp_path):
     write_json(tmp_path / "a.json", record(ours(), THEIRS))
     first, second = lists(tmp_path)["94%, six views per image"]
-    assert first == ["`fast`", "Brand Chip, AVX2", "2", "fp32", "0.60 (3 races)", "0.50",
-                     "93.00 ± 0.00%", "94.00 ± 0.10%", "3", "abc1234"]  # fmt: skip
+    assert first == ["`fast`", "Brand Chip, AVX2", "2", "bf16 with Winograd", "0.60 (3 races)",
+                     "0.50", "93.00 ± 0.00%", "94.00 ± 0.10%", "3", "abc1234"]  # fmt: skip
     assert second[0] == "`airbench94`" and second[4:6] == ["1", "1"]
 
 
@@ -109,8 +111,12 @@ def test_old_records_show_what_they_have_and_seeds_of_all_machines_count(tmp_pat
         lines = lists(tmp_path)[next(iter(board.LISTS)) if seed == 2 else board.OTHERS]
         assert len(lines) == seed + 1  # in the list from the third seed on
     assert sorted(lines) == [
-        ["`fast`", name, threads, "fp32", "–", "–", "93.00%", "94.50%", "1", "0.1.0 †"]
-        for name, threads in (("GPU X", "–"), ("New", "1"), ("Old", "1"))
+        ["`fast`", name, threads, way, "–", "–", "93.00%", "94.50%", "1", "0.1.0 †"]
+        for name, threads, way in (
+            ("GPU X", "–", "fp32"),
+            ("New", "1", "fp32 with Winograd"),
+            ("Old", "1", "fp32 with Winograd"),
+        )
     ]
 
 
@@ -139,7 +145,7 @@ def test_every_record_that_ships_stands_somewhere():
 def test_one_command_prints_the_board_alone(capsys):
     main(["report", "--table", "board"])
     assert capsys.readouterr().out == board.table() + "\n"
-    assert "choose one of results, races, board" in refused(capsys, "report", "--table", "x")
+    assert "choose one of results, board" in refused(capsys, "report", "--table", "x")
 
 
 # --- verify ---------------------------------------------------------------------------------------

@@ -118,7 +118,6 @@ def test_report_prints_the_tables_and_writes_each_between_its_marks(capsys):
     main(["report"])
     tables = (
         report.table(report.shipped_results()),
-        report.race_table(report.shipped_races()),
         board.table(),
         report.published_table(),
     )

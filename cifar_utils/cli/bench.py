@@ -188,7 +188,7 @@ def _race(options, recipes, device, precision):
         )
     cifar = load(options)
     rows = bench.race(
-        recipes, cifar, repeats=options.repeats or 3, device=device, precision=precision,
+        recipes, cifar, repeats=options.repeats or 3, device=device, precision=options.precision,
         compile=options.compile, authors=authors,
     )  # fmt: skip
     on = "validation" if len(cifar.val) else "test"

@@ -17,7 +17,7 @@ import torch
 from cifar_utils.batches import AugmentedBatches
 from cifar_utils.data import Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
-from cifar_utils.machine import Precision, wait
+from cifar_utils.machine import wait
 from cifar_utils.models import build
 from cifar_utils.recipes import Recipe
 from cifar_utils.results.authors import Authors
@@ -61,7 +61,7 @@ def race(
     *,
     repeats: int,
     device: torch.device,
-    precision: Precision,
+    precision: str,
     compile: bool = False,
     authors: Authors | None = None,
     log: Callable[[str], object] = print,
@@ -72,13 +72,14 @@ def race(
     are on the validation images or, if none are held out, on the test images.
 
     Args:
+        precision: as in `fit`; with "auto" each recipe is computed in the way that is fastest here.
         authors: their script takes its turn after the recipes, with the seeds of the first.
         log: called with one line after each training.
 
     Returns:
         One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
-        per training image, and under each of these keys a spread over the trainings. The authors'
-        row comes last and has only some of them.
+        per training image, its arithmetic in words, and under each of these keys a spread over the
+        trainings. The authors' row comes last and has only some of them.
         began: seconds from the start of the race to the start of this training.
         seconds: of whitening and training, without evaluation and compiling.
         compile_seconds: of compiling.
@@ -113,6 +114,9 @@ def race(
             log(f"{name:<22}{run['seconds']:10.1f} s{reached}")
     rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
     rows += [{"name": authors.name}] if authors else []
+    for row, its_runs in zip(rows, runs, strict=True):
+        ways = [run.pop("arithmetic") for run in its_runs if "arithmetic" in run]
+        row |= {"arithmetic": ", ".join(dict.fromkeys(ways))} if ways else {}
     return [
         row | {key: spread([run[key] for run in its_runs]) for key in its_runs[0]}
         for row, its_runs in zip(rows, runs, strict=True)
@@ -139,9 +143,7 @@ def mult_adds_ratios(rows: Iterable[Row], other: Row) -> dict[str, float]:
     return {row["name"]: row["mult_adds"] / other["mult_adds"] for row in rows}
 
 
-def _run(
-    recipe: Recipe, cifar: Cifar, device: torch.device, precision: Precision, compile: bool
-) -> Row:
+def _run(recipe: Recipe, cifar: Cifar, device: torch.device, precision: str, compile: bool) -> Row:
     """Train once and evaluate: one value for each key of a row of `race`."""
     run, seconds = _train(recipe, cifar.train, device, precision, compile)
     epoch = statistics.median(row.seconds for row in run.history.epochs[1:])
@@ -151,6 +153,7 @@ def _run(
         for views in {1, recipe.views}
     }
     return {
+        "arithmetic": run.machine.arithmetic,
         "seconds": seconds,
         "compile_seconds": run.compile_seconds,
         "augmentation_share": _draw(recipe, cifar.train, device) / epoch,
@@ -163,7 +166,7 @@ def _train(
     recipe: Recipe,
     train: Split,
     device: torch.device,
-    precision: Precision,
+    precision: str,
     compile: bool = False,
 ) -> tuple[Run, float]:
     """The finished Run, and its seconds without evaluation and compiling."""
@@ -217,6 +220,7 @@ def cell(value: str | float | Row | None, form: str) -> str:
 
 RACE_COLUMNS = {
     "recipe": ("name", ""),
+    "arithmetic": ("arithmetic", ""),
     "training, seconds": ("seconds", ".1f"),
     "augmentation's share": ("augmentation_share", ".0%"),
     "accuracy, one view": ("accuracy", ".2%"),

@@ -31,12 +31,12 @@ class Kind(NamedTuple):
 
     processor: str  # or the GPU
     threads: str  # "–" on a GPU
-    precision: str
+    arithmetic: str  # such as "fp32" or "bf16 with Winograd"
 
     def __str__(self) -> str:
         threads = "" if self.threads == "–" else f", {self.threads} threads"
         threads = threads.removesuffix("s") if self.threads == "1" else threads
-        return f"{self.processor}{threads}, {self.precision}"
+        return f"{self.processor}{threads}, {self.arithmetic}"
 
 
 @dataclass(frozen=True)
@@ -95,18 +95,24 @@ def _part(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
         seconds=_numbers(row["seconds"]),
         ratios=_numbers(ratios.get(recipe.name, {"values": ()})),
         mult_adds=None if relative is None else _number(relative),
-        kind=_kind(record),
+        kind=_kind(record, row, recipe),
         commit=str(record.get("commit") or f"{record.get('cifar_utils', '?')} †"),
     )
 
 
-def _kind(record: dict[str, Any]) -> Kind:
-    """Older records do not name the instructions that the processor has."""
+def _kind(record: dict[str, Any], row: dict[str, Any], recipe: Recipe) -> Kind:
+    """Older records do not name the instructions that the processor has, nor the arithmetic.
+
+    Winograd's algorithm was at first for fp32 only, and then always used.
+    """
     device, _, threads = record["device"].partition(", ")
-    if device == "CPU":
+    on_cpu = device == "CPU"
+    if on_cpu:
         name = re.sub(r"\(\w+\)| Processor", "", record["processor"])
         device = ", ".join(filter(None, [name, record.get("instructions")]))
-    return Kind(device, threads.partition(" ")[0] or "–", record["precision"])
+    at_first = on_cpu and recipe.winograd and record["precision"] == "fp32"
+    arithmetic = row.get("arithmetic") or record["precision"] + " with Winograd" * at_first
+    return Kind(device, threads.partition(" ")[0] or "–", arithmetic)
 
 
 def _numbers(spread: dict[str, Any], most: float = math.inf) -> tuple[float, ...]:
@@ -154,7 +160,7 @@ def standing(parts: Sequence[Part]) -> str:
 
 
 COLUMNS = (
-    "recipe", "processor", "threads", "precision", f"of `{REFERENCE}`'s time", "of its mult-adds",
+    "recipe", "processor", "threads", "arithmetic", f"of `{REFERENCE}`'s time", "of its mult-adds",
     "one view", "six views", "seeds", "commit",
 )  # fmt: skip
 CAPTION = (

@@ -14,7 +14,7 @@ from cifar_utils.history import History
 from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds, parameter_count
 from cifar_utils.results import board
-from cifar_utils.results.board import RACES, REFERENCE, Kind, Part, by_seed, markdown, percent
+from cifar_utils.results.board import RACES, Kind, Part, by_seed, markdown, percent
 
 SEEDS = Path(__file__).parent / "seeds"
 
@@ -261,40 +261,11 @@ def _pooled(parts: Sequence[Part]) -> Race:
     )
 
 
-RACE_COLUMNS = (
-    "recipe", "seeds", "one view", "six views", "training", f"of `{REFERENCE}`'s time", "on",
-)  # fmt: skip
-RACE_CAPTION = (
-    "Test accuracy after the last epoch, mean ± standard deviation over seeds, with one view per "
-    "image and with six (test-time augmentation). Training is the median time without evaluation, "
-    "on the processor that ran most of the seeds. Its share of the reference's time is the median "
-    "over the races there in which both recipes took turns."
-)
-
-
-def race_table(races: Mapping[str, Race]) -> str:
-    """The races as a Markdown table, one row per recipe, and below it what the columns mean."""
-    return markdown(RACE_COLUMNS, map(_race_row, races.values())) + f"\n\n{RACE_CAPTION}"
-
-
-def _race_row(race: Race) -> tuple[str, ...]:
-    return (
-        f"`{race.name}`",
-        str(len(race.one_view)),
-        f"**{percent(race.one_view)}**",
-        f"**{percent(race.all_views)}**",
-        _time(statistics.median(race.seconds), ".1f"),
-        "1" if race.name == REFERENCE else board.share(race.ratios),
-        race.device,
-    )
-
-
 # --- in a page ------------------------------------------------------------------------------------
 
 # For `cifar report`: a page holds each table between two comments that name it.
 TABLES: dict[str, Callable[[], str]] = {
     "results": lambda: table(shipped_results()),
-    "races": lambda: race_table(shipped_races()),
     "board": board.table,
     "repositories": published_table,
 }

@@ -65,7 +65,7 @@ def _fields(record: Record) -> str:
     lacks = [name for name in FIELDS if name not in record]
     for row in record["recipes"]:
         lacks += [f"{name} of {row['name']}"
-                  for name in ("mult_adds", *SPREADS) if name not in row]  # fmt: skip
+                  for name in ("mult_adds", "arithmetic", *SPREADS) if name not in row]  # fmt: skip
     if lacks:
         raise CifarError(f"it lacks {', '.join(lacks)}")
     threads, precision = record["threads"], record["precision"]
