@@ -190,7 +190,7 @@ def nothing_slow(monkeypatch, places, tmp_path):
     monkeypatch.setitem(data.READERS, "synthetic", lambda root: small)
     monkeypatch.setitem(data.READERS, "cifar10", lambda root: small)
     for slow in (
-        "train.fit", "results.bench.time_models", "results.bench.time_augmentations",
+        "train.fit", "results.throughput.time_models", "results.throughput.time_augmentations",
         "results.bench.race", "lr_range.lr_range_test", "results.cams.measure",
         "results.figures.draw", "explain.grad_cam", "profile.summary", "plots.show_predictions",
         "plots.plot_confusion_matrix",
