@@ -86,7 +86,7 @@ def test_the_time_is_told_first_and_changes_nothing(arrays, capsys):
 
 @pytest.mark.slow
 def test_the_time_is_that_of_the_epochs_to_come(arrays, capsys, monkeypatch):
-    monkeypatch.setattr(estimate, "step_seconds", lambda *_, done, **__: 5 if done else 0.1)
+    monkeypatch.setattr(estimate, "step_seconds", lambda *_, done, **__: 0.1 if done < 0.25 else 5)
     run = ["train", "--recipe", "quick", *FAST, *arrays, "--out", "run", "--no-test"]
     run += ["--epochs", "4", "--batch-size", "3", "--small-until", "0.25"]  # 40 steps an epoch
     with monkeypatch.context() as stopping, pytest.raises(SystemExit):
