@@ -1,9 +1,9 @@
 """One epoch of a split as shuffled and augmented batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from torch import Tensor, randperm
+from torch import Tensor, arange, randperm
 from torch.utils.data import DataLoader, Dataset
 
 from cifar_utils.augment import augment
@@ -30,6 +30,19 @@ def load_batches(
         AugmentedBatches(split, recipe, epoch), None, num_workers=workers,
         pin_memory=workers > 0 and on_gpu,  # so that they are copied without waiting
     )  # fmt: skip
+
+
+def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, float, int]]:
+    """(epoch, progress, number of images) of each step of a training, in order.
+
+    images: how many there are to train on. past: epochs of the recipe, beyond its epochs_before,
+    that are done already and left out.
+    """
+    sizes = [len(batch) for batch in arange(images).split(recipe.batch_size)]
+    for epoch in range(recipe.epochs_before + past + 1, recipe.epochs + 1):
+        start, end = recipe.progress(epoch - 1), recipe.progress(epoch)
+        for number, count in enumerate(sizes):
+            yield epoch, start + (end - start) * number / len(sizes), count
 
 
 class AugmentedBatches(Dataset):

@@ -1,13 +1,12 @@
 """How long a training will take, before it begins: a few steps, timed on a network of their own."""
 
-import math
 import statistics
 import time
 from contextlib import suppress
 
 import torch
 
-from cifar_utils.batches import AugmentedBatches
+from cifar_utils.batches import AugmentedBatches, steps_of
 from cifar_utils.branches import in_training
 from cifar_utils.data import Split
 from cifar_utils.errors import DivergedError
@@ -69,7 +68,7 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
 
     images: how many there are to train on. past: epochs that are done.
     """
-    kinds = [kind for kind, _ in _steps(recipe, images, past)]
+    kinds = [kind for kind, _ in _kinds(recipe, images, past)]
     return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
@@ -81,7 +80,7 @@ def epoch_seconds(
     Steps on smaller images are cheaper, and so are steps with stored answers of a teacher. Each
     kind that is to come is timed. The rest is as in `step_seconds`.
     """
-    steps = _steps(recipe, len(train), past)
+    steps = _kinds(recipe, len(train), past)
     seconds = {
         kind: step_seconds(
             recipe, train, machine, done=done, workers=workers, steps=STEPS, asks=kind[1]
@@ -93,13 +92,10 @@ def epoch_seconds(
     return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
 
 
-def _steps(recipe: Recipe, images: int, past: int) -> list[tuple[tuple[int, bool], float]]:
-    """((side of the images in pixels, is a teacher asked?), progress) of each step after `past`."""
-    batches = math.ceil(images / recipe.batch_size)
-    whole = (recipe.epochs - recipe.epochs_before) * batches
-    done = (past - recipe.epochs_before) * batches
-    asked = batches * (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
+def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[tuple[int, bool], float]]:
+    """((side of the images in pixels, is a teacher asked?), progress) of each step to come."""
+    asking = past + (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
     return [
-        ((recipe.image_size(step / whole), step - done < asked), step / whole)
-        for step in range(done, whole)
+        ((recipe.image_size(done), epoch <= asking), done)
+        for epoch, done, _ in steps_of(images, recipe, past - recipe.epochs_before)
     ]

@@ -64,8 +64,8 @@ class Machine:
     ) -> Self:
         """The machine that a user asks for in words, ready to train on.
 
-        before: how a resumed run was trained so far, as its history's `arithmetic` tells; "auto"
-        keeps both if it can.
+        before: how a resumed run was trained so far, as its history's `arithmetic` tells. "auto"
+        keeps its precision if it can, and with the same precision its convolutions stay.
         compile: the network is to be compiled, so its convolutions will be direct ones. Warns if
         Winograd's algorithm is wanted but winograd.c cannot be compiled. Raises CifarError as
         `pick_device`, `pick_precision` and `check_compiler` do.
@@ -80,7 +80,8 @@ class Machine:
                 )
         if before and precision == "auto":
             precision = keep_precision(before[0], chosen)
-            winograd = winograd and (before[1] or precision == "auto")
+        if before and precision == before[0]:
+            winograd = winograd and before[1]
         agreed = distributed.broadcast(pick_precision(precision, chosen))
         machine = cls(chosen, agreed, winograd=winograd and not compile)
         if machine.winograd and not library(_DTYPES[machine.precision]):

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
 from cifar_utils.average import WeightAverage
-from cifar_utils.batches import Batches, Progress, load_batches
+from cifar_utils.batches import Batches, Progress, load_batches, steps_of
 from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import start_from
 from cifar_utils.checks import check_training, unwrapped
@@ -304,21 +304,12 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
 def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int, int]]:
     """(progress, images, steps) of each kind of step: of its first one, and how many there are.
 
-    Steps of one kind run the same code at the same cost. `train_one_epoch` draws these steps, epoch
-    by epoch.
-
-    Args:
-        images: how many there are to train on.
-        past: epochs that are done already, whose steps are left out.
+    Steps of one kind run the same code at the same cost. The arguments are those of `steps_of`.
     """
-    sizes = [len(batch) for batch in torch.arange(images).split(recipe.batch_size)]
     kinds: dict[tuple, tuple[float, int, int]] = {}
-    for epoch in range(recipe.epochs_before + past, recipe.epochs):
-        span = recipe.progress(epoch), recipe.progress(epoch + 1)
-        for number, count in enumerate(sizes):
-            done = span[0] + (span[1] - span[0]) * number / len(sizes)
-            rests = 0 < recipe.whitening < done
-            kind = (count, recipe.image_size(done), rests)
-            first, _, steps = kinds.get(kind, (done, count, 0))
-            kinds[kind] = (first, count, steps + 1)
+    for _, done, count in steps_of(images, recipe, past):
+        rests = 0 < recipe.whitening < done
+        kind = (count, recipe.image_size(done), rests)
+        first, _, steps = kinds.get(kind, (done, count, 0))
+        kinds[kind] = (first, count, steps + 1)
     return list(kinds.values())

@@ -86,12 +86,14 @@ def test_what_is_asked_for_is_not_measured(precision, wanted, hardware, painted_
     assert (machine.precision, machine.winograd, machine.choice) == (precision, wanted, "")
 
 
+@pytest.mark.parametrize("by_name", [True, False])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_run_that_goes_on_keeps_its_way(way, hardware, painted_split, monkeypatch):
+def test_a_run_that_goes_on_keeps_its_way(way, by_name, hardware, painted_split, monkeypatch):
     monkeypatch.setattr("cifar_utils.machine.bf16_speedup", lambda: 2.0)
     machine = fastest_machine(
-        Waiting(None), painted_split(8), Recipe(winograd=True), device="cpu", before=way
-    )
+        Waiting(None), painted_split(8), Recipe(winograd=True), device="cpu", before=way,
+        precision=way[0] if by_name else "auto",
+    )  # fmt: skip
     assert (machine.precision, machine.winograd, machine.choice) == (*way, "")
 
 

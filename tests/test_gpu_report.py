@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
@@ -26,6 +27,7 @@ COMMAND = ["bench", "--recipe", "fast", "--against", "airbench94", "--quick", "-
 @pytest.fixture(autouse=True)
 def no_compiler(monkeypatch):
     """Compiling takes a minute, and other tests do it."""
+    import_module("torch._inductor.config")  # it reads CXX but once, and other tests need the true
     monkeypatch.setenv("CXX", "no-such-compiler")
 
 
@@ -217,6 +219,8 @@ def test_the_summary_says_what_the_record_holds():
         (["--parts", "time"], "unknown part 'time'; did you mean times?"),
         (["--models", "vgg", "vg16"], "unknown model 'vg16'"),
         (["--json", "x.json"], "--json does not go with --gpu-report"),
+        (["--operations"], "--operations does not go with --gpu-report"),
+        (["--against-file", "x.py"], "--against-file does not go with --gpu-report"),
     ],
 )
 def test_mistakes_are_refused_before_the_hour_begins(capsys, tmp_path, flags, wanted):

@@ -161,7 +161,8 @@ def _check_bench(options):
         if options.operations and _given(options, name):
             named = name.replace("_", "-")
             raise CifarError(f"--{named} does nothing with --operations, which trains nothing")
-    for name in ("recipe", "models", "augmentations", "quick", "json", "device", "precision"):
+    for name in ("recipe", "models", "augmentations", "loading", "quick", "json", "device",
+                 "precision"):  # fmt: skip
         if options.verify and _given(options, name):
             raise CifarError(f"--{name} does nothing with --verify, which measures nothing")
     for policy in options.augmentations or ():
@@ -264,10 +265,11 @@ def _gpu_report(options):
     from cifar_utils.models import MODELS
     from cifar_utils.results import gpu_record, gpu_report
 
-    for name in ("json", "augmentations"):
+    for name in ("json", "augmentations", "loading", "operations", "verify", "against_file"):
         if _given(options, name):
+            named = name.replace("_", "-")
             raise CifarError(
-                f"--{name} does not go with --gpu-report, which writes all to its FILE"
+                f"--{named} does not go with --gpu-report, which has parts of its own: see --parts"
             )
     for name in options.parts or ():
         choose(name, gpu_report.PARTS, "part")

@@ -72,9 +72,10 @@ def begin(report: Report, file: Path) -> Row:
         return {"kind": KIND, **facts, "left_out": {}, **{part: {} for part in PARTS}}
     with reading(file, KIND, "choose another file with --gpu-report"):
         record = read_json(file)
-        if record["kind"] != KIND or not all(
-            isinstance(record[key], dict) for key in (*facts, "left_out", *PARTS)
-        ):
+        groups = (*facts, "left_out", *PARTS)
+        if record.keys() != {"kind", *groups} or record["kind"] != KIND:
+            raise ValueError
+        if not all(isinstance(record[group], dict) for group in groups):
             raise ValueError
         for group, values in facts.items():
             for name, value in values.items():

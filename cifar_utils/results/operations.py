@@ -4,8 +4,8 @@ A clock measures a recipe together with the machine that ran it. Multiply-adds a
 everywhere. Those of convolutions and matrix products are counted, forward and backward, and each
 convolution as a direct one, even if Winograd's algorithm or another gets by with fewer. What a step
 leaves out is not counted: no gradient of frozen weights, nor of maps that nothing before them
-learns from. Augmentation, elementwise work and the optimizer, Muon's matrix products among it, are
-not counted either.
+learns from. Augmentation, elementwise work, the optimizer with Muon's matrix products, and the few
+images that measure a recipe's branches are not counted either.
 """
 
 from typing import Any
@@ -18,7 +18,8 @@ from cifar_utils.machine import Machine, generator
 from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.train import find_teacher, kinds_of_steps, prepare, train_one_epoch
+from cifar_utils.teachers import answers, find_teacher
+from cifar_utils.train import kinds_of_steps, prepare, train_one_epoch
 
 IMAGES = 50_000  # in the training set of CIFAR-10
 
@@ -26,8 +27,8 @@ IMAGES = 50_000  # in the training set of CIFAR-10
 def training_mult_adds(recipe: Recipe, images: int = IMAGES) -> float:
     """The multiply-adds of a whole training per training image, summed over its epochs.
 
-    One step of each kind runs through the training loop, on two images, and is counted. A teacher's
-    answers are part of it.
+    One step of each kind runs through the training loop, on two images, and is counted. So are the
+    answers of a teacher, but not when stored ones are used again.
     """
     machine = Machine(torch.device("cpu"))
     few = _random_split(2)  # one would be too few for batch norm on maps of one pixel
@@ -40,11 +41,17 @@ def training_mult_adds(recipe: Recipe, images: int = IMAGES) -> float:
         stepped = recipe.changed(optimizer="sgd", lr=1e-12)
         optimizer = make_optimizer(model, stepped)
         total = 0
+        if teacher:
+            epochs = recipe.epochs - recipe.epochs_before
+            with _counter() as counter:
+                answers(teacher, few.images.float(), 0, machine)
+            asked = images * min(recipe.answers_epochs or epochs, epochs)
+            total += asked * counter.get_total_flops() // (2 * len(few))
         for done, count, steps in kinds_of_steps(images, recipe):
             with _counter() as counter:
                 train_one_epoch(
                     model, [(few.images, few.labels)], optimizer, stepped,
-                    machine=machine, teacher=teacher, span=(done, done),
+                    machine=machine, span=(done, done),
                 )  # fmt: skip
             total += steps * count * counter.get_total_flops() // (2 * len(few))
     return total / images

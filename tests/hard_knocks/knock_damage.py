@@ -15,6 +15,7 @@ import signal
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from cifar_utils.machine import Machine
 from cifar_utils.models import create_model
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import RECIPES
-from cifar_utils.results import report
+from cifar_utils.results import gpu_record, report
 from cifar_utils.running import Run
 from cifar_utils.runs import RunFolder
 from cifar_utils.sources import cache, sealed
@@ -123,6 +124,17 @@ def read_race(path):
     return asdict(race)
 
 
+GPU = SimpleNamespace(facts=lambda: {"machine": {"device": "GPU X"}, "settings": {"seeds": 50}})
+
+
+def write_gpu_record(path):
+    sealed.write_json(path, gpu_record.begin(GPU, path))
+
+
+def read_gpu_record(path):
+    return gpu_record.begin(GPU, path)
+
+
 def write_toml(path):
     path.write_text('recipe = "compact"\nlr = 0.5\nepochs = 3\n')
 
@@ -158,6 +170,7 @@ KINDS = {
     "history": ("history.json", write_history, read_history),
     "heatmaps": ("heatmaps-000.npz", write_heatmaps, lambda p: list(heatmaps.load_heatmaps(p))),
     "race": ("race.json", write_race, read_race),
+    "GPU record": ("gpu.json", write_gpu_record, read_gpu_record),
     "config from a history": ("config.json", write_history, read_config),
     "shipped weights": ("net.safetensors", write_shipped, read_shipped),
     "shipped history": ("net.json", write_shipped_history, read_shipped),
