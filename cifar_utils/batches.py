@@ -22,12 +22,13 @@ class Batches(Protocol):
 
 
 def load_batches(
-    split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine
-) -> DataLoader:
+    split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine,
+    order: Tensor | None = None,
+) -> DataLoader:  # fmt: skip
     """The epoch's batches, one after the other. `workers` processes prepare them ahead, if any."""
     on_gpu = machine.device.type == "cuda"
     return DataLoader(
-        AugmentedBatches(split, recipe, epoch), None, num_workers=workers,
+        AugmentedBatches(split, recipe, epoch, order), None, num_workers=workers,
         pin_memory=workers > 0 and on_gpu,  # so that they are copied without waiting
     )  # fmt: skip
 
@@ -38,8 +39,9 @@ def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, 
     images: how many there are to train on. past: epochs of the recipe, beyond its epochs_before,
     that are done already and left out.
     """
-    sizes = [len(batch) for batch in arange(images).split(recipe.batch_size)]
     for epoch in range(recipe.epochs_before + past + 1, recipe.epochs + 1):
+        every = arange(recipe.images_in(epoch, images))
+        sizes = [len(batch) for batch in every.split(recipe.batch_size)]
         start, end = recipe.progress(epoch - 1), recipe.progress(epoch)
         for number, count in enumerate(sizes):
             yield epoch, start + (end - start) * number / len(sizes), count
@@ -48,15 +50,20 @@ def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, 
 class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
-    The order depends on the recipe's seed and `drawn_epoch` alone, the augmentation of a batch also
-    on its number. So the batches are the same whoever computes them, in one process or in many. (On
-    devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
+    order: the positions of the images to take, one after the other. Without it all are taken, in an
+    order that depends on the recipe's seed and `drawn_epoch` alone. The augmentation of a batch
+    depends on its number too. So the batches are the same whoever computes them, in one process or
+    in many. (On devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring
+    grey levels.)
     """
 
-    def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
+    def __init__(
+        self, split: Split, recipe: Recipe, epoch: int, order: Tensor | None = None
+    ) -> None:
         self.split, self.recipe, self.epoch = split, recipe, epoch
         self.drawn = recipe.drawn_epoch(epoch)
-        order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
+        if order is None:
+            order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
         # To the images' device as a whole: every copy waits until a GPU has done its work.
         self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 

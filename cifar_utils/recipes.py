@@ -6,6 +6,7 @@ systems that the course grew out of; and airbench94, on which the fast ones buil
 reached is in the histories that ship with the package: `cifar recipes` prints it.
 """
 
+import math
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
@@ -108,6 +109,11 @@ class Recipe:
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
+    hardest_share: float = option(0.0, "late epochs have only this share of the images, those with "
+                                  "the highest last loss; the others come in the next; 0: all",
+                                  within="[0, 1]")
+    hardest_from: float = option(0.4, "fraction of the training after which they begin",
+                                 within="(0, 1]", only_with=("hardest_share",))
     ema: float = option(0.0, "what is validated and saved is the exponential average of the "
                         "weights over about this fraction of the training; 0: the last weights",
                         within="[0, 1]")
@@ -147,6 +153,10 @@ class Recipe:
 
         if "" in self.teachers:
             raise CifarError(f"teacher is {self.teacher!r:.60}; a name is missing beside a comma")
+        if self.hardest_share and self.teacher and self.answers_epochs:
+            raise CifarError(
+                "with hardest_share no epoch comes again as it was; leave out answers_epochs"
+            )
         if self.start_from and self.branches:
             raise CifarError(
                 "branches would undo what the weights of start_from have learnt; leave out one"
@@ -161,6 +171,12 @@ class Recipe:
         if progress < self.small_until:
             return self.small_size
         return self.middle_size if progress < self.middle_until else 32
+
+    def images_in(self, epoch: int, images: int) -> int:
+        """How many of so many training images the epoch, from 1 on, has."""
+        if not self.hardest_share or self.progress(epoch - 1) < self.hardest_from:
+            return images
+        return math.ceil(self.hardest_share * images)
 
     def drawn_epoch(self, epoch: int) -> int:
         """The epoch, from 1 on, whose order and augmentation this epoch has: mostly its own."""

@@ -11,6 +11,7 @@ from cifar_utils.branches import fused
 from cifar_utils.checkpoints import check_fits, check_optimizer_fits
 from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.errors import CifarError
+from cifar_utils.hardest import Hardest
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe
@@ -34,6 +35,7 @@ class Run:
     compile_seconds: float = 0.0
     learner: torch.nn.Module = None  # type: ignore[assignment]
     average: WeightAverage | None = None
+    hardest: Hardest | None = None
 
     def __post_init__(self) -> None:
         if self.learner is None:
@@ -69,6 +71,8 @@ class Run:
             state["learner"] = copy.deepcopy(self.learner.state_dict())
         if self.average:
             state["average"] = self.average.state()
+        if self.hardest:
+            state["hardest"] = self.hardest.state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -97,6 +101,8 @@ class Run:
         check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
         learnt, averaged = self._learnt(state, tensors, new_recipe)
+        if self.hardest and not new_recipe:  # whose first epoch has all images
+            self.hardest.load_state(state.get("hardest", {}))
         network.load_state_dict(tensors)
         self.learner.load_state_dict(learnt)
         if self.average:

@@ -1,0 +1,96 @@
+"""Epochs of the hardest images: which ones they take, looked up in the losses of a plain loop."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar_utils.data import CLASSES, normalize
+from cifar_utils.errors import CifarError
+from cifar_utils.hardest import NOISE
+from cifar_utils.models import build
+from cifar_utils.recipes import Recipe
+from cifar_utils.train import fit
+
+RECIPE = Recipe("tiny", model="compact", epochs=6, batch_size=12, lr=0.05, dropout_factor=0.0,
+                augmentation="none", seed=5, hardest_share=0.6, hardest_from=0.3)  # fmt: skip
+PLAIN = {"device": "cpu", "precision": "fp32"}
+
+
+def weights(model):
+    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+
+
+def run(split, recipe, log=lambda run: None, **options):
+    model = build(recipe, CLASSES)
+    return model, fit(model, split, None, recipe, log=log, **PLAIN, **options)
+
+
+def watched(split, recipe):
+    """What {position: loss} each epoch of a run has, computed by a copy of its network."""
+    model, epochs = build(recipe, CLASSES), []
+
+    def progress(batches):
+        epochs.append({})
+        for images, labels in batches:
+            with torch.no_grad():
+                logits = copy.deepcopy(model).train()(normalize(images))
+            losses = F.cross_entropy(logits, labels, reduction="none").tolist()
+            for image, loss in zip(images, losses, strict=True):
+                (position,) = (split.images == image).flatten(1).all(1).nonzero().flatten().tolist()
+                assert position not in epochs[-1]
+                epochs[-1][position] = loss
+            yield images, labels
+
+    history = fit(model, split, None, recipe, log=lambda run: None, progress=progress, **PLAIN)
+    return epochs, history
+
+
+def test_an_epoch_has_what_rested_and_the_hardest_of_the_others(random_split):
+    split, everything = random_split(50), set(range(50))
+    epochs, history = watched(split, RECIPE)
+    assert [len(epoch) for epoch in epochs] == [50, 50, 30, 30, 30, 30]
+    for last, now in pairwise(epochs[1:]):
+        assert everything - set(last) <= set(now)
+        left_out = [loss for position, loss in last.items() if position not in now]
+        taken = [loss for position, loss in last.items() if position in now]
+        assert max(left_out) < min(taken) + NOISE
+        assert sum(taken) / len(taken) > sum(left_out) / len(left_out)
+    for epoch, row in zip(epochs, history.epochs[1:], strict=True):
+        assert row.train_loss == pytest.approx(sum(epoch.values()) / len(epoch), rel=1e-4)
+        assert row.images_per_second * row.seconds == pytest.approx(len(epoch))
+
+
+def test_the_full_epochs_are_as_without(random_split):
+    split = random_split(50)
+    losses = [
+        [row.train_loss for row in run(split, recipe)[1].epochs[:3]]
+        for recipe in (RECIPE, RECIPE.changed(hardest_share=0.0))
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_takes_the_same_images(random_split):
+    split, states = random_split(50), []
+    whole, history = run(split, RECIPE, log=lambda run: states.append(run.state()))
+    for state in states:
+        resumed, again = run(split, RECIPE, resume=copy.deepcopy(state))
+        assert torch.equal(weights(resumed), weights(whole))
+        assert [row.train_loss for row in again.epochs] == [
+            row.train_loss for row in history.epochs
+        ]
+    longer = RECIPE.changed(epochs=8, epochs_before=6)  # begins with all images
+    _, history = run(split, longer, resume=states[-1])
+    rows = history.epochs[-2:]
+    assert [round(row.images_per_second * row.seconds) for row in rows] == [50, 30]
+
+
+def test_a_state_without_losses_is_refused(random_split):
+    split, states = random_split(50), []
+    run(split, RECIPE, log=lambda run: states.append(run.state()))
+    for damaged in ({}, {"losses": torch.zeros(49), "rested": torch.zeros(50, dtype=torch.bool)}):
+        state = states[3] | {"hardest": damaged}
+        with pytest.raises(CifarError, match="does not fit these images: losses of hardest"):
+            run(split, RECIPE, resume=state)
