@@ -23,12 +23,12 @@ class Batches(Protocol):
 
 def load_batches(
     split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine,
-    order: Tensor | None = None,
+    order: Tensor | None = None, turns: Tensor | None = None,
 ) -> DataLoader:  # fmt: skip
     """The epoch's batches, one after the other. `workers` processes prepare them ahead, if any."""
     on_gpu = machine.device.type == "cuda"
     return DataLoader(
-        AugmentedBatches(split, recipe, epoch, order), None, num_workers=workers,
+        AugmentedBatches(split, recipe, epoch, order, turns), None, num_workers=workers,
         pin_memory=workers > 0 and on_gpu,  # so that they are copied without waiting
     )  # fmt: skip
 
@@ -51,16 +51,19 @@ class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
     order: the positions of the images to take, one after the other. Without it all are taken, in an
-    order that depends on the recipe's seed and `drawn_epoch` alone. The augmentation of a batch
-    depends on its number too. So the batches are the same whoever computes them, in one process or
-    in many. (On devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring
-    grey levels.)
+    order that depends on the recipe's seed and `drawn_epoch` alone. turns: for each image of the
+    split, how many epochs took it, this one included: where some were left out, the alternating
+    flip goes by that. The augmentation of a batch depends on its number too. So the batches are the
+    same whoever computes them, in one process or in many. (On devices of one kind: a CPU and a GPU
+    may round a policy's colours to neighbouring grey levels.)
     """
 
     def __init__(
-        self, split: Split, recipe: Recipe, epoch: int, order: Tensor | None = None
-    ) -> None:
+        self, split: Split, recipe: Recipe, epoch: int,
+        order: Tensor | None = None, turns: Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.split, self.recipe, self.epoch = split, recipe, epoch
+        self.turns = None if turns is None else turns.to(split.labels.device)
         self.drawn = recipe.drawn_epoch(epoch)
         if order is None:
             order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
@@ -71,13 +74,14 @@ class AugmentedBatches(Dataset):
         return len(self.chosen)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        batch = self.split[self.chosen[number]]
+        chosen = self.chosen[number]
+        batch = self.split[chosen]
         draws = generator(self.recipe.seed, self.drawn, number)
         images = augment(
             batch.images,
             self.recipe.augmentation,
             generator=draws,
-            epoch=self.drawn,
+            epoch=self.drawn if self.turns is None else self.turns[chosen],
             indices=batch.indices,
         )
         return images, batch.labels

@@ -172,8 +172,8 @@ def fit(
             began = time.perf_counter()
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
-            order = run.hardest.begin(recipe, epoch) if run.hardest else None
-            batches = load_batches(train, recipe, epoch, workers, machine, order)
+            chosen = run.hardest.begin(recipe, epoch) if run.hardest else ()
+            batches = load_batches(train, recipe, epoch, workers, machine, *chosen)
             span = recipe.progress(epoch - 1), recipe.progress(epoch)
             slow_down(run.optimizer, recipe, broadcast(run.val_losses))
             try:
@@ -227,7 +227,7 @@ def start(
     optimizer = make_optimizer(learner, recipe)
     run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
     if recipe.hardest_share:
-        run.hardest = Hardest(len(train), machine.device)
+        run.hardest = Hardest(train.labels.to(machine.device))
     if recipe.ema:
         steps = len(list(steps_of(len(train), recipe)))
         run.average = WeightAverage(learner, span=recipe.ema * steps)
