@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from cifar_utils.errors import CifarError, choose, whole
 
 Initialization = Literal["default", "kaiming", "dirac"]
+Group = Callable[[int, int], nn.Sequential]  # from channels of inputs to those of outputs
 
 
 class ConvNet(nn.Module):
@@ -175,6 +176,12 @@ def fast_group(inputs: int, outputs: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+def lean_group(inputs: int, outputs: int) -> nn.Sequential:
+    """As fast_group, but it pools before its first convolution, which then costs a quarter."""
+    conv, pooling, *rest = fast_group(inputs, outputs)
+    return stage(pooling, conv, *rest)
+
+
 class Scale(nn.Module):
     """Multiplies values of any shape by a fixed number."""
 
@@ -315,11 +322,11 @@ def resnet152(num_classes: int = 10, dropout: float = 0.1) -> ConvNet:
     return _resnet(bottleneck, 4, (3, 8, 36, 3), num_classes, dropout)
 
 
-def _fastnet(widths: Sequence[int], num_classes: int) -> ConvNet:
+def _fastnet(widths: Sequence[int], num_classes: int, last_group: Group = fast_group) -> ConvNet:
     whitening = Whitening()
     groups, inputs = [], whitening.out_channels
-    for width in widths:
-        groups.append(fast_group(inputs, width))  # (N, width, 15, 15), then 7 × 7, then 3 × 3
+    for width, group in zip(widths, (fast_group, fast_group, last_group), strict=True):
+        groups.append(group(inputs, width))  # (N, width, 15, 15), then 7 × 7, then 3 × 3
         inputs = width
     features = nn.Sequential(stage(whitening, nn.GELU()), *groups)  # first: (N, 24, 31, 31)
     classifier = nn.Sequential(
@@ -352,6 +359,20 @@ def fastnet_quick(num_classes: int = 10) -> ConvNet:
     return _fastnet((32, 128, 192), num_classes)
 
 
+def fastnet_lean(num_classes: int = 10) -> ConvNet:
+    """fastnet with 192 and 384 channels in its last two groups; 2,488,856 trained parameters.
+
+    The last group pools first. So it can be wide, the second may be narrower, and the two together
+    cost 61% of the multiply-adds.
+    """
+    return _fastnet((64, 192, 384), num_classes, lean_group)
+
+
+def fastnet_lean_small(num_classes: int = 10) -> ConvNet:
+    """The same with 32, 128 and 256 channels; 1,088,600 trained parameters."""
+    return _fastnet((32, 128, 256), num_classes, lean_group)
+
+
 MODELS: dict[str, Callable[..., ConvNet]] = {
     "vgg": vgg,
     "conv5": conv5,
@@ -365,6 +386,8 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
     "fastnet": fastnet,
     "fastnet-half": fastnet_half,
     "fastnet-quick": fastnet_quick,
+    "fastnet-lean": fastnet_lean,
+    "fastnet-lean-small": fastnet_lean_small,
 }
 
 
