@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from cifar_utils.errors import CifarError, choose, whole
 
 Initialization = Literal["default", "kaiming", "dirac"]
-Group = Callable[[int, int], nn.Sequential]  # from channels of inputs to those of outputs
 
 
 class ConvNet(nn.Module):
@@ -176,12 +175,6 @@ def fast_group(inputs: int, outputs: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def lean_group(inputs: int, outputs: int) -> nn.Sequential:
-    """As fast_group, but it pools before its first convolution, which then costs a quarter."""
-    conv, pooling, *rest = fast_group(inputs, outputs)
-    return stage(pooling, conv, *rest)
-
-
 class Scale(nn.Module):
     """Multiplies values of any shape by a fixed number."""
 
@@ -322,11 +315,11 @@ def resnet152(num_classes: int = 10, dropout: float = 0.1) -> ConvNet:
     return _resnet(bottleneck, 4, (3, 8, 36, 3), num_classes, dropout)
 
 
-def _fastnet(widths: Sequence[int], num_classes: int, last_group: Group = fast_group) -> ConvNet:
+def _fastnet(widths: Sequence[int], num_classes: int) -> ConvNet:
     whitening = Whitening()
     groups, inputs = [], whitening.out_channels
-    for width, group in zip(widths, (fast_group, fast_group, last_group), strict=True):
-        groups.append(group(inputs, width))  # (N, width, 15, 15), then 7 × 7, then 3 × 3
+    for width in widths:
+        groups.append(fast_group(inputs, width))  # (N, width, 15, 15), then 7 × 7, then 3 × 3
         inputs = width
     features = nn.Sequential(stage(whitening, nn.GELU()), *groups)  # first: (N, 24, 31, 31)
     classifier = nn.Sequential(
@@ -359,14 +352,6 @@ def fastnet_quick(num_classes: int = 10) -> ConvNet:
     return _fastnet((32, 128, 192), num_classes)
 
 
-def fastnet_lean(num_classes: int = 10) -> ConvNet:
-    """Widths of 32, 128 and 256, and a last group that pools first; 1,088,600 trained parameters.
-
-    So the last group can be wide: all of it costs less than the same group of fastnet-quick.
-    """
-    return _fastnet((32, 128, 256), num_classes, lean_group)
-
-
 MODELS: dict[str, Callable[..., ConvNet]] = {
     "vgg": vgg,
     "conv5": conv5,
@@ -380,7 +365,6 @@ MODELS: dict[str, Callable[..., ConvNet]] = {
     "fastnet": fastnet,
     "fastnet-half": fastnet_half,
     "fastnet-quick": fastnet_quick,
-    "fastnet-lean": fastnet_lean,
 }
 
 

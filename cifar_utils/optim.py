@@ -168,10 +168,11 @@ def orthogonalize(matrix: Tensor, *, steps: int = 5) -> Tensor:
     gram = x @ x.T
     identity = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     product = identity
-    for _ in range(steps):
+    for step in range(steps):
         p = a * identity + b * gram + c * gram @ gram
         product = p @ product
-        gram = p @ gram @ p  # of the new x
+        if step + 1 < steps:
+            gram = p @ gram @ p  # of the new x
     x = product @ x
     return x.T if tall else x
 

@@ -39,10 +39,8 @@ FACTS = {
                           frozen=24 * 12 + 2 * (32 + 128 + 128)),
     "fastnet-quick": Facts(756_056, 51, [(24, 31), (32, 15), (128, 7), (192, 3)],
                            frozen=24 * 12 + 2 * (32 + 128 + 192)),
-    "fastnet-lean": Facts(1_088_600, 59, [(24, 31), (32, 15), (128, 7), (256, 3)],
-                          frozen=24 * 12 + 2 * (32 + 128 + 256)),
 }  # fmt: skip
-KINDS = ["vgg", "conv5", "compact", "separable", "resnet18", "fastnet", "fastnet-lean"]
+KINDS = ["vgg", "conv5", "compact", "separable", "resnet18", "fastnet"]
 
 
 @pytest.mark.parametrize("name", MODELS)
