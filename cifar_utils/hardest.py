@@ -44,7 +44,9 @@ class Hardest:
         if count < images:
             score = self.losses.cpu() + NOISE * torch.rand(images, generator=draws)
             score[self.rested] = torch.inf
-            chosen = ranks_in_class(score, self.labels.cpu()).argsort(stable=True)[:count]
+            ranks = ranks_in_class(score, self.labels.cpu())
+            ranks[self.rested] = -1  # all of them, also where a class cannot be halved
+            chosen = ranks.argsort(stable=True)[:count]
         order = chosen[torch.randperm(count, generator=draws)]
         self.rested = torch.ones(images, dtype=torch.bool).index_fill(0, order, False)
         self.turns[order] += 1

@@ -153,6 +153,11 @@ class Recipe:
 
         if "" in self.teachers:
             raise CifarError(f"teacher is {self.teacher!r:.60}; a name is missing beside a comma")
+        if 0 < self.hardest_share < 0.5:
+            raise CifarError(
+                f"hardest_share is {self.hardest_share}; it must be 0 or at least 0.5, or not all "
+                "images that rested could come back"
+            )
         if self.hardest_share and self.teacher and self.answers_epochs:
             raise CifarError(
                 "with hardest_share no epoch comes again as it was; leave out answers_epochs"

@@ -24,6 +24,7 @@ class Run:
     model: the network as it is validated, saved and handed back. images: the fingerprint of the
     training images. classes: their names. learner: the network that the optimizer trains, which is
     `model` itself unless the recipe has an average or branches. average: that of its weights.
+    hardest: the images' last losses, if late epochs leave easy images out.
     """
 
     model: torch.nn.Module

@@ -76,6 +76,12 @@ def test_an_epoch_has_what_rested_and_the_hardest_of_each_class(random_split, re
         assert row.images_per_second * row.seconds == pytest.approx(len(epoch))
 
 
+def test_all_that_rested_come_back_even_if_half_rest_and_classes_are_odd(random_split, recipe):
+    epochs, _ = watched(random_split(53), recipe.changed(hardest_share=0.5))
+    assert [len(epoch) for epoch in epochs] == [53, 53, 27, 27, 27, 27]
+    assert all(set(last) | set(now) == set(range(53)) for last, now in pairwise(epochs))
+
+
 def test_an_image_is_mirrored_every_second_time_that_it_is_taken(random_split, recipe):
     split = random_split(50)
     epochs, _ = watched(split, recipe)

@@ -192,7 +192,7 @@ def test_a_recipe_survives_json(recipe):
      ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf")),
      ("teacher_share", 1.1), ("temperature", 0.0), ("start_factor", 1.1), ("end_factor", -0.1),
      ("peak_momentum", 1.0), ("ema", 1.1), ("answers_epochs", -1),
-     ("hardest_share", 1.1), ("hardest_from", 0.0)],
+     ("hardest_share", 1.1), ("hardest_share", 0.49), ("hardest_from", 0.0)],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):
