@@ -31,17 +31,13 @@ def flip(images: Tensor, generator: Generator | None = None) -> Tensor:
     return _mirror(images, _draw(images, 2, generator).bool())
 
 
-def alternating_flip(images: Tensor, *, epoch: int | Tensor, indices: Tensor) -> Tensor:
+def alternating_flip(images: Tensor, *, epoch: int, indices: Tensor) -> Tensor:
     """Mirror each image in every second epoch; a fixed coin per image decides in which ones.
 
     So any two successive epochs show both versions of every image. Independent coins would repeat
     one version half of the time (arXiv 2404.00498). indices: int64 (N,), which images these are.
-    epoch: its number; or int64 (N,), how many epochs each image was in, if some left images out.
     """
-    if torch.is_tensor(epoch):
-        _check_per_image(epoch, len(images), "epoch")
-    else:
-        epoch = whole(epoch, "epoch")
+    epoch = whole(epoch, "epoch")
     coins = (indices * 2654435761 % 2**32) >> 31  # Knuth's hash, so that no table is needed
     return _mirror(images, (coins + epoch) % 2 == 1)
 
@@ -279,7 +275,7 @@ def augment(
     policy: str,
     *,
     generator: Generator | None = None,
-    epoch: int | Tensor = 0,
+    epoch: int = 0,
     indices: Tensor | None = None,
 ) -> Tensor:
     """Apply the named policy of AUGMENTATIONS to every image. Used in notebook 02.
@@ -287,7 +283,7 @@ def augment(
     Args:
         images: uint8 (N, 3, 32, 32). They are left as they are.
         generator: Makes the draws reproducible. None draws from torch's own generator.
-        epoch: The epoch's number, which only the alternating flip needs; or one for each image.
+        epoch: The epoch's number, which only the alternating flip needs.
         indices: int64 (N,), the images' positions in their data set, also for the alternating
             flip. By default they are 0 to N - 1.
 
@@ -302,17 +298,17 @@ def augment(
     for operation in operations(policy):
         if operation is alternating_flip:
             indices = _range(images) if indices is None else indices
-            _check_per_image(indices, len(images), "indices")
+            _check_indices(indices, len(images))
             images = alternating_flip(images, epoch=epoch, indices=indices)
         else:
             images = operation(images, generator)
     return images
 
 
-def _check_per_image(numbers, count, name):
-    whole_numbers = torch.is_tensor(numbers) and numbers.dtype == torch.int64
-    if not whole_numbers or numbers.shape != (count,):
-        raise CifarError(f"{name} must be a tensor, int64 ({count},): one number per image")
+def _check_indices(indices, count):
+    whole_numbers = torch.is_tensor(indices) and indices.dtype == torch.int64
+    if not whole_numbers or indices.shape != (count,):
+        raise CifarError(f"indices must be a tensor, int64 ({count},): one number per image")
 
 
 def operations(policy: str) -> tuple[Operation, ...]:

@@ -22,13 +22,12 @@ class Batches(Protocol):
 
 
 def load_batches(
-    split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine,
-    order: Tensor | None = None, turns: Tensor | None = None,
-) -> DataLoader:  # fmt: skip
+    split: Split, recipe: Recipe, epoch: int, workers: int, machine: Machine
+) -> DataLoader:
     """The epoch's batches, one after the other. `workers` processes prepare them ahead, if any."""
     on_gpu = machine.device.type == "cuda"
     return DataLoader(
-        AugmentedBatches(split, recipe, epoch, order, turns), None, num_workers=workers,
+        AugmentedBatches(split, recipe, epoch), None, num_workers=workers,
         pin_memory=workers > 0 and on_gpu,  # so that they are copied without waiting
     )  # fmt: skip
 
@@ -39,9 +38,8 @@ def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, 
     images: how many there are to train on. past: epochs of the recipe, beyond its epochs_before,
     that are done already and left out.
     """
+    sizes = [len(batch) for batch in arange(images).split(recipe.batch_size)]
     for epoch in range(recipe.epochs_before + past + 1, recipe.epochs + 1):
-        every = arange(recipe.images_in(epoch, images))
-        sizes = [len(batch) for batch in every.split(recipe.batch_size)]
         start, end = recipe.progress(epoch - 1), recipe.progress(epoch)
         for number, count in enumerate(sizes):
             yield epoch, start + (end - start) * number / len(sizes), count
@@ -50,23 +48,15 @@ def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, 
 class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
-    order: the positions of the images to take, one after the other. Without it all are taken, in an
-    order that depends on the recipe's seed and `drawn_epoch` alone. turns: for each image of the
-    split, how many epochs took it, this one included: where some were left out, the alternating
-    flip goes by that. The augmentation of a batch depends on its number too. So the batches are the
-    same whoever computes them, in one process or in many. (On devices of one kind: a CPU and a GPU
-    may round a policy's colours to neighbouring grey levels.)
+    The order depends on the recipe's seed and `drawn_epoch` alone, the augmentation of a batch also
+    on its number. So the batches are the same whoever computes them, in one process or in many. (On
+    devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
     """
 
-    def __init__(
-        self, split: Split, recipe: Recipe, epoch: int,
-        order: Tensor | None = None, turns: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
         self.split, self.recipe, self.epoch = split, recipe, epoch
-        self.turns = None if turns is None else turns.to(split.labels.device)
         self.drawn = recipe.drawn_epoch(epoch)
-        if order is None:
-            order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
+        order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
         # To the images' device as a whole: every copy waits until a GPU has done its work.
         self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 
@@ -74,14 +64,13 @@ class AugmentedBatches(Dataset):
         return len(self.chosen)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        chosen = self.chosen[number]
-        batch = self.split[chosen]
+        batch = self.split[self.chosen[number]]
         draws = generator(self.recipe.seed, self.drawn, number)
         images = augment(
             batch.images,
             self.recipe.augmentation,
             generator=draws,
-            epoch=self.drawn if self.turns is None else self.turns[chosen],
+            epoch=self.drawn,
             indices=batch.indices,
         )
         return images, batch.labels

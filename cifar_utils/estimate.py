@@ -68,7 +68,7 @@ def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
 
     images: how many there are to train on. past: epochs that are done.
     """
-    kinds = [kind for _, kind, _ in _kinds(recipe, images, past)]
+    kinds = [kind for kind, _ in _kinds(recipe, images, past)]
     return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
@@ -85,18 +85,17 @@ def epoch_seconds(
         kind: step_seconds(
             recipe, train, machine, done=done, workers=workers, steps=STEPS, asks=kind[1]
         )
-        for kind, done in {kind: done for _, kind, done in steps}.items()
+        for kind, done in dict(steps).items()
     }
-    epochs: dict[int, float] = {}
-    for epoch, kind, _ in steps:
-        epochs[epoch] = epochs.get(epoch, 0.0) + seconds[kind]
-    return list(epochs.values())
+    times, left = [seconds[kind] for kind, _ in steps], recipe.epochs - past
+    batches = len(times) // left
+    return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
 
 
-def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[int, tuple[int, bool], float]]:
-    """(epoch, (side of the images, is a teacher asked?), progress) of each step to come."""
+def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[tuple[int, bool], float]]:
+    """((side of the images in pixels, is a teacher asked?), progress) of each step to come."""
     asking = past + (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
     return [
-        (epoch, (recipe.image_size(done), epoch <= asking), done)
+        ((recipe.image_size(done), epoch <= asking), done)
         for epoch, done, _ in steps_of(images, recipe, past - recipe.epochs_before)
     ]

@@ -18,9 +18,8 @@ class Epoch:
     Attributes:
         lr: the recipe's learning rate at the first step; under Muon the larger of lr and muon_lr.
         train_loss, train_accuracy: mean cross-entropy in nats without label smoothing, and a
-            fraction, both measured while training, augmented and with dropout, on the epoch's own
-            images: with hardest_share the harder ones. In row 0 on up to 5,000 plain training
-            images.
+            fraction, both measured while training, augmented and with dropout; in row 0 on up to
+            5,000 plain training images.
         val_loss, val_accuracy: the same on the validation split; None if there is none.
         seconds: training alone, without evaluation.
     """

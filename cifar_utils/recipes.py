@@ -6,7 +6,6 @@ systems that the course grew out of; and airbench94, on which the fast ones buil
 reached is in the histories that ship with the package: `cifar recipes` prints it.
 """
 
-import math
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
@@ -109,11 +108,6 @@ class Recipe:
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
-    hardest_share: float = option(0.0, "late epochs have only this share of the images, those with "
-                                  "the highest last loss; the others come in the next; 0: all",
-                                  within="[0, 1]")
-    hardest_from: float = option(0.4, "fraction of the training after which they begin",
-                                 within="(0, 1]", only_with=("hardest_share",))
     ema: float = option(0.0, "what is validated and saved is the exponential average of the "
                         "weights over about this fraction of the training; 0: the last weights",
                         within="[0, 1]")
@@ -153,15 +147,6 @@ class Recipe:
 
         if "" in self.teachers:
             raise CifarError(f"teacher is {self.teacher!r:.60}; a name is missing beside a comma")
-        if 0 < self.hardest_share < 0.5:
-            raise CifarError(
-                f"hardest_share is {self.hardest_share}; it must be 0 or at least 0.5, or not all "
-                "images that rested could come back"
-            )
-        if self.hardest_share and self.teacher and self.answers_epochs:
-            raise CifarError(
-                "with hardest_share no epoch comes again as it was; leave out answers_epochs"
-            )
         if self.start_from and self.branches:
             raise CifarError(
                 "branches would undo what the weights of start_from have learnt; leave out one"
@@ -176,12 +161,6 @@ class Recipe:
         if progress < self.small_until:
             return self.small_size
         return self.middle_size if progress < self.middle_until else 32
-
-    def images_in(self, epoch: int, images: int) -> int:
-        """How many of so many training images the epoch, from 1 on, has."""
-        if not self.hardest_share or self.progress(epoch - 1) < self.hardest_from:
-            return images
-        return math.ceil(self.hardest_share * images)
 
     def drawn_epoch(self, epoch: int) -> int:
         """The epoch, from 1 on, whose order and augmentation this epoch has: mostly its own."""
@@ -228,8 +207,9 @@ class Recipe:
         Raises CifarError for a field that no version knows.
         """
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
-        if values.pop("warmup", 0.0):  # no recipe that shipped ever used it
-            raise CifarError("this recipe has a warm-up, which only versions before 0.2 know")
+        for name, unused in _RETIRED.items():
+            if values.pop(name, unused) != unused:
+                raise CifarError(f"this recipe has a {name}, which this version no longer knows")
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:
@@ -241,6 +221,7 @@ class Recipe:
 
 
 _RENAMED = {"vector_rate": "bias_lr_factor", "decay_vectors": "decay_biases"}  # until 0.1
+_RETIRED = {"warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4}  # no shipped run used them
 
 
 def kind_of(known: Field) -> type:

@@ -11,7 +11,6 @@ from cifar_utils.branches import fused
 from cifar_utils.checkpoints import check_fits, check_optimizer_fits
 from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.errors import CifarError
-from cifar_utils.hardest import Hardest
 from cifar_utils.history import History
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe
@@ -24,7 +23,6 @@ class Run:
     model: the network as it is validated, saved and handed back. images: the fingerprint of the
     training images. classes: their names. learner: the network that the optimizer trains, which is
     `model` itself unless the recipe has an average or branches. average: that of its weights.
-    hardest: the images' last losses, if late epochs leave easy images out.
     """
 
     model: torch.nn.Module
@@ -36,7 +34,6 @@ class Run:
     compile_seconds: float = 0.0
     learner: torch.nn.Module = None  # type: ignore[assignment]
     average: WeightAverage | None = None
-    hardest: Hardest | None = None
 
     def __post_init__(self) -> None:
         if self.learner is None:
@@ -72,8 +69,6 @@ class Run:
             state["learner"] = copy.deepcopy(self.learner.state_dict())
         if self.average:
             state["average"] = self.average.state()
-        if self.hardest:
-            state["hardest"] = self.hardest.state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -102,8 +97,6 @@ class Run:
         check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
         learnt, averaged = self._learnt(state, tensors, new_recipe)
-        if self.hardest and not new_recipe:  # whose first epoch has all images
-            self.hardest.load_state(state.get("hardest", {}))
         network.load_state_dict(tensors)
         self.learner.load_state_dict(learnt)
         if self.average:

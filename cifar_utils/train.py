@@ -20,7 +20,6 @@ from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError
 from cifar_utils.evaluate import Totals, evaluate
 from cifar_utils.fastest import fastest_machine
-from cifar_utils.hardest import Hardest
 from cifar_utils.history import Epoch, History
 from cifar_utils.machine import Machine, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
@@ -37,7 +36,6 @@ def train_one_epoch(
     model: nn.Module, batches: Batches, optimizer: Optimizer, recipe: Recipe, *,
     machine: Machine | None = None, teacher: nn.Module | StoredAnswers | None = None,
     span: tuple[float, float] = (0.0, 0.0), progress: Progress = iter,
-    hardest: Hardest | None = None,
 ) -> tuple[float, float]:  # fmt: skip
     """One pass over `batches`: mean loss and accuracy over its images.
 
@@ -53,7 +51,6 @@ def train_one_epoch(
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
         progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
-        hardest: notes the losses of the epoch that it began.
 
     Raises DivergedError at the epoch's end if the loss is no longer finite. It names the step.
     """
@@ -78,8 +75,6 @@ def train_one_epoch(
         machine.step(optimizer)
 
         totals.add(logits.detach(), labels)
-        if hardest is not None:
-            hardest.see(number, logits.detach(), labels)
         totals.show(bar)
     return totals.means()
 
@@ -172,8 +167,7 @@ def fit(
             began = time.perf_counter()
             # Dropout: the same after a resume, another in each process.
             torch.manual_seed(seed_from(recipe.seed, epoch) + rank())
-            chosen = run.hardest.begin(recipe, epoch) if run.hardest else ()
-            batches = load_batches(train, recipe, epoch, workers, machine, *chosen)
+            batches = load_batches(train, recipe, epoch, workers, machine)
             span = recipe.progress(epoch - 1), recipe.progress(epoch)
             slow_down(run.optimizer, recipe, broadcast(run.val_losses))
             try:
@@ -181,12 +175,9 @@ def fit(
                     network, batches, run.optimizer, recipe,
                     machine=machine, span=span, progress=progress,
                     teacher=stored[recipe.drawn_epoch(epoch) - 1] if stored else teacher,
-                    hardest=run.hardest,
                 )  # fmt: skip
             except DivergedError as error:
                 raise DivergedError(f"in epoch {epoch}, {error.where}") from None
-            if run.hardest:
-                run.hardest.end()
             seconds = time.perf_counter() - began
             record(run, epoch, trained, val, few=train[:100], seconds=seconds)
             log(run)
@@ -226,10 +217,8 @@ def start(
     learner = machine.place(in_training(model, recipe))
     optimizer = make_optimizer(learner, recipe)
     run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
-    if recipe.hardest_share:
-        run.hardest = Hardest(train.labels.to(machine.device))
     if recipe.ema:
-        steps = len(list(steps_of(len(train), recipe)))
+        steps = (recipe.epochs - recipe.epochs_before) * math.ceil(len(train) / recipe.batch_size)
         run.average = WeightAverage(learner, span=recipe.ema * steps)
         run.average.follow(optimizer)
     if resume:
@@ -256,8 +245,7 @@ def record(
     factor = rate_factor(recipe, recipe.progress(epoch - 1)) if epoch else 0.0
     factor *= run.optimizer.param_groups[0].get("plateau", 1.0)
     lr = factor * max(recipe.lr, recipe.muon_lr if recipe.optimizer == "muon" else 0.0)
-    images = recipe.images_in(epoch, history.train_images) if epoch else 0
-    speed = images / seconds if seconds else 0.0
+    speed = history.train_images / seconds if seconds else 0.0
     val_loss, val_accuracy = held_out or (None, None)
     row = Epoch(epoch, lr, *trained, val_loss, val_accuracy, seconds, speed)
     run.history = history.with_epoch(row)

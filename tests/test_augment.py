@@ -102,20 +102,6 @@ def test_alternating_flip_shows_both_versions_in_any_two_epochs(count, epoch):
     assert torch.equal(A.alternating_flip(images, epoch=epoch + 2, indices=indices), first)
 
 
-def test_alternating_flip_takes_an_epoch_for_each_image(random_split):
-    images, epochs = random_split(6).images, torch.tensor([1, 1, 2, 2, 3, 4])
-    indices = torch.arange(6)
-    one_by_one = [
-        A.alternating_flip(images[[place]], epoch=int(epoch), indices=indices[[place]])
-        for place, epoch in enumerate(epochs)
-    ]
-    together = A.alternating_flip(images, epoch=epochs, indices=indices)
-    assert torch.equal(together, torch.cat(one_by_one))
-    for wrong in (epochs[:5], epochs.float()):
-        with pytest.raises(CifarError, match=r"epoch must be a tensor, int64 \(6,\)"):
-            augment(images, "crop-alternating", epoch=wrong)
-
-
 def test_gentle_color_stays_within_its_bounds_and_uses_them():
     """7% of brightness, 13% of contrast: read off two greys whose mean is 120, 200 apart."""
     images = torch.full((4000, 3, 2, 2), 20, dtype=torch.uint8)

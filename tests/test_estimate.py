@@ -69,14 +69,6 @@ def test_epochs_take_what_their_steps_take(slow, random_split, small_until, past
     assert told == pytest.approx([hundredths / 100 for hundredths in wanted])
 
 
-def test_epochs_of_fewer_images_take_fewer_steps(slow, random_split):
-    """Three batches, of 8, 8 and 4 images, or two, of 8 and 2."""
-    recipe = RECIPE.changed(hardest_share=0.5, hardest_from=0.5)
-    told = epoch_seconds(recipe, random_split(20), here())
-    full = told[0]
-    assert told == pytest.approx([full, full, full * 2 / 3, full * 2 / 3])
-
-
 def test_only_a_long_training_is_worth_timing():
     """At most one step in twenty is timed, and four of each size."""
     recipe = Recipe(epochs=2, batch_size=10)

@@ -84,12 +84,6 @@ def test_a_teacher_answers_at_full_size():
     assert training_mult_adds(unused, 100) == wanted
 
 
-def test_epochs_of_the_hardest_images_cost_their_share():
-    """The third and fourth of four epochs begin after 0.4 of the training, with 60 images each."""
-    recipe = Recipe(epochs=4, batch_size=100, hardest_share=0.6, hardest_from=0.4)
-    assert training_mult_adds(recipe, 100) == 320 * step("compact", 32) / 100
-
-
 def test_only_the_epochs_of_the_recipe_itself_count():
     recipe = Recipe(epochs=3, batch_size=100)
     later = recipe.changed(epochs=5, epochs_before=2)

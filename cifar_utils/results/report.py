@@ -109,16 +109,14 @@ class Result:
     def minutes(self) -> float:
         """Training time of the first run: its number of epochs times their median time.
 
-        The median keeps a pause of the machine out. Epochs on smaller or fewer images, if the
-        recipe has any, have a median of their own for each size and number.
+        The median keeps a pause of the machine out. Epochs on smaller images, if the recipe has
+        any, have a median of their own for each size.
         """
         run = self.runs[0]
-        recipe = run.recipe
-        seconds: dict[tuple[int, int], list[float]] = {}  # by (size of most images, their number)
+        seconds: dict[int, list[float]] = {}  # by the size of most of the epoch's images
         for row in run.epochs[1:]:
-            size = recipe.image_size(recipe.progress(row.epoch - 0.5))
-            images = recipe.images_in(row.epoch, run.train_images)
-            seconds.setdefault((size, images), []).append(row.seconds)
+            size = run.recipe.image_size(run.recipe.progress(row.epoch - 0.5))
+            seconds.setdefault(size, []).append(row.seconds)
         return sum(statistics.median(part) * len(part) for part in seconds.values()) / 60
 
     @property
