@@ -2,9 +2,9 @@
 
 With a high learning rate the weights jump around a good place rather than lie in it. Their average
 lies in it, so it is as good as weights that a low rate has led to, and better if the rate is not
-yet low. Of the many ways to average, this is the exponential one (Polyak and Juditsky 1992; arXiv
-2411.18704 compares it with others): it needs one copy of the weights, and forgets the first ones,
-which are bad, by itself.
+yet low. The idea is old (Polyak and Juditsky 1992). Of the many ways to average, this is the
+exponential moving average, EMA (arXiv 2411.18704 compares it with others): it needs one copy of the
+weights, and forgets the first ones, which are bad, by itself.
 """
 
 from typing import Any

@@ -6,7 +6,8 @@ A kernel's middle row and column matter most, and a network learns more if it ha
 
 A convolution is linear. So the sum of three is one convolution again, whose kernel is the sum of
 the three, the small ones padded with zeros. And a factor on a branch's outputs is the same as one
-on its kernel. The trained network is therefore the plain one: `fused` adds up the kernels.
+on its kernel. The trained network is therefore the plain one: `fused` adds up the kernels. This is
+called structural re-parameterization.
 
 That takes a norm that is nothing but a factor per channel. Ours divides a branch's outputs by their
 standard deviation and multiplies them by a learned scale, as batch norm does, but it neither
@@ -49,6 +50,8 @@ class BranchedConv2d(nn.Conv2d):
             conv.dilation, conv.groups, conv.bias is not None,  # type: ignore[arg-type]
         )  # fmt: skip
         self.load_state_dict(conv.state_dict())
+        if self.bias is not None:
+            self.bias.requires_grad_(conv.bias.requires_grad)  # type: ignore[union-attr]
         outputs, inputs = conv.weight.shape[:2]
         self.row = nn.Parameter(torch.empty(outputs, inputs, 1, 3))
         self.column = nn.Parameter(torch.empty(outputs, inputs, 3, 1))
@@ -94,7 +97,7 @@ def merged(
 def square_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Conv2d]]:
     """(parent, name in it, layer) of each 3×3 convolution whose kernel is trained."""
     for parent in list(model.modules()):
-        for name, layer in parent.named_children():
+        for name, layer in parent._modules.items():  # named_children() leaves out repetitions
             if (
                 type(layer) is nn.Conv2d
                 and layer.kernel_size == (3, 3)
@@ -135,7 +138,6 @@ def fused(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     plain = dict(tensors)
     for name, layer in network.named_modules(remove_duplicate=False):
         if isinstance(layer, BranchedConv2d):
-            prefix = f"{name}." if name else ""
             parts = ("weight", "row", "column", "scales", "variances")
-            plain[f"{prefix}weight"] = merged(*(plain.pop(prefix + part) for part in parts))
+            plain[f"{name}.weight"] = merged(*(plain.pop(f"{name}.{part}") for part in parts))
     return plain

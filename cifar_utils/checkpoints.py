@@ -24,8 +24,8 @@ from cifar_utils.recipes import Recipe
 from cifar_utils.sources.files import expanded, write_whole
 from cifar_utils.sources.sealed import built, check_finite, digest, reading, seal, unseal
 
-_KEYS = {"model", "optimizer", "scaler", "history", "precision"}  # of a checkpoint
-_MORE_KEYS = {"images", "learner", "average"}  # that it may have, too
+_KEYS = {"model", "optimizer", "scaler", "history"}  # of a checkpoint
+_MORE_KEYS = {"images", "learner", "average", "precision"}  # that it may have, too; the last, once
 UNKNOWN = "unknown data"  # the source of weights that do not say on what they were trained
 PRETRAINED = Path(__file__).parent / "results" / "pretrained"
 
@@ -316,7 +316,6 @@ def _has_form_of_a_state(state):
         and all(isinstance(values, dict) for values in optimizer["state"].values())
         and (not scaler or scaler.keys() == torch.amp.GradScaler("cpu").state_dict().keys())
         and all(isinstance(value, (int, float)) for value in scaler.values())
-        and state["precision"] in ("fp32", "bf16", "fp16")
         and isinstance(state.get("images", ""), str)
     )
 

@@ -66,16 +66,16 @@ def step_seconds(
 def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
     """Whether a training is so long that timing a few steps first adds little: 5% at most.
 
-    images: how many there are to train on. past: epochs that are done.
+    images: how many there are to train on. past: epochs that are done, all recipes' together.
     """
-    kinds = [kind for kind, _ in _kinds(recipe, images, past)]
+    kinds = [kind for _, kind, _ in _kinds(recipe, images, past)]
     return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
 def epoch_seconds(
     recipe: Recipe, train: Split, machine: Machine, *, past: int = 0, workers: int = 0
 ) -> list[float]:
-    """About how many seconds each epoch after the first `past` will train.
+    """About how many seconds each epoch of the recipe after the first `past` will train.
 
     Steps on smaller images are cheaper, and so are steps with stored answers of a teacher. Each
     kind that is to come is timed. The rest is as in `step_seconds`.
@@ -85,17 +85,19 @@ def epoch_seconds(
         kind: step_seconds(
             recipe, train, machine, done=done, workers=workers, steps=STEPS, asks=kind[1]
         )
-        for kind, done in dict(steps).items()
+        for kind, done in {kind: done for _, kind, done in steps}.items()
     }
-    times, left = [seconds[kind] for kind, _ in steps], recipe.epochs - past
-    batches = len(times) // left
-    return [sum(times[first : first + batches]) for first in range(0, len(times), batches)]
+    of_epoch: dict[int, float] = {}
+    for epoch, kind, _ in steps:
+        of_epoch[epoch] = of_epoch.get(epoch, 0.0) + seconds[kind]
+    return list(of_epoch.values())
 
 
-def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[tuple[int, bool], float]]:
-    """((side of the images in pixels, is a teacher asked?), progress) of each step to come."""
+def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[int, tuple[int, bool], float]]:
+    """(epoch, (side of the images in pixels, is a teacher asked?), progress) of each step left."""
+    past = max(past, recipe.epochs_before)
     asking = past + (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
     return [
-        ((recipe.image_size(done), epoch <= asking), done)
+        (epoch, (recipe.image_size(done), epoch <= asking), done)
         for epoch, done, _ in steps_of(images, recipe, past - recipe.epochs_before)
     ]

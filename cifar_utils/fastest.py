@@ -1,6 +1,5 @@
 """Which way of computing a network is the fastest here: a few steps of each, before a training."""
 
-import copy
 import time
 from collections.abc import Iterable
 
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifar_utils.checks import check_training, unwrapped
+from cifar_utils.checks import check_training, twin_of, unwrapped
 from cifar_utils.data import Split, normalize
 from cifar_utils.machine import Machine, Precision, bf16_speedup, keep_precision
 from cifar_utils.recipes import Recipe
@@ -77,7 +76,7 @@ def _step_times(
     cpu = torch.device("cpu")
     machines = {way: Machine(cpu, way[0], winograd=way[1]) for way in ways}
     labels = torch.zeros(len(inputs), dtype=torch.int64)
-    model = Machine(cpu).place(copy.deepcopy(model)).train()
+    model = Machine(cpu).place(twin_of(model)).train()
 
     def step(machine: Machine, count: int) -> float:
         began = time.perf_counter()

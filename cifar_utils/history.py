@@ -78,12 +78,14 @@ class History:
         return len(self.epochs) > self.recipe.epochs  # row 0 is before training
 
     @property
-    def arithmetic(self) -> tuple[str, bool]:
-        """Precision, and whether by Winograd's algorithm, which was at first for fp32 only."""
-        at_first = self.recipe.winograd and self.precision == "fp32"
-        return self.precision, self.convolutions == "winograd" or (
-            not self.convolutions and at_first
-        )
+    def way(self) -> tuple[str, bool]:
+        """(precision, may what goes on have Winograd's convolutions?)
+
+        Not if they were wanted and this run had direct ones all the same.
+        """
+        at_first = self.precision == "fp32"  # histories did not yet name them
+        by_winograd = self.convolutions == "winograd" or (not self.convolutions and at_first)
+        return self.precision, by_winograd or not self.recipe.winograd
 
     @property
     def title(self) -> str:

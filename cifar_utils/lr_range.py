@@ -11,7 +11,7 @@ from cifar_utils.data import Split
 from cifar_utils.errors import CifarError, DivergedError, plain, whole
 from cifar_utils.fastest import fastest_machine
 from cifar_utils.machine import seed_from
-from cifar_utils.recipes import Recipe
+from cifar_utils.recipes import Recipe, check_recipe
 from cifar_utils.teachers import find_teacher
 from cifar_utils.train import start, train_one_epoch
 
@@ -45,6 +45,7 @@ def lr_range_test(
     if not 0 < lowest < highest:
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     steps = whole(steps, "steps", least=10)
+    check_recipe(recipe)
     recipe = recipe.changed(schedule="constant", small_until=0.0, middle_until=0.0)
     machine = fastest_machine(model, train, recipe, device=device, precision=precision)
     run = start(model, train, None, recipe, machine)

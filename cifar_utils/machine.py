@@ -64,8 +64,8 @@ class Machine:
     ) -> Self:
         """The machine that a user asks for in words, ready to train on.
 
-        before: how a resumed run was trained so far, as its history's `arithmetic` tells. "auto"
-        keeps its precision if it can, and with the same precision its convolutions stay.
+        before: how a resumed run was trained so far, as its history's `way` tells. "auto"
+        keeps its precision if it can, and in the same precision direct convolutions stay.
         compile: the network is to be compiled, so its convolutions will be direct ones. Warns if
         Winograd's algorithm is wanted but winograd.c cannot be compiled. Raises CifarError as
         `pick_device`, `pick_precision` and `check_compiler` do.
@@ -90,6 +90,7 @@ class Machine:
                 "training has direct convolutions and needs longer",
                 stacklevel=3,
             )
+            machine.winograd = False
         return machine
 
     @property

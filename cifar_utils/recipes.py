@@ -108,12 +108,12 @@ class Recipe:
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
-    ema: float = option(0.0, "what is validated and saved is the exponential average of the "
-                        "weights over about this fraction of the training; 0: the last weights",
+    ema: float = option(0.0, "what is validated and saved is the exponential moving average of "
+                        "the weights over about this fraction of the training; 0: the last ones",
                         within="[0, 1]")
     branches: bool = option(False, "each 3×3 convolution has a 1×3 and a 3×1 branch while it is "
                             "trained, and is saved as a plain one")
-    answers_epochs: int = option(0, "epochs whose images differ; then they come again, with the "
+    answers_epochs: int = option(0, "epochs whose images differ; later ones repeat them, with the "
                                  "teacher's stored answers; 0: all differ, and the teacher is "
                                  "always asked", within="[0, inf)", only_with=("teacher",))
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
@@ -222,6 +222,13 @@ class Recipe:
 
 _RENAMED = {"vector_rate": "bias_lr_factor", "decay_vectors": "decay_biases"}  # until 0.1
 _RETIRED = {"warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4}  # no shipped run used them
+
+
+def check_recipe(recipe: Any) -> None:
+    """Raise CifarError if it is not a Recipe."""
+    if not isinstance(recipe, Recipe):
+        kind = type(recipe).__name__
+        raise CifarError(f"recipe: of type {kind}; get_recipe(NAME) makes a Recipe")
 
 
 def kind_of(known: Field) -> type:

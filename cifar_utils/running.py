@@ -23,6 +23,7 @@ class Run:
     model: the network as it is validated, saved and handed back. images: the fingerprint of the
     training images. classes: their names. learner: the network that the optimizer trains, which is
     `model` itself unless the recipe has an average or branches. average: that of its weights.
+    compile_seconds: what torch.compile took.
     """
 
     model: torch.nn.Module
@@ -62,7 +63,6 @@ class Run:
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
-            "precision": self.history.precision,
             "images": self.images,
         }
         if self.learner is not self.model:
@@ -76,7 +76,7 @@ class Run:
 
         Raises CifarError if it is of another recipe or other images.
         """
-        history, recipe = History.from_json(state["history"]), self.history.recipe
+        history, recipe = history_of(state), self.history.recipe
         new_recipe = recipe != history.recipe
         if new_recipe and not follows(recipe, history):
             raise CifarError("the checkpoint was made with another recipe")
@@ -138,6 +138,16 @@ class Run:
         if self.average:
             check_fits(self.learner, averaged.get("tensors", {}), complaint)
         return learnt, averaged
+
+
+def history_of(state: dict[str, Any]) -> History:
+    """The history in a `state`. Raises CifarError if it is something else."""
+    if not isinstance(state, dict) or "history" not in state:
+        raise CifarError(
+            f"resume: a {type(state).__name__} that is no run's state(); load_checkpoint(PATH) "
+            "reads one"
+        )
+    return History.from_json(state["history"])
 
 
 def follows(recipe: Recipe, history: History) -> bool:

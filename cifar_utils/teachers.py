@@ -1,4 +1,7 @@
-"""Learning from other networks' answers as well as from labels: knowledge distillation."""
+"""Learning from other networks' answers as well as from labels: knowledge distillation.
+
+A teacher's probabilities are called soft targets.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +60,13 @@ class StoredAnswers:
     def __init__(self, teacher: nn.Module) -> None:
         self.teacher = teacher
         self.by_batch: dict[int, Tensor] = {}
+
+
+def stored_answers(teacher: nn.Module | None, recipe: Recipe) -> list[StoredAnswers]:
+    """A place for the answers in each epoch whose images differ; none if none are to be stored."""
+    if teacher is None:
+        return []
+    return [StoredAnswers(teacher) for _ in range(min(recipe.answers_epochs, recipe.epochs))]
 
 
 def answers(

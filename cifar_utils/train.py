@@ -15,21 +15,27 @@ from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches, steps_of
 from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import start_from
-from cifar_utils.checks import check_training, unwrapped
+from cifar_utils.checks import check_training, copied, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
-from cifar_utils.errors import CifarError, DivergedError
+from cifar_utils.errors import CifarError, DivergedError, whole
 from cifar_utils.evaluate import Totals, evaluate
 from cifar_utils.fastest import fastest_machine
 from cifar_utils.history import Epoch, History
-from cifar_utils.machine import Machine, seed_from, wait
+from cifar_utils.machine import Machine, device_of, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
-from cifar_utils.recipes import Recipe
-from cifar_utils.running import Run
+from cifar_utils.recipes import Recipe, check_recipe
+from cifar_utils.running import Run, history_of
 from cifar_utils.speed.compile import TORCH, compiled
 from cifar_utils.speed.distributed import all_reduce, broadcast, rank, world_size
-from cifar_utils.teachers import StoredAnswers, answers, distillation_loss, find_teacher
+from cifar_utils.teachers import (
+    StoredAnswers,
+    answers,
+    distillation_loss,
+    find_teacher,
+    stored_answers,
+)
 
 
 def train_one_epoch(
@@ -126,16 +132,16 @@ def fit(
         DivergedError: the loss is no longer finite. It names the epoch and the step, and nothing of
             that epoch is logged.
         CifarError: before the first step, for images, labels, a network or a recipe that do not fit
-            together, a teacher that is missing or knows other classes, a recipe or training images
-            other than those of `resume` or of another process, or `compile` without a compiler.
+            together, a teacher that is missing or knows other classes, a `resume` that is no
+            state, a recipe or training images other than those of `resume` or of another process,
+            or `compile` without a compiler.
     """
     if rank():
         log, progress = (lambda run: None), iter
-    if not isinstance(recipe, Recipe):
-        raise CifarError(
-            f"recipe: of type {type(recipe).__name__}; get_recipe(NAME) makes a Recipe"
-        )
-    before = History.from_json(resume["history"]).arithmetic if resume else None
+    check_recipe(recipe)
+    check_wrapping(model, recipe)
+    workers = whole(workers, "workers")
+    before = history_of(resume).way if resume is not None else None
     machine = fastest_machine(
         model, train, recipe, device=device, precision=precision, compile=compile, before=before
     )
@@ -146,12 +152,9 @@ def fit(
         )
     if recipe.schedule == "plateau" and not val:
         raise CifarError("the schedule plateau needs validation images; hold some out")
-    if world_size() > 1 and unwrapped(model) is not model:
-        raise CifarError("with several processes give fit the plain network, which it wraps itself")
     run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
-    different = min(recipe.answers_epochs, recipe.epochs) if teacher else 0
-    stored = [StoredAnswers(teacher) for _ in range(different)]  # type: ignore[arg-type]
+    stored = stored_answers(teacher, recipe)
     # `model` itself, or behind what a user wrapped it in, unless another network learns for it.
     learner = model if run.learner is run.model else run.learner
     network = machine.share(learner, some_rest=recipe.whitening > 0)
@@ -193,12 +196,6 @@ def start(
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation)  # an unknown name fails here, not later
     check_training(model, train, val)
-    short = len(train) % recipe.batch_size
-    if machine.device.type == "cuda" and 0 < short < world_size():  # SyncBatchNorm needs an image
-        raise CifarError(
-            f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
-            "batch_size"
-        )
     images = fingerprint(train)
     other = torch.tensor(float(broadcast((images, recipe)) != (images, recipe)))
     all_reduce(other)
@@ -252,16 +249,56 @@ def record(
 
 
 def prepare(model: nn.Module, train: Split, recipe: Recipe) -> None:
-    """Whiten the first layer if the recipe says so. Raises CifarError as `check_model` does.
+    """Whiten the first layer if the recipe says so.
 
     If it does not, a whitening layer is trained like any other, because it holds random kernels.
+    Raises CifarError as `check_model` and `check_last_batch` do.
     """
     check_model(model, recipe)
+    check_last_batch(model, train, recipe)
     if recipe.whitening:
         whiten(model, normalize(train.images[:5000]))
     for layer in model.modules():
         if isinstance(layer, Whitening):
             layer.weight.requires_grad_(not recipe.whitening)
+
+
+def check_wrapping(model: nn.Module, recipe: Recipe) -> None:
+    """Raise CifarError if `model` is wrapped, and the wrapper would have no part in the training.
+
+    That is so if a copy of the network is trained, or if `fit` has to wrap it itself.
+    """
+    if unwrapped(model) is model:
+        return
+    if world_size() > 1:
+        raise CifarError("with several processes give fit the plain network, which it wraps itself")
+    if recipe.ema or recipe.branches:
+        raise CifarError(
+            "with ema or branches a copy is trained, without its wrapper; give fit the plain "
+            "network, and compile=True if it is to be compiled"
+        )
+
+
+def check_last_batch(model: nn.Module, train: Split, recipe: Recipe) -> None:
+    """Raise CifarError if the last batch of an epoch, a short one, is too small for batch norm."""
+    short = min(count for _, _, count in steps_of(len(train), recipe))
+    if device_of(model).type == "cuda" and short < world_size():  # SyncBatchNorm needs an image
+        raise CifarError(
+            f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
+            "batch_size"
+        )
+    if short > 1:
+        return
+    twin = copied(model).cpu().train()
+    for size in {recipe.image_size(done) for _, done, _ in steps_of(len(train), recipe)}:
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                twin(torch.zeros(1, 3, size, size))
+        except ValueError as error:  # one value per channel has no variance
+            raise CifarError(
+                f"the last batch has a single image, which at {size} × {size} pixels is too little "
+                "for batch norm; choose another batch_size"
+            ) from error
 
 
 def check_model(model: nn.Module, recipe: Recipe) -> None:

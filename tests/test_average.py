@@ -43,7 +43,7 @@ def weights_of_all_steps(split, recipe):
 
 @pytest.mark.parametrize("ema", [0.25, 1.0])
 def test_the_average_is_the_weighted_sum_over_all_steps(painted_split, ema):
-    """Of 12 steps: a span of 3, in which the shares fall by 2/3 a step, or the plain mean."""
+    """Of 12 steps: a span of 3, where each share is 2/3 of the next, or the plain mean."""
     split, val = painted_split(64), painted_split(20, seed=1)
     steps = weights_of_all_steps(split, RECIPE)
     span = 12 * ema

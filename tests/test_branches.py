@@ -41,11 +41,11 @@ class ThreeConvolutions(nn.Module):
 
     def forward(self, maps):
         layer, total = self.layer, 0.0
-        outputs = self.outputs(maps)
+        outputs, measured = self.outputs(maps), self.outputs(maps[:32].detach())
         for number, (each, scale) in enumerate(zip(outputs, layer.scales.chunk(3), strict=True)):
             variance = layer.variances[number]
             if self.training:
-                variance = outputs[number][:32].var((0, 2, 3), correction=0)
+                variance = measured[number].var((0, 2, 3), correction=0)
             total = total + each * (scale / (variance + 1e-5).sqrt()).view(-1, 1, 1)
         return total if layer.bias is None else total + layer.bias.view(-1, 1, 1)
 
@@ -102,13 +102,28 @@ def test_a_step_is_one_of_three_convolutions(name):
     first = twins[0].outputs(images[:32])
     running = torch.stack([0.9 + 0.1 * each.var((0, 2, 3), correction=0) for each in first])
     torch.testing.assert_close(layers[0].variances, running)
-    # The gradient of the last layer: nothing comes back to it through another layer's variances.
     for network_out in (one, other):
         F.cross_entropy(network_out, torch.arange(40) % 10).backward()
-    for part in ("weight", "row", "column", "scales"):
-        mine, theirs = (getattr(each, part).grad for each in (layers[-1], twins[-1].layer))
-        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-12)
-        assert mine.norm() > 0
+    for layer, twin in zip(layers, twins, strict=True):
+        for part in ("weight", "row", "column", "scales"):
+            mine, theirs = (getattr(each, part).grad for each in (layer, twin.layer))
+            torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-12)
+            assert mine.norm() > 0
+
+
+def test_a_layer_keeps_what_it_is_beside_its_kernel():
+    conv = nn.Conv2d(3, 4, 3)
+    conv.bias.requires_grad_(False)
+    network = with_branches(nn.Sequential(conv, conv))
+    one, again = network
+    kernels = fused(network, network.state_dict())
+    assert torch.equal(kernels["0.weight"], kernels["1.weight"])
+    assert one is again and one.weight.requires_grad and not one.bias.requires_grad
+    one.train()(torch.empty(0, 3, 8, 8))  # a process may have no part of a batch
+    assert torch.equal(one.variances, torch.ones(3, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        one(torch.randn(8, 3, 8, 8))
+    assert one.variances.dtype == torch.float32 and (one.variances != 1).all()
 
 
 def weights(model):
@@ -151,6 +166,10 @@ def test_a_run_with_branches_ships_the_plain_network_and_is_resumed_to_the_same_
             assert again.epochs[-1].val_loss == history.epochs[-1].val_loss
     with RunFolder(tmp_path / "run") as folder:
         run(split, val, recipe, folder.save, resume=folder.state(recipe))
+    with RunFolder(tmp_path / "run") as folder:
+        kept = folder.state(recipe)
+    for name in ("learner", "average"):
+        assert str(kept[name]) == str(states[-1][name])
     saved, info = load_weights(tmp_path / "run")
     assert torch.equal(weights(saved), weights(whole)) and info.recipe.branches
     longer = recipe.changed(epochs=3, epochs_before=2)

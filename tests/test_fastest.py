@@ -71,6 +71,13 @@ def test_direct_convolutions_stay_if_the_recipe_has_them(quick, hardware, painte
     )
 
 
+def test_a_network_to_be_compiled_is_not_measured(hardware, painted_split, monkeypatch):
+    monkeypatch.setattr("cifar_utils.machine.check_compiler", lambda device: None)
+    network = Waiting(("bf16", False))
+    machine = fastest_machine(network, painted_split(8), Recipe(), device="cpu", compile=True)
+    assert machine.choice == ""
+
+
 def test_emulated_bf16_is_not_even_tried(hardware, painted_split):
     hardware(0.01)
     machine = fastest_machine(Waiting(("bf16", False)), painted_split(8), Recipe(), device="cpu")
@@ -122,16 +129,17 @@ def test_a_history_tells_the_way_and_older_ones_imply_it(hardware, painted_split
         create_model("compact", seed=0), painted_split(16), None, recipe, device="cpu",
         precision="bf16", log=lambda run: states.append(run.state()),
     )  # fmt: skip
-    assert history.arithmetic == ("bf16", True)
-    assert History.from_json(states[0]["history"]).arithmetic == ("bf16", True)
+    assert history.way == ("bf16", True)
+    assert History.from_json(states[0]["history"]).way == ("bf16", True)
     resumed = train.fit(
         create_model("compact", seed=0), painted_split(16), None, recipe, device="cpu",
         log=lambda run: None, resume=states[0],
     )  # fmt: skip
-    assert resumed.arithmetic == ("bf16", True)
-    old = [History(recipe, "x", precision=precision).arithmetic for precision in ("fp32", "bf16")]
+    assert resumed.way == ("bf16", True)
+    old = [History(recipe, "x", precision=precision).way for precision in ("fp32", "bf16")]
     assert old == [("fp32", True), ("bf16", False)]
-    assert History(recipe.changed(winograd=False), "x", precision="fp32").arithmetic[1] is False
+    # A recipe that goes on after one without Winograd's convolutions may have them.
+    assert History(recipe.changed(winograd=False), "x", precision="fp32").way == ("fp32", True)
 
 
 def test_a_machine_tells_its_way_in_words():

@@ -129,7 +129,12 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
              "answers_epochs")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe.from_dict(older) == Recipe(lr=0.3)
-    renamed = older | {"vector_rate": 64.0, "decay_vectors": False, "warmup": 0.0, "hardest_share": 0.0}
+    renamed = older | {
+        "vector_rate": 64.0,
+        "decay_vectors": False,
+        "warmup": 0.0,
+        "hardest_share": 0.0,
+    }
     del renamed["decay_biases"]
     assert Recipe.from_dict(renamed) == Recipe(lr=0.3, bias_lr_factor=64, decay_biases=False)
     for field, complaint in (

@@ -278,7 +278,6 @@ def test_a_checkpoint_of_the_wrong_form_is_refused_by_name(tmp_path, painted_spl
         ({"mood": 1}, "unknown entry 'mood'; a newer cifar_utils may know it"),
         ({"history": "{}"}, "not a training history"),
         ({"history": 3}, "not a training history"),
-        ({"precision": "fp8"}, "not the checkpoint of a run"),
         ({"images": 3}, "not the checkpoint of a run"),
         ({"scaler": {"scale": 1.0}}, "not the checkpoint of a run"),
         ({"optimizer": {"state": {}, "param_groups": [3]}}, "damaged, or not a checkpoint"),

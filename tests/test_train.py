@@ -219,7 +219,8 @@ def test_a_resumed_run_may_go_on_in_another_precision(painted_split):
     split, states = painted_split(64), []
     run(split, log=lambda run: states.append(run.state()))
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0).state_dict()
-    from_gpu = states[1] | {"precision": "fp16", "scaler": scaler}
+    history = replace(History.from_json(states[1]["history"]), precision="fp16")
+    from_gpu = states[1] | {"history": history.to_json(), "scaler": scaler}
     for state, asked, wanted in ((states[1], "bf16", {"bf16"}), (states[1], "auto", {"fp32"}),
                                  (from_gpu, "auto", {"fp32", "bf16"})):  # fmt: skip
         _, history = run(split, resume=state, precision=asked)
@@ -733,6 +734,30 @@ def test_a_wrapped_network_is_trained_and_kept_as_the_plain_one(painted_split, t
     assert all(torch.equal(v, plain["model"][n]) for n, v in model.state_dict().items())
 
 
+def test_a_wrapper_that_would_have_no_part_in_the_training_is_refused(painted_split):
+    for changes in ({"ema": 0.5}, {"branches": True}):
+        with pytest.raises(CifarError, match="give fit the plain network"):
+            fit(torch.nn.DataParallel(create_model("compact")), painted_split(16), None,
+                RECIPE.changed(**changes), log=lambda run: None, **PLAIN)  # fmt: skip
+
+
+def test_a_last_batch_of_one_image_is_refused_only_if_batch_norm_cannot_learn_from_it(
+    painted_split,
+):
+    split, lone = painted_split(9), RECIPE.changed(epochs=1, batch_size=4)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))
+    for model in (create_model("compact", seed=0), flat):
+        assert fit(model, split, None, lone, log=lambda run: None, **PLAIN).is_finished
+    normed = torch.nn.Sequential(*flat, torch.nn.BatchNorm1d(10))
+    chance = torch.get_rng_state()
+    with pytest.raises(CifarError, match=r"single image, .* at 32 × 32 pixels .* batch_size"):
+        fit(normed, split, None, lone, log=lambda run: None, **PLAIN)
+    assert torch.equal(torch.get_rng_state(), chance)
+    small = lone.changed(model="resnet18", small_size=8, small_until=0.5)
+    with pytest.raises(CifarError, match="at 8 × 8 pixels"):
+        fit(create_model("resnet18"), split, None, small, log=lambda run: None, **PLAIN)
+
+
 def test_every_weight_is_in_some_group_of_the_optimizer():
     shapes = [(), (2,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 5, 6)]
     model = torch.nn.ParameterList(torch.zeros(shape) for shape in shapes)
@@ -741,18 +766,18 @@ def test_every_weight_is_in_some_group_of_the_optimizer():
         assert sum(len(group["params"]) for group in groups) == len(shapes)
 
 
-def test_a_run_whose_validation_loss_alone_is_not_finite_stops_too(painted_split):
-    """One step at such a rate: it is taken after the training loss was measured."""
-    with pytest.raises(ArithmeticError, match="diverged"):
-        wild = RECIPE.changed(lr=1e30, schedule="constant", batch_size=64)
-        run(painted_split(64), painted_split(20, seed=1), wild)
-
-
 def test_mistakes_are_found_before_any_work(painted_split):
     for changes, message in (({"augmentation": "flap"}, "unknown augmentation"),
                              ({"teacher": "nobody"}, "neither a path")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             run(painted_split(32), None, RECIPE.changed(**changes))
+    for options, message in (({"resume": "runs/x"}, r"resume: a str .* load_checkpoint"),
+                             ({"resume": {}}, "resume: a dict"), ({"workers": -1}, "workers is -1"),
+                             ({"workers": "2"}, "workers is '2'")):  # fmt: skip
+        with pytest.raises(CifarError, match=message):
+            run(painted_split(32), None, **options)
+    with pytest.raises(CifarError, match="recipe: of type str"):
+        lr_range_test(create_model("compact"), painted_split(32), "compact")
     with pytest.raises(ValueError, match="no training images"):
         run(painted_split(10)[:0])
     with pytest.raises(ValueError, match="choose one of auto, cuda, mps, cpu"):

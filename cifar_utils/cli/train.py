@@ -259,7 +259,7 @@ def _tell_time(options, recipe, state, cifar, model):
     with warnings.catch_warnings(action="ignore"):  # `fit` will warn of the same
         machine = fastest_machine(
             model, cifar.train, recipe, device=options.device, precision=options.precision,
-            before=history.arithmetic if history else None,
+            before=history.way if history else None,
         )  # fmt: skip
     seconds = epoch_seconds(recipe, cifar.train, machine, past=past, workers=options.workers)
 
