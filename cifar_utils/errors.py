@@ -25,7 +25,7 @@ class DivergedError(CifarError, ArithmeticError):
         self.where = where
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a library's error says first, with its kind; torch adds pages of advice."""
     return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:200]}"
 

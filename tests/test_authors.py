@@ -159,6 +159,9 @@ def test_what_is_replaced_is_told_and_nothing_else_is(toy):
         ("def main(", "def other(", "it has no main"),
         ("log = []", "log = [", "SyntaxError"),
         ("log = []", "log = 1 / 0", "ZeroDivisionError"),
+        ("log = []", "log = sys.exit(3)", "SystemExit: 3"),
+        ("class CifarNet(nn.Module):", "def CifarNet():", "Error"),
+        ("class CifarLoader", "class Loader", "it has no CifarLoader"),
     ],
 )
 def test_another_file_is_refused(toy, old, new, complaint):
@@ -168,6 +171,14 @@ def test_another_file_is_refused(toy, old, new, complaint):
         Authors(toy, CPU, "fp32")
     assert f"{toy} is not the airbench94_muon.py that we know: " in str(error.value)
     assert complaint in str(error.value)
+
+
+def test_a_script_that_fails_in_its_training_is_told(toy, painted_split):
+    toy.write_text(TOY.replace("val_acc = 0.25", "val_acc = 1 / 0"))
+    authors = Authors(toy, CPU, "fp32")
+    authors.namespace["spend"] = abs
+    with pytest.raises(CifarError, match="it fails with ZeroDivisionError"):
+        authors.run(Cifar(*[painted_split(20)] * 3), seed=0)
 
 
 def test_too_few_images_for_a_batch_are_told(toy, painted_split):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from cli_helpers import refused
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from cifar_utils import __version__, train
@@ -90,15 +91,20 @@ def test_recipes_train_in_turn_with_seeds_of_their_own(painted_split, monkeypatc
 
     monkeypatch.setattr(bench, "fit", watched_fit)
     monkeypatch.setattr(bench, "predict", answers)
+    monkeypatch.setattr(bench, "training_mult_adds", lambda *_: 1.0)  # which takes steps, too
     one = Recipe("one", epochs=1, batch_size=16, seed=5)
     other = Recipe("other", model="fastnet-half", epochs=1, batch_size=16, small_size=24,
                    small_until=0.5, views=6)  # fmt: skip
     cifar = Cifar(painted_split(64), painted_split(0), painted_split(20, seed=1))
-    lines = []
+    lines, saved = [], []
     with register_module_forward_pre_hook(note_size):
         rows = bench.race(
-            [one, other], cifar, repeats=2, device=CPU, precision="fp32", log=lines.append
-        )
+            [one, other], cifar, repeats=2, device=CPU, precision="fp32", log=lines.append,
+            save=saved.append,
+        )  # fmt: skip
+    assert saved[1] == rows  # after each turn, all so far
+    for before, row in zip(saved[0], rows, strict=True):
+        assert before["seconds"]["values"] == row["seconds"]["values"][:1]
     turns = [(recipe.name, recipe.seed) for recipe in trained]
     warm_up = [("one", 5), ("other", 0)]
     assert turns == [*warm_up, ("one", 5), ("other", 0), ("one", 6), ("other", 1)]
@@ -228,6 +234,11 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
     )
     main(["bench", "--models", "--precision", "fp32"])
     assert "resnet152" in asked and "fastnet" in asked
+
+
+def test_a_race_needs_recipes_of_different_names(capsys):
+    for names in (["fast", "fast"], ["fast", "--against", "fast"]):
+        assert "different names" in refused(capsys, "bench", "--recipe", *names)
 
 
 def test_a_race_is_told_with_its_ratio(painted_split, capsys, monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from cli_helpers import refused
 
 from cifar_utils.cli.main import main
+from cifar_utils.errors import CifarError
 from cifar_utils.recipes import RECIPES
 from cifar_utils.results import board
 from cifar_utils.results.operations import training_mult_adds
@@ -56,6 +57,7 @@ def ours(recipe=FAST, one=(0.93, 0.93, 0.93), six=(0.94, 0.939, 0.941)):
 
 
 THEIRS = row(REFERENCE, [100.0] * 3, [0.93] * 3, [0.94] * 3, [80.0, 290.0, 480.0])
+OTHERS = row(REFERENCE, [100.0] * 3, [0.93] * 3, [0.95] * 3, [80.0, 290.0, 480.0])
 
 
 def lists(folder):
@@ -71,7 +73,7 @@ def lists(folder):
 def test_a_line_holds_what_its_records_do(tmp_path):
     write_json(tmp_path / "a.json", record(ours(), THEIRS))
     first, second = lists(tmp_path)["94%, six views per image"]
-    assert first == ["`fast`", "Brand Chip, AVX2", "2", "bf16 with Winograd", "0.60 (3 races)",
+    assert first == ["`fast`", "Brand Chip, AVX2", "2", "bf16 with Winograd", "0.60 (3 turns)",
                      "0.50", "93.00 ± 0.00%", "94.00 ± 0.10%", "3", "abc1234"]  # fmt: skip
     assert second[0] == "`airbench94`" and second[4:6] == ["1", "1"]
 
@@ -126,10 +128,17 @@ def test_the_fastest_comes_first_and_a_seed_counts_once(tmp_path):
     swift = ours(slow, six=[0.96] * 3)
     swift["seconds"] = spread([30.0, 31.0, 29.0])
     write_json(tmp_path / "swift.json", record(swift, THEIRS, processor="B"))
-    write_json(tmp_path / "swift-again.json", record(ours(slow), THEIRS, processor="B"))
+    write_json(tmp_path / "swift-again.json", record(ours(slow), OTHERS, processor="B"))
     lines = lists(tmp_path)["94%, six views per image"]
     assert [line[1] for line in lines if line[0] == "`fast`"] == ["B, AVX2", "A, AVX2"]
-    assert lines[0][4:9] == ["0.41 (6 races)", "0.50", "93.00 ± 0.00%", "95.00 ± 0.05%", "3"]
+    assert lines[0][4:9] == ["0.41 (6 turns)", "0.50", "93.00 ± 0.00%", "95.00 ± 0.05%", "3"]
+
+
+def test_a_record_is_counted_once(tmp_path):
+    for name in ("a", "b"):
+        write_json(tmp_path / f"{name}.json", record(ours(), THEIRS))
+    with pytest.raises(CifarError, match=r"b\.json: a\.json holds its fast, too; keep one of"):
+        board.table(tmp_path)
 
 
 def test_every_record_that_ships_stands_somewhere():
@@ -197,10 +206,20 @@ def put(value, *path):
         (forget("recipes", 0, "mult_adds"), "fields", "it lacks mult_adds of fast"),
         (put("2", "threads"), "fields", "it ran on '2' threads"),
         (put("yesterday", "date"), "fields", "of another form"),
+        (put(None, "processor"), "fields", "processor cannot be None"),
+        (put("A | B", "processor"), "fields", "processor cannot be 'A | B'"),
+        (put(["bf16"], "recipes", 0, "arithmetic"), "fields", "arithmetic cannot be ['bf16']"),
+        (put("`x`\n", "recipes", 0, "recipe", "name"), "fields", "the name of a recipe cannot be"),
+        (put("\x1b[31m", "commit"), "fields", "commit cannot be"),
+        (put("0.2.0", "commit"), "commit", "'0.2.0' is none; race in a clone"),
         (put("abc1234-dirty", "commit"), "commit", "changes that no commit holds"),
         (put({**board.IMAGES, "tested": 1000}, "images"), "images", "--validation 0"),
         (put(1, "recipes", 0, "recipe", "mood"), "recipes", "unknown recipe field 'mood'"),
-        (put(7, "recipes", 1, "recipe", "epochs"), "recipes", "do not end with airbench94 as it"),
+        (put(7, "recipes", 1, "recipe", "epochs"), "recipes", "airbench94 is not a recipe of this"),
+        (put(10**9, "recipes", 0, "recipe", "epochs"), "recipes", "fast is not a recipe of this"),
+        (put(10**9, "recipes", 0, "recipe", "epochs"), "multiply-adds", "not counted"),
+        (lambda told: told["recipes"].pop(), "recipes", "do not end with airbench94"),
+        (lambda told: told["recipes"].insert(0, told["recipes"][0]), "recipes", "different names"),
         (put([1.0, 2.0], "recipes", 0, "accuracy", "values"), "seeds", "as many values"),
         (put(0.9, "recipes", 0, "accuracy", "mean"), "values", "not the summary of its values"),
         (put(spread([0.93, 0.93005, 0.93]), "recipes", 0, "accuracy"), "values", "0.93005"),
@@ -209,6 +228,8 @@ def put(value, *path):
         (put(spread([79.0, 290.0, 480.0]), "recipes", 1, "began"), "turns", ""),
         (put(spread([0.0, 20.0, 40.0]), "recipes", 0, "began"), "turns", "fast began before"),
         (put([0.6, 0.5, 0.6], "ratios", "fast", "values"), "ratios", "not those of the seconds"),
+        (put(0.1, "ratios", "fast", "median"), "ratios", "not those of the seconds"),
+        (forget("recipes", 0, "seconds", "mean"), "values", "not the summary of its values"),
         (put(1.0, "recipes", 0, "mult_adds"), "multiply-adds", "not what is counted here"),
         (put(0.4, "mult_adds_ratios", "fast"), "multiply-adds", "not those of the counts"),
         (put(None, "recipes"), "recipes", "of another form"),
@@ -238,8 +259,11 @@ def test_an_edited_record_fails_by_its_digest_and_one_without_says_so(good, tmp_
 def test_too_few_turns_are_too_few(good, tmp_path):
     file = next(board.RACES.glob("seed-3.json"))
     found = {name: (fine, told) for name, fine, told in verify(file)}
-    assert found["seeds"] == (False, "1, but an accuracy needs 3; race with --repeats 3")
-    assert found["images"][0] and found["recipes"][0] and found["ratios"][0]
+    assert found["seeds"] == (
+        False,
+        "1 of each recipe, but an accuracy needs 3; race with --repeats 3",
+    )
+    assert found["images"][0] and found["recipes"][0]
     assert not found["digest"][0] and "lacks instructions, threads, commit" in found["fields"][1]
 
 
@@ -247,11 +271,13 @@ def test_what_is_no_record_at_all_is_one_line(tmp_path, capsys):
     file = tmp_path / "a.json"
     assert "there is no such record" in refused(capsys, "bench", "--verify", file)
     file.write_text("[]")
-    assert "it is damaged, or not a record" in refused(capsys, "bench", "--verify", file)
+    assert "it is damaged, or not a record of a race" in refused(capsys, "bench", "--verify", file)
     file.write_text("{}")
     assert "not a record for the board" in refused(capsys, "bench", "--verify", file)
     line = refused(capsys, "bench", "--verify", file, "--recipe", "fast")
     assert "--recipe does nothing with --verify" in line
+    line = refused(capsys, "bench", "--verify", file, "--repeats", "3")
+    assert "--repeats does nothing with --verify" in line
 
 
 @pytest.mark.slow

@@ -136,4 +136,4 @@ def test_report_prints_the_tables_and_writes_each_between_its_marks(capsys):
     page.write_text("no marks")
     assert "lacks the lines" in refused(capsys, "report", "--write", "page.md")
     assert page.read_text() == "no marks"
-    assert "none.md" in refused(capsys, "report", "--write", "none.md")
+    assert "none.md does not exist" in refused(capsys, "report", "--write", "none.md")

@@ -1,6 +1,7 @@
 """The GPU report at toy size on a CPU: what it compares, keeps, goes on with and refuses."""
 
 import json
+import math
 import shutil
 from importlib import import_module
 from pathlib import Path
@@ -149,6 +150,15 @@ def test_a_record_of_another_machine_or_setting_is_not_gone_on_with(report, tmp_
     write_json(file, record)
     with pytest.raises(CifarError, match=r"other torch, 2\.6\.0 then and"):
         gpu_record.run(report(), [], file, lambda line: None)
+    whole = gpu_record.run(report(), [], tmp_path / "whole.json", lambda line: None)
+    for part, result, wanted in (
+        ("paths", {"vgg": {"passed": True}}, "damaged, or not a GPU"),
+        ("times", {"x": {"rows": [1]}}, "damaged, or not a GPU report"),
+        ("notebooks", {"x": {"seconds": math.nan}}, "cannot be nan"),
+    ):
+        file.write_text(json.dumps(whole | {part: result}))
+        with pytest.raises(CifarError, match=wanted):
+            gpu_record.run(report(), [], file, lambda line: None)
     file.write_text(json.dumps({"device": "CPU"}))
     with pytest.raises(CifarError, match="it is damaged, or not a GPU report; choose another"):
         gpu_record.run(report(), [], file, lambda line: None)

@@ -38,18 +38,18 @@ def add(subparsers: Subparsers) -> None:
          "without --recipe, loading, augmentations and networks are timed, the networks in fp32 "
          "and, if it is another, in --precision")
     flag("--against", metavar="NAME",
-         help="one more recipe in the race, with whose time the others' are compared")
+         help="one more recipe in the race; its time is the yardstick for the others")
     flag("--against-file", type=path, metavar="FILE",
-         help="the authors' own airbench94_muon.py as one more competitor, with whose time the "
-         "others' are also compared; from github.com/KellerJordan/cifar10-airbench. This runs the "
+         help="the authors' own airbench94_muon.py as one more competitor and yardstick; from "
+         "github.com/KellerJordan/cifar10-airbench. This runs the "
          "file. cuda and half are replaced by what the device has, and on a CPU its torch.compile "
          "is off without --compile")
     flag("--repeats", type=positive, metavar="N",
          help="trainings per recipe, each with the next seed (default: 3)")
     flag("--operations", action="store_true",
          help="train nothing, but count the multiply-adds of each recipe's whole training on "
-         "50,000 images, in seconds; races count them, too. Forward and backward, each convolution "
-         "as a direct one, without augmentation and optimizer")
+         "50,000 images, which takes seconds; races count them, too. Forward and backward, each "
+         "convolution as a direct one, without augmentation and optimizer")
     flag("--models", nargs="*", metavar="NAME", help="networks to time (default: all)")
     flag("--augmentations", nargs="*", metavar="NAME", help="policies to time (default: all)")
     flag("--loading", action="store_true",
@@ -62,7 +62,7 @@ def add(subparsers: Subparsers) -> None:
          "for the board: complete, whole and plausible; exit status 2 if it is not")
     flag("--json", type=path, metavar="FILE", help="also write all results to FILE")
     flag("--gpu-report", type=path, metavar="FILE",
-         help="do all that an hour on a GPU should show, and write it to FILE after each step: "
+         help="measure all that an hour on a GPU can show, and write it to FILE after each step: "
          "every path against the CPU, --repeats seeds of --recipe and --against (50), the five "
          "recipes of the course, the notebooks; the same command goes on with what FILE lacks; "
          "--device cpu --quick is a trial of it")
@@ -88,6 +88,7 @@ def run(options: Namespace) -> None:
     if options.against:
         # It keeps all its values but the seed: a race that is run again needs new runs of both.
         recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
+    _check_names(recipes)
     results = (_operations if options.operations else _measure)(recipes, options)
     if options.json:
         write_json(options.json, results)
@@ -117,7 +118,7 @@ def _measure(recipes, options):
     results = host.machine(device, precision)
     print("; ".join(f"{name} {value}" for name, value in results.items()))
     if recipes:
-        return results | _race(options, recipes, device, precision)
+        return _race(options, recipes, device, precision, results)
     return results | _throughput(options, device, precision)
 
 
@@ -137,11 +138,23 @@ def _operations(recipes, options):
     return results
 
 
+def _check_names(recipes):
+    if len({recipe.name for recipe in recipes}) < len(recipes):
+        raise CifarError("--recipe and --against need recipes of different names")
+
+
 def _check_bench(options):
     """Refuse options that do not go together, and unknown names."""
     from cifar_utils.augment import operations
     from cifar_utils.models import MODELS
 
+    given = [flag_of(name) for name in recipe_changes(options)]
+    given += [f"--{name.replace('_', '-')}"
+              for name in ("recipe", "against", "operations", "models", "augmentations", "loading",
+                           "quick", "json", "device", "precision", *OF_A_RACE)
+              if _given(options, name)]  # fmt: skip
+    if options.verify and given:
+        raise CifarError(f"{given[0]} does nothing with --verify, which measures nothing")
     if options.json:
         writable_file(options.json, "--json")
     if options.parts:
@@ -161,10 +174,6 @@ def _check_bench(options):
         if options.operations and _given(options, name):
             named = name.replace("_", "-")
             raise CifarError(f"--{named} does nothing with --operations, which trains nothing")
-    for name in ("recipe", "models", "augmentations", "loading", "quick", "json", "device",
-                 "precision"):  # fmt: skip
-        if options.verify and _given(options, name):
-            raise CifarError(f"--{name} does nothing with --verify, which measures nothing")
     for policy in options.augmentations or ():
         operations(policy)
     for name in options.models or ():
@@ -176,7 +185,8 @@ def _given(options, name):
     return value is not None and value is not False and value != "auto"  # 0 and [] are given
 
 
-def _race(options, recipes, device, precision):
+def _race(options, recipes, device, precision, facts):
+    """Race, write the record of all turns so far after each, and print the tables."""
     from cifar_utils.results import bench
     from cifar_utils.results.authors import Authors
 
@@ -188,30 +198,41 @@ def _race(options, recipes, device, precision):
             f"200 trainings left out and these replaced: {'; '.join(authors.replaced) or 'none'}"
         )
     cifar = load(options)
-    rows = bench.race(
-        recipes, cifar, repeats=options.repeats or 3, device=device, precision=options.precision,
-        compile=options.compile, authors=authors,
-    )  # fmt: skip
     on = "validation" if len(cifar.val) else "test"
     images = {"source": cifar.source, "training": len(cifar.train), "on": on,
               "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
-    results = {"images": images, "recipes": rows[: len(recipes)]}
+
+    def record(rows):
+        *rows, theirs = rows if authors else (*rows, None)
+        told = facts | {"images": images, "recipes": rows}
+        if authors:
+            told["authors"] = theirs | {"sha256": authors.sha256, "replaced": authors.replaced}
+            told["ratios_to_authors"] = {row["name"]: bench.ratio(row, theirs) for row in rows}
+        if options.against:
+            *rows, other = rows
+            told["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
+            told["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
+        return told
+
+    try:
+        rows = bench.race(
+            recipes, cifar, repeats=options.repeats or 3, device=device, authors=authors,
+            precision=options.precision, compile=options.compile,
+            save=lambda rows: options.json and write_json(options.json, record(rows)),
+        )  # fmt: skip
+    except KeyboardInterrupt:  # or a signal that main() takes for one
+        if options.json and options.json.exists():
+            print(f"\nstopped; {shown(options.json)} holds the turns before", file=sys.stderr)
+        raise
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
     print(bench.table(rows, columns))
-    if authors:
-        *rows, theirs = rows
-        results["authors"] = theirs | {"sha256": authors.sha256, "replaced": authors.replaced}
-        results["ratios_to_authors"] = {row["name"]: bench.ratio(row, theirs) for row in rows}
-        for row in rows:
-            print(_compared(row, theirs))
-    if options.against:
-        *rows, other = rows
-        results["ratios"] = {row["name"]: bench.ratio(row, other) for row in rows}
-        results["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
-        for row in rows:
-            print(_compared(row, other))
-    return results
+    ours = rows[: len(recipes)]
+    for row in ours if authors else ():
+        print(_compared(row, rows[-1]))
+    for row in ours[:-1] if options.against else ():
+        print(_compared(row, ours[-1]))
+    return record(rows)
 
 
 def _compared(row, other):
@@ -281,8 +302,7 @@ def _gpu_report(options):
     device = gpu_report.check(options.device, quick=options.quick)
     recipes = [checked_recipe(options, name) for name in options.recipe]
     recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
-    if len({recipe.name for recipe in recipes}) < len(recipes):
-        raise CifarError("--gpu-report needs recipes of different names")
+    _check_names(recipes)
     if options.quick:
         recipes = [gpu_report.quick(recipe) for recipe in recipes]
         options.limit = options.limit or gpu_report.QUICK_IMAGES

@@ -15,7 +15,7 @@ def add(subparsers: Subparsers) -> None:
         example="cifar report --write README.md",
     )  # fmt: skip
     parser.add_argument(
-        "--table", metavar="NAME", help="only this one: results, races, board or repositories"
+        "--table", metavar="NAME", help="only this one: results, board or repositories"
     )
     parser.add_argument(
         "--write", type=path, metavar="FILE",
@@ -35,6 +35,8 @@ def run(options: Namespace) -> None:
         print("\n\n".join(tables.values()))
         return
     writable_file(options.write, "--write")
+    if not options.write.exists():
+        raise CifarError(f"{options.write} does not exist; --write fills the places in a page")
     try:
         page = replaced = options.write.read_text(encoding="utf-8")
     except UnicodeDecodeError:

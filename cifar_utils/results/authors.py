@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class Authors:
             raise self._unknown("main does not set its batch_size or load its images as it did")
         self.batch_size = int(batch[1])
         self.namespace = self._executed()
-        self.model = self.namespace["CifarNet"]().to(device, memory_format=torch.channels_last)
+        with self._answering_for_it():
+            network = self.namespace["CifarNet"]()
+            self.model = network.to(device, memory_format=torch.channels_last)
         if compile:
             self.model.compile(mode="max-autotune")
 
@@ -68,6 +71,14 @@ class Authors:
         self.script = self.script.replace(old, new)
         self.replaced.append(f"{old.strip()} by {new}" if new else f"{old.strip()} left out")
 
+    @contextlib.contextmanager
+    def _answering_for_it(self) -> Iterator[None]:
+        """Inside it, whatever the script raises, to leave Python as well, is one line."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            raise self._unknown(f"it fails with {first_line(error)}") from error
+
     def _unknown(self, what: str) -> CifarError:
         return CifarError(f"{self.path} is not the airbench94_muon.py that we know: {what}")
 
@@ -76,13 +87,11 @@ class Authors:
         names = {"__name__": "authors", "Clock": lambda: Clock(self.device)}
         arguments, sys.argv = sys.argv, [str(self.path)]  # it reads itself
         try:
-            with torch.backends.cudnn.flags(enabled=True):  # which it sets for the whole process
+            with self._answering_for_it(), torch.backends.cudnn.flags(enabled=True):  # it sets this
                 exec(compile(self.script, str(self.path), "exec"), names)
-        except Exception as error:
-            raise self._unknown(first_line(error)) from error
         finally:
             sys.argv = arguments
-        if missing := {"CifarNet", "main", "print_training_details"} - names.keys():
+        if missing := {"CifarNet", "CifarLoader", "main", "print_training_details"} - names.keys():
             raise self._unknown(f"it has no {', '.join(sorted(missing))}")
         return names
 
@@ -117,7 +126,8 @@ class Authors:
                 content = {"images": images, "labels": split.labels.cpu(), "classes": split.classes}
                 torch.save(content, Path("cifar10", f"{name}.pt"))
             torch.manual_seed(seed)
-            self.namespace["main"](run, self.model)
+            with self._answering_for_it():
+                self.namespace["main"](run, self.model)
         return row
 
 

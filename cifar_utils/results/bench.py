@@ -65,6 +65,7 @@ def race(
     compile: bool = False,
     authors: Authors | None = None,
     log: Callable[[str], object] = print,
+    save: Callable[[list[Row]], object] = lambda rows: None,
 ) -> list[Row]:
     """Train by each recipe in turn, `repeats` times, each time with the next seed.
 
@@ -75,6 +76,7 @@ def race(
         precision: as in `fit`; with "auto" each recipe is computed in the way that is fastest here.
         authors: their script takes its turn after the recipes, with the seeds of the first.
         log: called with one line after each training.
+        save: called after each turn with the rows of all turns so far.
 
     Returns:
         One row per recipe: its name, the recipe as a dict, the multiply-adds of a whole training
@@ -88,6 +90,8 @@ def race(
         accuracy: in [0, 1], with one view per image.
         accuracy_views: the same with recipe.views views.
     """
+    for recipe in recipes:
+        recipe.changed(seed=recipe.seed + repeats - 1)  # which may be too large a number
     if authors:
         authors.warm_up(cifar)
     for recipe in recipes:  # a warm-up, too: what is compiled or looked up once is not timed
@@ -103,6 +107,8 @@ def race(
     if authors:
         first = recipes[0].seed
         turns.append((authors.name, lambda repeat: authors.run(cifar, first + repeat)))
+    rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
+    rows += [{"name": authors.name}] if authors else []
     runs: list[list[Row]] = [[] for _ in turns]
     start = time.perf_counter()
     for repeat in range(repeats):
@@ -112,15 +118,17 @@ def race(
             its_runs.append(run)
             reached = f"{run['accuracy']:10.2%}{run['accuracy_views']:10.2%}"
             log(f"{name:<22}{run['seconds']:10.1f} s{reached}")
-    rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
-    rows += [{"name": authors.name}] if authors else []
-    for row, its_runs in zip(rows, runs, strict=True):
-        ways = [run.pop("arithmetic") for run in its_runs if "arithmetic" in run]
-        row |= {"arithmetic": ", ".join(dict.fromkeys(ways))} if ways else {}
-    return [
-        row | {key: spread([run[key] for run in its_runs]) for key in its_runs[0]}
-        for row, its_runs in zip(rows, runs, strict=True)
-    ]
+        done = [_summed_up(*pair) for pair in zip(rows, runs, strict=True)]
+        save(done)
+    return done
+
+
+def _summed_up(row: Row, runs: Sequence[Row]) -> Row:
+    """The row with a spread over these trainings for each thing that was measured."""
+    ways = dict.fromkeys(run["arithmetic"] for run in runs if "arithmetic" in run)
+    row = row | ({"arithmetic": ", ".join(ways)} if ways else {})
+    measured = [key for key in runs[0] if key != "arithmetic"]
+    return row | {key: spread([run[key] for run in runs]) for key in measured}
 
 
 def operations(recipe: Recipe, images: int) -> Row:
@@ -224,7 +232,7 @@ RACE_COLUMNS = {
     "training, seconds": ("seconds", ".1f"),
     "augmentation's share": ("augmentation_share", ".0%"),
     "accuracy, one view": ("accuracy", ".2%"),
-    "with recipe.views": ("accuracy_views", ".2%"),
+    "with its views": ("accuracy_views", ".2%"),
 }
 OPERATION_COLUMNS = {
     "recipe": ("name", ""),

@@ -7,6 +7,7 @@ stands for today's recipe only if it raced just that; those of earlier values ha
 own.
 """
 
+import json
 import math
 import re
 import statistics
@@ -15,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cifar_utils.errors import CifarError
+from cifar_utils.errors import CifarError, shown
 from cifar_utils.recipes import RECIPES, Recipe
-from cifar_utils.sources.sealed import read_json, reading
+from cifar_utils.sources.sealed import reading, unseal
 
 RACES = Path(__file__).parent / "races"
 REFERENCE = "airbench94"  # the recipe whose training time is the unit for the others
 VIEWS = 6  # per image, in the second accuracy of a record
 SEEDS = 3  # that an accuracy needs to count
 IMAGES = {"source": "cifar10", "training": 50_000, "on": "test", "tested": 10_000}
+WORDS = re.compile(r"[\w .,:;()@/+#&'-]{1,80}")  # that may stand in a cell of a table
+COMMIT = re.compile(r"[0-9a-f]{7,40}(-dirty)?")
 
 
 class Kind(NamedTuple):
@@ -63,24 +66,48 @@ class Part:
 def records(folder: Path = RACES) -> list[Part]:
     """The parts of all records in `folder`, by the files' names.
 
-    Raises CifarError for a file that is damaged, not of all of CIFAR-10, or not tested with six
-    views.
+    Raises CifarError for a file that is damaged, not of all of CIFAR-10, not tested with six
+    views, or a copy of another one.
     """
-    return [part for path in sorted(folder.glob("*.json")) for part in parts(path)]
+    found: dict[Part, Path] = {}
+    for path in sorted(folder.glob("*.json")):
+        for part in parts(path):
+            if part in found:
+                raise CifarError(
+                    f"{path}: {found[part].name} holds its {part.recipe.name}, too; keep one of "
+                    "them"
+                )
+            found[part] = path
+    return list(found)
 
 
 def parts(path: Path) -> list[Part]:
     """What a record says, recipe by recipe; raises as `records` does."""
-    with reading(path, "race", "run `cifar bench --recipe … --json` again"):
-        record = read_json(path)
+    remedy = "`cifar bench --recipe … --json` writes one, or reinstall cifar_utils"
+    with reading(path, "record of a race", remedy, ours=False):
+        record = unseal(json.loads(path.read_text(encoding="utf-8")))
         if record["images"] != IMAGES:
-            raise CifarError(f"it is not of all of CIFAR-10, but of {record['images']}")
+            raise CifarError(f"it is not of all of CIFAR-10, but of {images_of(record)}")
         raced = record["recipes"][-1]["name"] == REFERENCE  # else nothing is relative to it
-        return [_part(record, row, raced) for row in record["recipes"]]
+        return [part_of(record, row, raced) for row in record["recipes"]]
 
 
-def _part(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
+def images_of(record: dict[str, Any]) -> str:
+    """What a record says about its images, in words."""
+    known = {name: shown(record["images"][name]) for name in IMAGES}
+    return (
+        f"{known['training']} training images of {known['source']}, with {known['tested']} "
+        f"{known['on']} images"
+    )
+
+
+def part_of(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
+    """What a record says about the recipe of one of its rows.
+
+    raced: whether it has ratios to the reference. Raises CifarError for a value that cannot be.
+    """
     recipe = Recipe.from_dict(row["recipe"])  # also if the file lacks a newer field
+    _words(recipe.name, "the name of a recipe")
     if recipe.views != VIEWS:
         raise CifarError(
             f"it tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
@@ -96,8 +123,13 @@ def _part(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
         ratios=_numbers(ratios.get(recipe.name, {"values": ()})),
         mult_adds=None if relative is None else _number(relative),
         kind=_kind(record, row, recipe),
-        commit=str(record.get("commit") or f"{record.get('cifar_utils', '?')} †"),
+        commit=_commit(record),
     )
+
+
+def _commit(record: dict[str, Any]) -> str:
+    commit = _words(record.get("commit") or record.get("cifar_utils", "unknown"), "commit")
+    return commit if COMMIT.fullmatch(commit) else f"{commit} †"
 
 
 def _kind(record: dict[str, Any], row: dict[str, Any], recipe: Recipe) -> Kind:
@@ -105,14 +137,24 @@ def _kind(record: dict[str, Any], row: dict[str, Any], recipe: Recipe) -> Kind:
 
     Winograd's algorithm was at first for fp32 only, and then always used.
     """
-    device, _, threads = record["device"].partition(", ")
+    device, _, threads = _words(record["device"], "device").partition(", ")
     on_cpu = device == "CPU"
     if on_cpu:
-        name = re.sub(r"\(\w+\)| Processor", "", record["processor"])
-        device = ", ".join(filter(None, [name, record.get("instructions")]))
-    at_first = on_cpu and recipe.winograd and record["precision"] == "fp32"
-    arithmetic = row.get("arithmetic") or record["precision"] + " with Winograd" * at_first
+        name = re.sub(r"\(\w+\)| Processor", "", _words(record["processor"], "processor"))
+        instructions = record.get("instructions")
+        device = f"{name}, {_words(instructions, 'instructions')}" if instructions else name
+    precision = _words(record["precision"], "precision")
+    at_first = on_cpu and recipe.winograd and precision == "fp32"
+    arithmetic = _words(row.get("arithmetic", precision + " with Winograd" * at_first),
+                        "arithmetic")  # fmt: skip
     return Kind(device, threads.partition(" ")[0] or "–", arithmetic)
+
+
+def _words(value: Any, what: str) -> str:
+    """`value`, if it is a text that a table shows as it is."""
+    if not (isinstance(value, str) and WORDS.fullmatch(value)):
+        raise CifarError(f"{what} cannot be {value!r:.60}")
+    return value
 
 
 def _numbers(spread: dict[str, Any], most: float = math.inf) -> tuple[float, ...]:
@@ -121,9 +163,10 @@ def _numbers(spread: dict[str, Any], most: float = math.inf) -> tuple[float, ...
 
 
 def _number(value: Any, most: float = math.inf) -> float:
-    if isinstance(value, bool) or not 0 <= value <= most:
-        raise CifarError(f"a measurement cannot be {value}")
-    return value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= most or value == math.inf:
+        raise CifarError(f"a measurement cannot be {value!r:.60}")
+    return float(value)
 
 
 def by_seed(parts: Iterable[Part], of: Callable[[Part], Sequence[float]]) -> tuple[float, ...]:
@@ -167,7 +210,7 @@ CAPTION = (
     "A recipe stands in the first list that the mean of its accuracies reaches, over all machines "
     f"and at least {SEEDS} seeds. Each line is of one kind of machine and shows the mean ± the "
     "standard deviation of its own seeds. The share of the reference's time is the median over the "
-    "races in which both took turns on one machine; that of its multiply-adds is the same on all. "
+    "turns that both took on one machine; that of its multiply-adds is the same on all. "
     "† is a version, from a record that names no commit."
 )
 
@@ -217,10 +260,10 @@ def _line(parts: Sequence[Part]) -> tuple[float, tuple[str, ...]]:
 
 
 def share(ratios: Sequence[float]) -> str:
-    """The median of ratios to the reference's time, and in how many races they were measured."""
+    """The median of ratios to the reference's time, and over how many turns it is that."""
     if not ratios:
         return "–"
-    return f"{statistics.median(ratios):.2f} ({len(ratios)} race{'s' if len(ratios) > 1 else ''})"
+    return f"{statistics.median(ratios):.2f} ({len(ratios)} turn{'s' if len(ratios) > 1 else ''})"
 
 
 def percent(values: Sequence[float]) -> str:

@@ -16,7 +16,7 @@ import torch
 from cifar_utils.errors import CifarError, first_line, shown
 from cifar_utils.results import bench, gpu_paths
 from cifar_utils.results.gpu_report import A_COMPILATION, A_NOTEBOOK, PARTS, Report, Row
-from cifar_utils.sources.sealed import read_json, reading, write_json
+from cifar_utils.sources.sealed import check_finite, read_json, reading, write_json
 
 KIND = "GPU report"
 GOAL = 0.94
@@ -85,6 +85,8 @@ def begin(report: Report, file: Path) -> Row:
                         f"it was begun with other {name}{was * (name != 'recipes')}; choose "
                         "another file with --gpu-report"
                     )
+        check_finite(record, "its")
+        summary(record)  # which fails if the results have another form
     return record
 
 
@@ -155,7 +157,7 @@ def summary(record: Row) -> str:
         columns = {f"notebook, {kind}": ("name", ""), "minutes": ("minutes", ".1f")}
         blocks.append(bench.table(books, columns))
     blocks += [f"left out: {what}: {reason}" for what, reason in record["left_out"].items()]
-    blocks.append("\n".join(failures(record)) or "nothing failed")
+    blocks.append("\n".join(failures(record)) or "nothing of this failed")
     return "\n\n".join(filter(None, blocks))
 
 
@@ -173,14 +175,14 @@ RECIPE_COLUMNS = {
     "recipe": ("name", ""),
     "seeds": ("seeds", "d"),
     "one view": ("one_view", ""),
-    "with recipe.views": ("views", ""),
+    "with its views": ("views", ""),
     "training, seconds": ("seconds", ".2f"),
 }
 TIME_COLUMNS = RECIPE_COLUMNS | {
     "from process start": ("from_start", ".1f"),
     "compiling": ("compile_seconds", ".1f"),
-    "of the last one's time": ("ratio", ".2f"),
-    f"mean of {GOAL:.0%} reached": ("reached", ""),
+    "share of the last line's time": ("ratio", ".2f"),
+    f"mean is {GOAL:.0%} or more": ("reached", ""),
 }
 
 

@@ -17,7 +17,7 @@ from cifar_utils.machine import PRECISIONS
 from cifar_utils.recipes import RECIPES, Recipe
 from cifar_utils.results import board
 from cifar_utils.results.bench import mult_adds_ratios, ratio, spread
-from cifar_utils.results.board import IMAGES, REFERENCE, SEEDS
+from cifar_utils.results.board import COMMIT, IMAGES, REFERENCE, SEEDS, images_of, part_of
 from cifar_utils.results.operations import training_mult_adds
 from cifar_utils.sources.sealed import reading, unseal
 
@@ -36,7 +36,9 @@ def verify(path: Path) -> list[tuple[str, bool, str]]:
 
     Raises CifarError if `path` is no JSON file with a dict in it.
     """
-    with reading(path, "record", "run `cifar bench --recipe … --json` again"):
+    with reading(
+        path, "record of a race", "`cifar bench --recipe … --json` writes one", ours=False
+    ):
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("not a JSON object")
@@ -68,6 +70,8 @@ def _fields(record: Record) -> str:
                   for name in ("mult_adds", "arithmetic", *SPREADS) if name not in row]  # fmt: skip
     if lacks:
         raise CifarError(f"it lacks {', '.join(lacks)}")
+    for row in record["recipes"]:
+        part_of(record, row, raced=True)
     threads, precision = record["threads"], record["precision"]
     if type(threads) is not int or threads < 1 or precision not in PRECISIONS[1:]:
         raise CifarError(f"it ran on {threads!r} threads in {precision!r}")
@@ -75,25 +79,41 @@ def _fields(record: Record) -> str:
 
 
 def _commit(record: Record) -> str:
-    if record["commit"].endswith("-dirty"):
+    commit = record["commit"]
+    if not COMMIT.fullmatch(commit):
+        raise CifarError(f"{commit!r:.60} is none; race in a clone of the repository")
+    if commit.endswith("-dirty"):
         raise CifarError("the code had changes that no commit holds; commit them and race again")
-    return record["commit"]
+    return commit
 
 
 def _images(record: Record) -> str:
     if record["images"] != IMAGES:
-        raise CifarError(f"not all of CIFAR-10, but {record['images']}; race with --validation 0")
+        raise CifarError(
+            f"not all of CIFAR-10, but {images_of(record)}; race on the real data with "
+            "--validation 0 and without --limit"
+        )
     return "all 50,000 to train on, all 10,000 test images"
 
 
 def _recipes(record: Record) -> str:
     recipes = _loaded(record)
-    *raced, last = recipes
-    if not raced or last != RECIPES[REFERENCE].changed(seed=last.seed):
-        raise CifarError(f"they do not end with {REFERENCE} as it is; race --against {REFERENCE}")
-    if any(recipe.views != board.VIEWS for recipe in recipes):
-        raise CifarError(f"they must be tested with --views {board.VIEWS}")
-    return ", ".join(recipe.name for recipe in recipes)
+    names = [recipe.name for recipe in recipes]
+    if names != [row["name"] for row in record["recipes"]] or len(set(names)) < len(names):
+        raise CifarError("they need different names")
+    if len(recipes) < 2 or names[-1] != REFERENCE:
+        raise CifarError(f"they do not end with {REFERENCE}; race --against {REFERENCE}")
+    for recipe in recipes:
+        if RECIPES.get(recipe.name) != recipe.changed(seed=0):
+            raise CifarError(
+                f"{recipe.name} is not a recipe of this version; give yours a row in recipes.py "
+                "with a name of its own"
+            )
+        if recipe.views != board.VIEWS:
+            raise CifarError(f"{recipe.name} must be tested with --views {board.VIEWS}")
+        if recipe.start_from or recipe.teacher or recipe.epochs_before:
+            raise CifarError(f"{recipe.name} uses trained weights, whose time nobody counted")
+    return ", ".join(names)
 
 
 def _loaded(record: Record) -> list[Recipe]:
@@ -106,7 +126,9 @@ def _seeds(record: Record) -> str:
         raise CifarError("not every recipe has as many values of each kind")
     (count,) = counts
     if count < SEEDS:
-        raise CifarError(f"{count}, but an accuracy needs {SEEDS}; race with --repeats {SEEDS}")
+        raise CifarError(
+            f"{count} of each recipe, but an accuracy needs {SEEDS}; race with --repeats {SEEDS}"
+        )
     return f"{count} of each recipe"
 
 
@@ -116,17 +138,21 @@ def _values(record: Record) -> str:
             if key not in row:  # which the check of the fields tells
                 continue
             measured = row[key]
-            told = spread(measured["values"])
-            if any(measured[name] != told[name] for name in told.keys() & measured.keys()):
+            if not _is_summary(measured, spread(measured["values"])):
                 raise CifarError(f"{key} of {row['name']} is not the summary of its values")
             for value in measured["values"]:
-                tenths = 10_000 * value  # every test image counts a ten-thousandth
+                right = record["images"]["tested"] * value  # images, so a whole number
                 fits = value > 0 if key == "seconds" else value >= 0
                 if key.startswith("accuracy"):
-                    fits = 0 <= value <= 1 and abs(tenths - round(tenths)) < 1e-6
+                    fits = 0 <= value <= 1 and abs(right - round(right)) < 1e-6
                 if type(value) is not float or not fits or value == float("inf"):
                     raise CifarError(f"{key} of {row['name']} cannot be {value!r:.60}")
     return "in their ranges, and summed up rightly"
+
+
+def _is_summary(measured: Record, told: Record) -> bool:
+    """Whether a spread says what it should; a newer version's may say more."""
+    return all(measured.get(name) == told[name] for name in told)
 
 
 def _turns(record: Record) -> str:
@@ -136,21 +162,26 @@ def _turns(record: Record) -> str:
         for row in rows:
             began, seconds = row["began"]["values"][turn], row["seconds"]["values"][turn]
             if began < free:
-                raise CifarError(f"{row['name']} began before the training before it had ended")
+                raise CifarError(f"{row['name']} began before the previous training had ended")
             free = began + seconds
     return "taken one after the other, on one clock"
 
 
 def _ratios(record: Record) -> str:
     *rows, other = record["recipes"]
-    values = {name: found["values"] for name, found in record["ratios"].items()}
-    if values != {row["name"]: ratio(row, other)["values"] for row in rows}:
+    told, measured = {row["name"]: ratio(row, other) for row in rows}, record["ratios"]
+    if measured.keys() != told.keys() or not all(_is_summary(measured[n], told[n]) for n in told):
         raise CifarError("they are not those of the seconds")
-    told = [f"{name} {found['median']:.2f}" for name, found in record["ratios"].items()]
-    return f"{', '.join(told)}, as the seconds say"
+    medians = [f"{name} {found['median']:.2f}" for name, found in measured.items()]
+    return f"{', '.join(medians)}, as the seconds say"
 
 
 def _mult_adds(record: Record) -> str:
+    try:  # another recipe might have a million epochs, which would take a day to count
+        _recipes(record)
+        _images(record)
+    except CifarError:
+        raise CifarError("not counted, as recipes or images are not in order") from None
     *rows, other = record["recipes"]
     for row, recipe in zip(record["recipes"], _loaded(record), strict=True):
         if row["mult_adds"] != training_mult_adds(recipe, record["images"]["training"]):
@@ -177,8 +208,7 @@ CHECKS: dict[str, Callable[[Record], str]] = {
 def standings(path: Path) -> list[str]:
     """One line for each recipe of a record that `verify` passes: the list that it would stand in.
 
-    That is by this record alone. A recipe that differs from the one that now has its name stands
-    among the earlier ones. Raises CifarError as `board.parts` does.
+    That is by this record alone. Raises CifarError as `board.parts` does.
     """
     return [
         f"{part.recipe.name}: {board.standing([part])}, "

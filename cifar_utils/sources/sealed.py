@@ -109,7 +109,7 @@ def unseal(content: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
+def reading(path: str | Path, what: str, remedy: str, *, ours: bool = True) -> Iterator[None]:
     """Around the lines that read a file and check what it holds: whatever is wrong is one line.
 
     That line is "PATH: what is wrong; what to do". Refused before it is opened: what is missing,
@@ -117,14 +117,15 @@ def reading(path: str | Path, what: str, remedy: str) -> Iterator[None]:
 
     Args:
         what: the kind of file, such as "checkpoint".
-        remedy: what to do about a bad one. For a file of the package that is to reinstall it.
+        remedy: what to do about a bad one. For a file of the package that is to reinstall it,
+            unless `ours` is False.
 
     Raises:
         CifarError: for all of these, for a CifarError inside, and for any other exception, because
             damaged files make parsers raise all kinds.
     """
     path = Path(path)
-    if PACKAGE in path.parents:
+    if ours and PACKAGE in path.parents:
         remedy = "reinstall cifar_utils"
     try:
         _check_file(path, what)
