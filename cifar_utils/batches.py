@@ -32,17 +32,17 @@ def load_batches(
     )  # fmt: skip
 
 
-def steps_of(images: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, float, int]]:
+def steps_of(count: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, float, int]]:
     """(epoch, progress, number of images) of each step of a training, in order.
 
-    images: how many there are to train on. past: epochs of the recipe, beyond its epochs_before,
-    that are done already and left out.
+    count: how many images there are to train on. past: epochs of the recipe, beyond its
+    epochs_before, that are done already and left out.
     """
-    sizes = [len(batch) for batch in arange(images).split(recipe.batch_size)]
+    sizes = [len(batch) for batch in arange(count).split(recipe.batch_size)]
     for epoch in range(recipe.epochs_before + past + 1, recipe.epochs + 1):
         start, end = recipe.progress(epoch - 1), recipe.progress(epoch)
-        for number, count in enumerate(sizes):
-            yield epoch, start + (end - start) * number / len(sizes), count
+        for number, size in enumerate(sizes):
+            yield epoch, start + (end - start) * number / len(sizes), size
 
 
 class AugmentedBatches(Dataset):

@@ -63,12 +63,12 @@ def step_seconds(
     return statistics.median(times[2:] or times[-1:])
 
 
-def is_worth_timing(recipe: Recipe, images: int, past: int = 0) -> bool:
+def is_worth_timing(recipe: Recipe, count: int, past: int = 0) -> bool:
     """Whether a training is so long that timing a few steps first adds little: 5% at most.
 
-    images: how many there are to train on. past: epochs that are done, all recipes' together.
+    count: how many images there are to train on. past: epochs that are done, all recipes' together.
     """
-    kinds = [kind for _, kind, _ in _kinds(recipe, images, past)]
+    kinds = [kind for _, kind, _ in _kinds(recipe, count, past)]
     return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
 
 
@@ -93,11 +93,11 @@ def epoch_seconds(
     return list(of_epoch.values())
 
 
-def _kinds(recipe: Recipe, images: int, past: int) -> list[tuple[int, tuple[int, bool], float]]:
+def _kinds(recipe: Recipe, count: int, past: int) -> list[tuple[int, tuple[int, bool], float]]:
     """(epoch, (side of the images in pixels, is a teacher asked?), progress) of each step left."""
     past = max(past, recipe.epochs_before)
     asking = past + (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
     return [
         (epoch, (recipe.image_size(done), epoch <= asking), done)
-        for epoch, done, _ in steps_of(images, recipe, past - recipe.epochs_before)
+        for epoch, done, _ in steps_of(count, recipe, past - recipe.epochs_before)
     ]

@@ -20,8 +20,8 @@ from cifar_utils.recipes import Recipe
 class Run:
     """All that changes while a network is trained: what `log` sees and a checkpoint keeps.
 
-    model: the network as it is validated, saved and handed back. images: the fingerprint of the
-    training images. classes: their names. learner: the network that the optimizer trains, which is
+    model: the network as it is validated, saved and handed back. fingerprint: that of the training
+    images. classes: their names. learner: the network that the optimizer trains, which is
     `model` itself unless the recipe has an average or branches. average: that of its weights.
     compile_seconds: what torch.compile took.
     """
@@ -30,7 +30,7 @@ class Run:
     optimizer: torch.optim.Optimizer
     machine: Machine
     history: History
-    images: str = ""
+    fingerprint: str = ""
     classes: tuple[str, ...] = ()
     compile_seconds: float = 0.0
     learner: torch.nn.Module = None  # type: ignore[assignment]
@@ -63,7 +63,7 @@ class Run:
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
-            "images": self.images,
+            "images": self.fingerprint,
         }
         if self.learner is not self.model:
             state["learner"] = copy.deepcopy(self.learner.state_dict())
@@ -80,7 +80,9 @@ class Run:
         new_recipe = recipe != history.recipe
         if new_recipe and not follows(recipe, history):
             raise CifarError("the checkpoint was made with another recipe")
-        if self.images != state.get("images", self.images):  # older checkpoints do not name them
+        if self.fingerprint != state.get(
+            "images", self.fingerprint
+        ):  # older checkpoints do not name them
             raise CifarError(
                 "the run was started on other training images, labels or classes, or in another "
                 "order; resume it on the same data"

@@ -196,8 +196,8 @@ def start(
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation)  # an unknown name fails here, not later
     check_training(model, train, val)
-    images = fingerprint(train)
-    other = torch.tensor(float(broadcast((images, recipe)) != (images, recipe)))
+    mark = fingerprint(train)
+    other = torch.tensor(float(broadcast((mark, recipe)) != (mark, recipe)))
     all_reduce(other)
     if other:  # one that found no data may have drawn the stand-in
         raise CifarError(
@@ -213,7 +213,7 @@ def start(
     )  # fmt: skip
     learner = machine.place(in_training(model, recipe))
     optimizer = make_optimizer(learner, recipe)
-    run = Run(model, optimizer, machine, history, images, train.classes, learner=learner)
+    run = Run(model, optimizer, machine, history, mark, train.classes, learner=learner)
     if recipe.ema:
         steps = (recipe.epochs - recipe.epochs_before) * math.ceil(len(train) / recipe.batch_size)
         run.average = WeightAverage(learner, span=recipe.ema * steps)
@@ -338,15 +338,15 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     return network
 
 
-def kinds_of_steps(images: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int, int]]:
+def kinds_of_steps(count: int, recipe: Recipe, past: int = 0) -> list[tuple[float, int, int]]:
     """(progress, images, steps) of each kind of step: of its first one, and how many there are.
 
     Steps of one kind run the same code at the same cost. The arguments are those of `steps_of`.
     """
     kinds: dict[tuple, tuple[float, int, int]] = {}
-    for _, done, count in steps_of(images, recipe, past):
+    for _, done, size in steps_of(count, recipe, past):
         rests = 0 < recipe.whitening < done
-        kind = (count, recipe.image_size(done), rests)
-        first, _, steps = kinds.get(kind, (done, count, 0))
-        kinds[kind] = (first, count, steps + 1)
+        kind = (size, recipe.image_size(done), rests)
+        first, _, steps = kinds.get(kind, (done, size, 0))
+        kinds[kind] = (first, size, steps + 1)
     return list(kinds.values())

@@ -204,7 +204,10 @@ def test_a_damaged_race_or_an_untested_run_is_named(tmp_path):
         (lambda told: told.pop("images"), "it is damaged, or not a record of a race; `cifar bench"),
         (lambda told: told.update(recipes=[]), "it is damaged, or not a record of a race"),
         (lambda told: told["recipes"][0]["seconds"].update(values=["x"]), "cannot be 'x'"),
-        (lambda told: told["recipes"][0]["accuracy"].update(values=[91]), "cannot be 91; `cifar bench"),
+        (
+            lambda told: told["recipes"][0]["accuracy"].update(values=[91]),
+            "cannot be 91; `cifar bench",
+        ),
         (lambda told: told["recipes"][0]["recipe"].update(mood=1), "unknown recipe field 'mood'"),
         (lambda told: told.update(digest="0"), "it has changed since it was written"),
     ):

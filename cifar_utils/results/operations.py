@@ -24,8 +24,8 @@ from cifar_utils.train import kinds_of_steps, prepare, train_one_epoch
 IMAGES = 50_000  # in the training set of CIFAR-10
 
 
-def training_mult_adds(recipe: Recipe, images: int = IMAGES) -> float:
-    """The multiply-adds of a whole training per training image, summed over its epochs.
+def training_mult_adds(recipe: Recipe, count: int = IMAGES) -> float:
+    """The multiply-adds of a whole training on `count` images, per image, summed over its epochs.
 
     One step of each kind runs through the training loop, on two images, and is counted. So are the
     answers of a teacher, but not when stored ones are used again.
@@ -45,16 +45,16 @@ def training_mult_adds(recipe: Recipe, images: int = IMAGES) -> float:
             epochs = recipe.epochs - recipe.epochs_before
             with _counter() as counter:
                 answers(teacher, few.images.float(), 0, machine)
-            asked = images * min(recipe.answers_epochs or epochs, epochs)
+            asked = count * min(recipe.answers_epochs or epochs, epochs)
             total += asked * counter.get_total_flops() // (2 * len(few))
-        for done, count, steps in kinds_of_steps(images, recipe):
+        for done, size, steps in kinds_of_steps(count, recipe):
             with _counter() as counter:
                 train_one_epoch(
                     model, [(few.images, few.labels)], optimizer, stepped,
                     machine=machine, span=(done, done),
                 )  # fmt: skip
-            total += steps * count * counter.get_total_flops() // (2 * len(few))
-    return total / images
+            total += steps * size * counter.get_total_flops() // (2 * len(few))
+    return total / count
 
 
 def _random_split(count: int) -> Split:
