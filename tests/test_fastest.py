@@ -139,7 +139,9 @@ def test_a_history_tells_the_way_and_older_ones_imply_it(hardware, painted_split
     old = [History(recipe, "x", precision=precision).way for precision in ("fp32", "bf16")]
     assert old == [("fp32", True), ("bf16", False)]
     # A recipe that goes on after one without Winograd's convolutions may have them.
-    assert History(recipe.changed(winograd=False), "x", precision="fp32").way == ("fp32", True)
+    plain = recipe.changed(winograd=False)
+    assert History(plain, "x", precision="bf16", convolutions="direct").way == ("bf16", True)
+    assert History(recipe, "x", precision="bf16", convolutions="direct").way == ("bf16", False)
 
 
 def test_a_machine_tells_its_way_in_words():
