@@ -15,13 +15,13 @@ from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches, steps_of
 from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import start_from
-from cifar_utils.checks import check_training, copied, unwrapped
+from cifar_utils.checks import check_training, twin_of, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
 from cifar_utils.errors import CifarError, DivergedError, whole
 from cifar_utils.evaluate import Totals, evaluate
 from cifar_utils.fastest import fastest_machine
 from cifar_utils.history import Epoch, History
-from cifar_utils.machine import Machine, device_of, seed_from, wait
+from cifar_utils.machine import Machine, seed_from, wait
 from cifar_utils.models import Whitening, whiten, whitening_layer
 from cifar_utils.optim import make_optimizer, rate_factor, set_rates, slow_down, unfreeze
 from cifar_utils.profile import takes
@@ -196,6 +196,12 @@ def start(
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation)  # an unknown name fails here, not later
     check_training(model, train, val)
+    short = smallest_batch(train, recipe)
+    if machine.device.type == "cuda" and short < world_size():  # SyncBatchNorm needs an image
+        raise CifarError(
+            f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
+            "batch_size"
+        )
     mark = fingerprint(train)
     other = torch.tensor(float(broadcast((mark, recipe)) != (mark, recipe)))
     all_reduce(other)
@@ -279,21 +285,20 @@ def check_wrapping(model: nn.Module, recipe: Recipe) -> None:
         )
 
 
+def smallest_batch(train: Split, recipe: Recipe) -> int:
+    """How many images the smallest batch of an epoch has: mostly the last one."""
+    return min(count for _, _, count in steps_of(len(train), recipe))
+
+
 def check_last_batch(model: nn.Module, train: Split, recipe: Recipe) -> None:
-    """Raise CifarError if the last batch of an epoch, a short one, is too small for batch norm."""
-    short = min(count for _, _, count in steps_of(len(train), recipe))
-    if device_of(model).type == "cuda" and short < world_size():  # SyncBatchNorm needs an image
-        raise CifarError(
-            f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
-            "batch_size"
-        )
-    if short > 1:
+    """Raise CifarError if the last batch of an epoch has one image, and batch norm needs two."""
+    if smallest_batch(train, recipe) > 1:
         return
-    twin = copied(model).cpu().train()
+    twin = twin_of(model).cpu().train()
     for size in {recipe.image_size(done) for _, done, _ in steps_of(len(train), recipe)}:
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                twin(torch.zeros(1, 3, size, size))
+                twin(torch.zeros(1, 3, size, size, dtype=torch.float32))
         except ValueError as error:  # one value per channel has no variance
             raise CifarError(
                 f"the last batch has a single image, which at {size} × {size} pixels is too little "
