@@ -41,9 +41,8 @@ def add(subparsers: Subparsers) -> None:
          help="one more recipe in the race; its time is the yardstick for the others")
     flag("--against-file", type=path, metavar="FILE",
          help="the authors' own airbench94_muon.py as one more competitor and yardstick; from "
-         "github.com/KellerJordan/cifar10-airbench. This runs the "
-         "file. cuda and half are replaced by what the device has, and on a CPU its torch.compile "
-         "is off without --compile")
+         "github.com/KellerJordan/cifar10-airbench. This runs the file. cuda and half are replaced "
+         "by what the device has, and on a CPU its torch.compile is off without --compile")
     flag("--repeats", type=positive, metavar="N",
          help="trainings per recipe, each with the next seed (default: 3)")
     flag("--operations", action="store_true",
@@ -203,7 +202,7 @@ def _race(options, recipes, device, precision, facts):
               "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
 
     def record(rows):
-        *rows, theirs = rows if authors else (*rows, None)
+        rows, theirs = (rows[:-1], rows[-1]) if authors else (rows, None)
         told = facts | {"images": images, "recipes": rows}
         if authors:
             told["authors"] = theirs | {"sha256": authors.sha256, "replaced": authors.replaced}
@@ -214,15 +213,22 @@ def _race(options, recipes, device, precision, facts):
             told["mult_adds_ratios"] = bench.mult_adds_ratios(rows, other)
         return told
 
+    saved = []
+
+    def save(rows):
+        if options.json:
+            write_json(options.json, record(rows))
+            saved.append(options.json)
+
     try:
         rows = bench.race(
             recipes, cifar, repeats=options.repeats or 3, device=device, authors=authors,
-            precision=options.precision, compile=options.compile,
-            save=lambda rows: options.json and write_json(options.json, record(rows)),
+            precision=options.precision, compile=options.compile, save=save,
         )  # fmt: skip
     except KeyboardInterrupt:  # or a signal that main() takes for one
-        if options.json and options.json.exists():
-            print(f"\nstopped; {shown(options.json)} holds the turns before", file=sys.stderr)
+        if saved:
+            print(f"\nstopped; {shown(options.json)} holds {len(saved)} whole turns",
+                  file=sys.stderr)  # fmt: skip
         raise
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
