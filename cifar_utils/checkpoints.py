@@ -25,7 +25,7 @@ from cifar_utils.sources.files import expanded, write_whole
 from cifar_utils.sources.sealed import built, check_finite, digest, reading, seal, unseal
 
 _KEYS = {"model", "optimizer", "scaler", "history"}  # of a checkpoint
-_MORE_KEYS = {"images", "learner", "average", "precision"}  # that it may have, too; the last, once
+_MORE_KEYS = {"images", "learner", "average", "precision"}  # precision: in older ones
 UNKNOWN = "unknown data"  # the source of weights that do not say on what they were trained
 PRETRAINED = Path(__file__).parent / "results" / "pretrained"
 

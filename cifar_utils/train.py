@@ -196,7 +196,7 @@ def start(
     """The Run that `fit` begins with: a fresh one, or the one that `resume` holds."""
     operations(recipe.augmentation)  # an unknown name fails here, not later
     check_training(model, train, val)
-    short = smallest_batch(train, recipe)
+    short = min(count for _, count, _ in kinds_of_steps(len(train), recipe))
     if machine.device.type == "cuda" and short < world_size():  # SyncBatchNorm needs an image
         raise CifarError(
             f"the last batch has {short} image(s), too few for {world_size()} GPUs; choose another "
@@ -221,7 +221,7 @@ def start(
     optimizer = make_optimizer(learner, recipe)
     run = Run(model, optimizer, machine, history, mark, train.classes, learner=learner)
     if recipe.ema:
-        steps = (recipe.epochs - recipe.epochs_before) * math.ceil(len(train) / recipe.batch_size)
+        steps = len(list(steps_of(len(train), recipe)))
         run.average = WeightAverage(learner, span=recipe.ema * steps)
         run.average.follow(optimizer)
     if resume:
@@ -285,17 +285,11 @@ def check_wrapping(model: nn.Module, recipe: Recipe) -> None:
         )
 
 
-def smallest_batch(train: Split, recipe: Recipe) -> int:
-    """How many images the smallest batch of an epoch has: mostly the last one."""
-    return min(count for _, _, count in steps_of(len(train), recipe))
-
-
 def check_last_batch(model: nn.Module, train: Split, recipe: Recipe) -> None:
     """Raise CifarError if the last batch of an epoch has one image, and batch norm needs two."""
-    if smallest_batch(train, recipe) > 1:
-        return
-    twin = twin_of(model).cpu().train()
-    for size in {recipe.image_size(done) for _, done, _ in steps_of(len(train), recipe)}:
+    kinds = kinds_of_steps(len(train), recipe)
+    for size in {recipe.image_size(done) for done, count, _ in kinds if count == 1}:
+        twin = twin_of(model).cpu().train()
         try:
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
                 twin(torch.zeros(1, 3, size, size, dtype=torch.float32))
