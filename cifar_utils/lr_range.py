@@ -46,7 +46,7 @@ def lr_range_test(
         raise CifarError(f"lowest is {lowest} and highest {highest}; wanted 0 < lowest < highest")
     steps = whole(steps, "steps", least=10)
     check_recipe(recipe)
-    recipe = recipe.changed(schedule="constant", small_until=0.0, middle_until=0.0)
+    recipe = recipe.changed(schedule="constant", small_until=0.0)
     machine = fastest_machine(model, train, recipe, device=device, precision=precision)
     run = start(model, train, None, recipe, machine)
     optimizer, network = run.optimizer, machine.share(run.learner, some_rest=recipe.whitening > 0)

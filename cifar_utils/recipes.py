@@ -90,10 +90,6 @@ class Recipe:
                              within="[8, 32]", only_with=("small_until",))
     small_until: float = option(0.0, "fraction of the training on the smaller images",
                                 within="[0, 1]")
-    middle_size: int = option(32, "side of the images that come after the smaller ones, in pixels",
-                              within="[8, 32]", only_with=("middle_until",))
-    middle_until: float = option(0.0, "fraction of the training at which whole images begin, if "
-                                 "those of middle_size come before", within="[0, 1]")
     whitening: float = option(0.0, "whiten the first layer; its bias learns for this fraction",
                               within="[0, 1]")
     winograd: bool = option(False, "compute 3×3 convolutions by Winograd's algorithm (CPU)")
@@ -158,9 +154,7 @@ class Recipe:
 
     def image_size(self, progress: float) -> int:
         """The side in pixels of the images that are trained on at `progress`, a fraction."""
-        if progress < self.small_until:
-            return self.small_size
-        return self.middle_size if progress < self.middle_until else 32
+        return self.small_size if progress < self.small_until else 32
 
     def drawn_epoch(self, epoch: int) -> int:
         """The epoch, from 1 on, whose order and augmentation this epoch has: mostly its own."""
@@ -221,7 +215,10 @@ class Recipe:
 
 
 _RENAMED = {"vector_rate": "bias_lr_factor", "decay_vectors": "decay_biases"}  # until 0.1
-_RETIRED = {"warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4}  # no shipped run used them
+_RETIRED = {  # at these values, which are in older files, they did nothing
+    "warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4, "middle_size": 32,
+    "middle_until": 0.0,
+}  # fmt: skip
 
 
 def check_recipe(recipe: Any) -> None:

@@ -306,10 +306,10 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
         whitening_layer(model)
     if recipe.branches and not any(square_convolutions(model)):
         raise CifarError("the network has no 3×3 convolutions; set branches False")
-    for kind in ("small", "middle"):
-        size = getattr(recipe, f"{kind}_size")
-        if getattr(recipe, f"{kind}_until") and not takes(model, size):
-            raise CifarError(f"{recipe.model} takes no images of {size} pixels; set {kind}_until 0")
+    if recipe.small_until and not takes(model, recipe.small_size):
+        raise CifarError(
+            f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
+        )
 
 
 def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:

@@ -35,7 +35,7 @@ def test_there_are_recipes_of_our_own_and_published_ones_for_the_five():
 TORCHS = {
     "momentum": 0.9, "peak_momentum": 0, "beta2": 0.999, "nesterov": False, "weight_decay": 0,
     "decay_biases": True, "bias_lr_factor": 1, "per_epoch": False, "label_smoothing": 0,
-    "clip_norm": 0, "small_until": 0, "middle_until": 0, "whitening": 0,
+    "clip_norm": 0, "small_until": 0, "whitening": 0,
     "initialization": "default", "dropout_factor": 1, "teacher": "", "views": 1, "epochs_before": 0,
     "start_from": "", "ema": 0, "branches": False,
 }  # fmt: skip
@@ -125,7 +125,7 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
     added = ("bias_lr_factor", "muon_momentum", "muon_steps", "small_size", "small_until",
              "whitening", "views", "teacher", "teacher_share", "temperature", "peak_momentum",
              "per_epoch", "start_factor", "end_factor", "patience", "epochs_before",
-             "start_from", "middle_size", "middle_until", "ema", "branches",
+             "start_from", "ema", "branches",
              "answers_epochs")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe.from_dict(older) == Recipe(lr=0.3)
@@ -134,6 +134,7 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
         "decay_vectors": False,
         "warmup": 0.0,
         "hardest_share": 0.0,
+        "middle_size": 32,
     }
     del renamed["decay_biases"]
     assert Recipe.from_dict(renamed) == Recipe(lr=0.3, bias_lr_factor=64, decay_biases=False)
@@ -155,7 +156,6 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
      ({"answers_epochs": 4}, "answers_epochs does nothing without teacher"),
      ({"teacher": "fast-val,"}, "teacher is 'fast-val,'; a name is missing beside a comma"),
      ({"small_size": 24, "small_until": 0.0}, "small_size does nothing without small_until"),
-     ({"middle_size": 24}, "middle_size does nothing without middle_until"),
      ({"views": 3}, "unknown views 3; choose one of 1, 2, 6"),
      ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose one of sgd, adam"),
      ({"schedule": "triangle"}, "unknown schedule 'triangle'; choose one of constant")],

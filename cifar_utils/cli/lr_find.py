@@ -24,7 +24,7 @@ from cifar_utils.recipes import Recipe
 
 # Recipe fields that the test does not read: it has rates, a length and an image size of its own.
 UNUSED = (
-    "epochs", "schedule", "small_size", "small_until", "middle_size", "middle_until", "views",
+    "epochs", "schedule", "small_size", "small_until", "views",
     *(field.name for field in fields(Recipe) if field.metadata["only_with"][:1] == ("schedule",)),
 )  # fmt: skip
 
