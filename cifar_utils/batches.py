@@ -48,15 +48,14 @@ def steps_of(count: int, recipe: Recipe, past: int = 0) -> Iterator[tuple[int, f
 class AugmentedBatches(Dataset):
     """One epoch of a Split as (uint8 images, labels) batches, shuffled and augmented.
 
-    The order depends on the recipe's seed and `drawn_epoch` alone, the augmentation of a batch also
-    on its number. So the batches are the same whoever computes them, in one process or in many. (On
+    The order depends on the recipe's seed and the epoch alone, the augmentation of a batch also on
+    its number. So the batches are the same whoever computes them, in one process or in many. (On
     devices of one kind: a CPU and a GPU may round a policy's colours to neighbouring grey levels.)
     """
 
     def __init__(self, split: Split, recipe: Recipe, epoch: int) -> None:
         self.split, self.recipe, self.epoch = split, recipe, epoch
-        self.drawn = recipe.drawn_epoch(epoch)
-        order = randperm(len(split), generator=generator(recipe.seed, self.drawn))
+        order = randperm(len(split), generator=generator(recipe.seed, epoch))
         # To the images' device as a whole: every copy waits until a GPU has done its work.
         self.chosen = order.to(split.labels.device).split(recipe.batch_size)
 
@@ -65,12 +64,12 @@ class AugmentedBatches(Dataset):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         batch = self.split[self.chosen[number]]
-        draws = generator(self.recipe.seed, self.drawn, number)
+        draws = generator(self.recipe.seed, self.epoch, number)
         images = augment(
             batch.images,
             self.recipe.augmentation,
             generator=draws,
-            epoch=self.drawn,
+            epoch=self.epoch,
             indices=batch.indices,
         )
         return images, batch.labels

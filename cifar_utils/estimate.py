@@ -23,7 +23,7 @@ SHARE = 1 / 20  # of a training's steps may be spent on timing some
 
 def step_seconds(
     recipe: Recipe, train: Split, machine: Machine, *,
-    done: float = 1.0, workers: int = 0, steps: int = 10, asks: bool = True,
+    done: float = 1.0, workers: int = 0, steps: int = 10,
 ) -> float:  # fmt: skip
     """About how many seconds a training step takes, augmentation included.
 
@@ -35,14 +35,12 @@ def step_seconds(
             of a single process.
         done: how far the training is, as a fraction. The size of the images follows.
         workers: processes that augment ahead, while others train.
-        asks: whether the teacher, if there is one, is asked; its stored answers cost next to
-            nothing.
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         model = machine.place(in_training(build(recipe, train.classes), recipe))
         optimizer = make_optimizer(model, recipe)
-        teacher = find_teacher(recipe, train.classes, machine) if asks else None
+        teacher = find_teacher(recipe, train.classes, machine)
         train = train if workers else train.to(machine.device)
         batches = AugmentedBatches(train, recipe, epoch=1)
         times: list[float] = []
@@ -68,8 +66,8 @@ def is_worth_timing(recipe: Recipe, count: int, past: int = 0) -> bool:
 
     count: how many images there are to train on. past: epochs that are done, all recipes' together.
     """
-    kinds = [kind for _, kind, _ in _kinds(recipe, count, past)]
-    return STEPS * len(set(kinds)) <= SHARE * len(kinds) and len(kinds) > 0
+    sizes = [size for _, size, _ in _sizes(recipe, count, past)]
+    return STEPS * len(set(sizes)) <= SHARE * len(sizes) and len(sizes) > 0
 
 
 def epoch_seconds(
@@ -77,27 +75,21 @@ def epoch_seconds(
 ) -> list[float]:
     """About how many seconds each epoch of the recipe after the first `past` will train.
 
-    Steps on smaller images are cheaper, and so are steps with stored answers of a teacher. Each
-    kind that is to come is timed. The rest is as in `step_seconds`.
+    Steps on smaller images are cheaper, so each size that is to come is timed. The rest is as in
+    `step_seconds`.
     """
-    steps = _kinds(recipe, len(train), past)
+    steps = _sizes(recipe, len(train), past)
     seconds = {
-        kind: step_seconds(
-            recipe, train, machine, done=done, workers=workers, steps=STEPS, asks=kind[1]
-        )
-        for kind, done in {kind: done for _, kind, done in steps}.items()
+        size: step_seconds(recipe, train, machine, done=done, workers=workers, steps=STEPS)
+        for size, done in {size: done for _, size, done in steps}.items()
     }
     of_epoch: dict[int, float] = {}
-    for epoch, kind, _ in steps:
-        of_epoch[epoch] = of_epoch.get(epoch, 0.0) + seconds[kind]
+    for epoch, size, _ in steps:
+        of_epoch[epoch] = of_epoch.get(epoch, 0.0) + seconds[size]
     return list(of_epoch.values())
 
 
-def _kinds(recipe: Recipe, count: int, past: int) -> list[tuple[int, tuple[int, bool], float]]:
-    """(epoch, (side of the images in pixels, is a teacher asked?), progress) of each step left."""
-    past = max(past, recipe.epochs_before)
-    asking = past + (recipe.answers_epochs or recipe.epochs) if recipe.teacher else 0
-    return [
-        (epoch, (recipe.image_size(done), epoch <= asking), done)
-        for epoch, done, _ in steps_of(count, recipe, past - recipe.epochs_before)
-    ]
+def _sizes(recipe: Recipe, count: int, past: int) -> list[tuple[int, int, float]]:
+    """(epoch, side of the images in pixels, progress) of each step left."""
+    left = steps_of(count, recipe, max(past - recipe.epochs_before, 0))
+    return [(epoch, recipe.image_size(done), done) for epoch, done, _ in left]

@@ -98,8 +98,7 @@ class Recipe:
                              flag="--from")
     dropout_factor: float = option(1.0, "factor on the network's own dropout rates",
                                    within="[0, 1]")
-    teacher: str = option("", "trained network to learn from as well: a name, weights file or run; "
-                          "several, with commas between them, answer with the mean of their logits")
+    teacher: str = option("", "trained network to learn from as well: a name, weights file or run")
     teacher_share: float = option(0.5, "share of the loss that comes from the teacher",
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
@@ -109,9 +108,6 @@ class Recipe:
                         within="[0, 1]")
     branches: bool = option(False, "each 3×3 convolution has a 1×3 and a 3×1 branch while it is "
                             "trained, and is saved as a plain one")
-    answers_epochs: int = option(0, "epochs whose images differ; later ones repeat them, with the "
-                                 "teacher's stored answers; 0: all differ, and the teacher is "
-                                 "always asked", within="[0, inf)", only_with=("teacher",))
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
     seed: int = option(0, "seed of weights, order, augmentation and dropout",
                        within="[0, 4294967296)")
@@ -141,8 +137,6 @@ class Recipe:
                 "with epochs_before a run goes on from its own weights, not start_from"
             )
 
-        if "" in self.teachers:
-            raise CifarError(f"teacher is {self.teacher!r:.60}; a name is missing beside a comma")
         if self.start_from and self.branches:
             raise CifarError(
                 "branches would undo what the weights of start_from have learnt; leave out one"
@@ -155,18 +149,6 @@ class Recipe:
     def image_size(self, progress: float) -> int:
         """The side in pixels of the images that are trained on at `progress`, a fraction."""
         return self.small_size if progress < self.small_until else 32
-
-    def drawn_epoch(self, epoch: int) -> int:
-        """The epoch, from 1 on, whose order and augmentation this epoch has: mostly its own."""
-        if self.teacher and self.answers_epochs:
-            return 1 + (epoch - 1) % self.answers_epochs
-        return epoch
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """The names in `teacher`."""
-        names = self.teacher.split(",") if self.teacher else []
-        return tuple(name.strip() for name in names)
 
     def changed(self, **changes: Any) -> Self:
         """The same recipe with some fields changed.
@@ -217,7 +199,7 @@ class Recipe:
 _RENAMED = {"vector_rate": "bias_lr_factor", "decay_vectors": "decay_biases"}  # until 0.1
 _RETIRED = {  # at these values, which are in older files, they did nothing
     "warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4, "middle_size": 32,
-    "middle_until": 0.0,
+    "middle_until": 0.0, "answers_epochs": 0,
 }  # fmt: skip
 
 

@@ -29,18 +29,12 @@ from cifar_utils.recipes import Recipe, check_recipe
 from cifar_utils.running import Run, history_of
 from cifar_utils.speed.compile import TORCH, compiled
 from cifar_utils.speed.distributed import all_reduce, broadcast, rank, world_size
-from cifar_utils.teachers import (
-    StoredAnswers,
-    answers,
-    distillation_loss,
-    find_teacher,
-    stored_answers,
-)
+from cifar_utils.teachers import distillation_loss, find_teacher
 
 
 def train_one_epoch(
     model: nn.Module, batches: Batches, optimizer: Optimizer, recipe: Recipe, *,
-    machine: Machine | None = None, teacher: nn.Module | StoredAnswers | None = None,
+    machine: Machine | None = None, teacher: nn.Module | None = None,
     span: tuple[float, float] = (0.0, 0.0), progress: Progress = iter,
 ) -> tuple[float, float]:  # fmt: skip
     """One pass over `batches`: mean loss and accuracy over its images.
@@ -51,9 +45,8 @@ def train_one_epoch(
         model: the network, or what `machine.share` returned if several processes train it.
         batches: pairs of uint8 images (N, 3, H, W) and labels (N,).
         machine: what it runs on; by default in fp32 on the device that the model is on.
-        teacher: a network in evaluation mode, see `find_teacher`, or its answers of an earlier
-            epoch with the same batches. The model also learns from its logits for the full-size
-            images; the loss returned is that of the labels alone.
+        teacher: a network in evaluation mode, see `find_teacher`. The model also learns from its
+            logits for the full-size images; the loss returned is that of the labels alone.
         span: where the epoch begins and ends in the training, as fractions. Learning rate and image
             size follow.
         progress: wraps the batches, as tqdm does, beside whose bar loss and accuracy are shown.
@@ -71,8 +64,9 @@ def train_one_epoch(
         logits = machine.logits(model, resized(images, recipe, done))
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         if teacher is not None:
-            wanted = answers(teacher, images, number, machine)
-            distance = distillation_loss(logits, wanted, recipe.temperature)
+            with torch.no_grad():
+                answers = machine.logits(teacher, images)
+            distance = distillation_loss(logits, answers, recipe.temperature)
             loss = (1 - recipe.teacher_share) * loss + recipe.teacher_share * distance
 
         optimizer.zero_grad()
@@ -154,7 +148,6 @@ def fit(
         raise CifarError("the schedule plateau needs validation images; hold some out")
     run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
-    stored = stored_answers(teacher, recipe)
     # `model` itself, or behind what a user wrapped it in, unless another network learns for it.
     learner = model if run.learner is run.model else run.learner
     network = machine.share(learner, some_rest=recipe.whitening > 0)
@@ -176,8 +169,7 @@ def fit(
             try:
                 trained = train_one_epoch(
                     network, batches, run.optimizer, recipe,
-                    machine=machine, span=span, progress=progress,
-                    teacher=stored[recipe.drawn_epoch(epoch) - 1] if stored else teacher,
+                    machine=machine, teacher=teacher, span=span, progress=progress,
                 )  # fmt: skip
             except DivergedError as error:
                 raise DivergedError(f"in epoch {epoch}, {error.where}") from None

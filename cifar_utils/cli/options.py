@@ -245,8 +245,8 @@ def checked_recipe(options: argparse.Namespace, recipe: str | Recipe) -> Recipe:
         check_compiler(device)
     operations(recipe.augmentation)
     choose(recipe.model, MODELS, "model")
-    for teacher in recipe.teachers:
-        find_weights(teacher)
+    if recipe.teacher:
+        find_weights(recipe.teacher)
     if recipe.start_from:
         with contextlib.redirect_stderr(io.StringIO()):  # its notices come again with the training
             find_weights(recipe.start_from, model=recipe.model)

@@ -120,7 +120,7 @@ def train(options: Namespace) -> None:
             f"{len(cifar.train):,} training, {len(cifar.val):,} validation, "
             f"{len(cifar.test):,} test images"
         )
-        for name in (*recipe.teachers, "" if state else recipe.start_from):
+        for name in (recipe.teacher, "" if state else recipe.start_from):
             if name in pretrained_names() and not name.endswith("-val") and len(cifar.val):
                 print(
                     f"{name} learned from all training images of CIFAR-10; if your validation "
@@ -230,7 +230,7 @@ def _begin(options, folder, recipe):
             file=sys.stderr,
         )
     uses = (
-        *(("it cannot be the teacher", name) for name in recipe.teachers),
+        ("it cannot be the teacher", recipe.teacher),
         ("a training cannot start from it", recipe.start_from),
     )
     for name, needed in uses:

@@ -18,7 +18,7 @@ from cifar_utils.machine import Machine, generator
 from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
-from cifar_utils.teachers import answers, find_teacher
+from cifar_utils.teachers import find_teacher
 from cifar_utils.train import kinds_of_steps, prepare, train_one_epoch
 
 IMAGES = 50_000  # in the training set of CIFAR-10
@@ -28,7 +28,7 @@ def training_mult_adds(recipe: Recipe, count: int = IMAGES) -> float:
     """The multiply-adds of a whole training on `count` images, per image, summed over its epochs.
 
     One step of each kind runs through the training loop, on two images, and is counted. So are the
-    answers of a teacher, but not when stored ones are used again.
+    answers of a teacher.
     """
     machine = Machine(torch.device("cpu"))
     few = _random_split(2)  # one would be too few for batch norm on maps of one pixel
@@ -42,10 +42,9 @@ def training_mult_adds(recipe: Recipe, count: int = IMAGES) -> float:
         optimizer = make_optimizer(model, stepped)
         total = 0
         if teacher:
-            epochs = recipe.epochs - recipe.epochs_before
+            asked = count * (recipe.epochs - recipe.epochs_before)
             with _counter() as counter:
-                answers(teacher, few.images.float(), 0, machine)
-            asked = count * min(recipe.answers_epochs or epochs, epochs)
+                machine.logits(teacher, few.images.float())
             total += asked * counter.get_total_flops() // (2 * len(few))
         for done, size, steps in kinds_of_steps(count, recipe):
             with _counter() as counter:
