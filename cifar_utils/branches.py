@@ -121,21 +121,19 @@ def with_branches(model: nn.Module, *, seed: int = 0) -> nn.Module:
 
 
 def in_training(model: nn.Module, recipe: Recipe) -> nn.Module:
-    """The network that the optimizer trains: `model` itself, or one whose result `model` is given.
+    """The network that the optimizer trains: `model` itself, or a copy with branches.
 
-    The latter is a copy, with branches if the recipe wants them.
+    `fused` gives `model` what the latter has learnt.
     """
-    if recipe.branches:
-        return with_branches(model, seed=recipe.seed)
-    return twin_of(model) if recipe.ema else model
+    return with_branches(model, seed=recipe.seed) if recipe.branches else model
 
 
-def fused(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The plain network's tensors by name, from those of a network that may have branches.
+def fused(network: nn.Module) -> dict[str, Tensor]:
+    """The plain network's tensors by name, from a network that may have branches.
 
     The plain network does in evaluation what the one with branches does, up to rounding.
     """
-    plain = dict(tensors)
+    plain = dict(network.state_dict())
     for name, layer in network.named_modules(remove_duplicate=False):
         if isinstance(layer, BranchedConv2d):
             parts = ("weight", "row", "column", "scales", "variances")

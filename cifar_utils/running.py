@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cifar_utils.average import WeightAverage
 from cifar_utils.branches import fused
 from cifar_utils.checkpoints import check_fits, check_optimizer_fits
 from cifar_utils.checks import named_for, unwrapped
@@ -22,8 +21,7 @@ class Run:
 
     model: the network as it is validated, saved and handed back. fingerprint: that of the training
     images. classes: their names. learner: the network that the optimizer trains, which is
-    `model` itself unless the recipe has an average or branches. average: that of its weights.
-    compile_seconds: what torch.compile took.
+    `model` itself unless the recipe has branches. compile_seconds: what torch.compile took.
     """
 
     model: torch.nn.Module
@@ -34,7 +32,6 @@ class Run:
     classes: tuple[str, ...] = ()
     compile_seconds: float = 0.0
     learner: torch.nn.Module = None  # type: ignore[assignment]
-    average: WeightAverage | None = None
 
     def __post_init__(self) -> None:
         if self.learner is None:
@@ -52,8 +49,7 @@ class Run:
     def deliver(self) -> None:
         """Give `model` what has been learnt so far, if another network learns."""
         if self.learner is not self.model:
-            tensors = self.average.tensors if self.average else self.learner.state_dict()
-            self.model.load_state_dict(fused(self.learner, tensors))
+            self.model.load_state_dict(fused(self.learner))
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
@@ -67,8 +63,6 @@ class Run:
         }
         if self.learner is not self.model:
             state["learner"] = copy.deepcopy(self.learner.state_dict())
-        if self.average:
-            state["average"] = self.average.state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -98,11 +92,9 @@ class Run:
         tensors = named_for(network, state["model"])
         check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
-        learnt, averaged = self._learnt(state, tensors, new_recipe)
+        learnt = self._learnt(state, tensors, new_recipe)
         network.load_state_dict(tensors)
         self.learner.load_state_dict(learnt)
-        if self.average:
-            self.average.load_state(averaged)
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])
@@ -118,28 +110,18 @@ class Run:
 
     def _learnt(
         self, state: dict[str, Any], tensors: dict[str, torch.Tensor], new_recipe: bool
-    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """(learner's tensors, average's state) of a `state` whose model has these tensors.
-
-        A new recipe goes on from the learner of the old one, if there was one of the same kind, and
-        averages anew.
-        """
+    ) -> dict[str, torch.Tensor]:
+        """The learner's tensors of a `state` whose model has these tensors."""
         if self.learner is self.model:
-            return tensors, {}
-        complaint = "the checkpoint does not fit the network in training"
+            return tensors
+        if new_recipe and "learner" not in state:
+            raise CifarError(
+                "the run was trained without branches, and new ones would undo what it has "
+                "learnt; set branches False (--no-branches)"
+            )
         learnt = state.get("learner", {})
-        if new_recipe and learnt.keys() != self.learner.state_dict().keys():
-            if self.history.recipe.branches:
-                raise CifarError(
-                    "the run was trained without branches, and new ones would undo what it has "
-                    "learnt; set branches False (--no-branches)"
-                )
-            learnt = tensors
-        check_fits(self.learner, learnt, complaint)
-        averaged = {"steps": 0, "tensors": learnt} if new_recipe else state.get("average", {})
-        if self.average:
-            check_fits(self.learner, averaged.get("tensors", {}), complaint)
-        return learnt, averaged
+        check_fits(self.learner, learnt, "the checkpoint does not fit the network in training")
+        return learnt
 
 
 def history_of(state: dict[str, Any]) -> History:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
-from cifar_utils.average import WeightAverage
 from cifar_utils.batches import Batches, Progress, load_batches, steps_of
 from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import start_from
@@ -212,10 +211,6 @@ def start(
     learner = machine.place(in_training(model, recipe))
     optimizer = make_optimizer(learner, recipe)
     run = Run(model, optimizer, machine, history, mark, train.classes, learner=learner)
-    if recipe.ema:
-        steps = len(list(steps_of(len(train), recipe)))
-        run.average = WeightAverage(learner, span=recipe.ema * steps)
-        run.average.follow(optimizer)
     if resume:
         run.load_state(resume)
     return run
@@ -270,10 +265,10 @@ def check_wrapping(model: nn.Module, recipe: Recipe) -> None:
         return
     if world_size() > 1:
         raise CifarError("with several processes give fit the plain network, which it wraps itself")
-    if recipe.ema or recipe.branches:
+    if recipe.branches:
         raise CifarError(
-            "with ema or branches a copy is trained, without its wrapper; give fit the plain "
-            "network, and compile=True if it is to be compiled"
+            "with branches a copy is trained, without its wrapper; give fit the plain network, and "
+            "compile=True if it is to be compiled"
         )
 
 

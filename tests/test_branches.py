@@ -77,7 +77,7 @@ def test_the_fused_network_does_what_three_convolutions_do(name):
     network = used(with_branches(model))
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     plain = create_model(name, seed=2).double().eval()
-    tensors = fused(network, network.state_dict())
+    tensors = fused(network)
     assert {key: value.shape for key, value in tensors.items()} == shapes
     plain.load_state_dict(tensors)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_a_layer_keeps_what_it_is_beside_its_kernel():
     conv.bias.requires_grad_(False)
     network = with_branches(nn.Sequential(conv, conv))
     one, again = network
-    kernels = fused(network, network.state_dict())
+    kernels = fused(network)
     assert torch.equal(kernels["0.weight"], kernels["1.weight"])
     assert one is again and one.weight.requires_grad and not one.bias.requires_grad
     one.train()(torch.empty(0, 3, 8, 8))  # a process may have no part of a batch
@@ -138,38 +138,28 @@ def run(split, val, recipe, log=lambda run: None, **options):
 def test_a_run_with_branches_ships_the_plain_network_and_is_resumed_to_the_same_bits(
     tmp_path, painted_split
 ):
-    split, val, runs = painted_split(128), painted_split(40, seed=1), []
-    for changes in ({}, {"ema": 0.3, "optimizer": "muon", "muon_lr": 0.02}):
-        recipe, states = RECIPE.changed(**changes), []
-
-        def log(run, states=states):
-            states.append(run.state())
-            runs.append(run)
-
-        whole, history = run(split, val, recipe, log)
-        assert whole.state_dict().keys() == create_model("compact").state_dict().keys()
-        assert history.epochs[-1].train_loss < history.epochs[1].train_loss
-        assert (history.epochs[-1].val_loss, history.epochs[-1].val_accuracy) == evaluate(
-            whole, val
-        )
-        learner = in_training(build(recipe, CLASSES), recipe)
-        average = states[-1]["average"]["tensors"] if recipe.ema else states[-1]["learner"]
-        learner.load_state_dict(average)
-        torch.testing.assert_close(
-            by_hand(learner).eval()(torch.ones(2, 3, 32, 32)),
-            whole.eval()(torch.ones(2, 3, 32, 32)),
-            rtol=1e-3, atol=1e-4,
-        )  # fmt: skip
-        for state in states[:-1]:
-            resumed, again = run(split, val, recipe, resume=state)
-            assert torch.equal(weights(resumed), weights(whole))
-            assert again.epochs[-1].val_loss == history.epochs[-1].val_loss
+    split, val, states = painted_split(128), painted_split(40, seed=1), []
+    recipe = RECIPE.changed(optimizer="muon", muon_lr=0.02)
+    whole, history = run(split, val, recipe, lambda run: states.append(run.state()))
+    assert whole.state_dict().keys() == create_model("compact").state_dict().keys()
+    assert history.epochs[-1].train_loss < history.epochs[1].train_loss
+    assert (history.epochs[-1].val_loss, history.epochs[-1].val_accuracy) == evaluate(whole, val)
+    learner = in_training(build(recipe, CLASSES), recipe)
+    learner.load_state_dict(states[-1]["learner"])
+    torch.testing.assert_close(
+        by_hand(learner).eval()(torch.ones(2, 3, 32, 32)),
+        whole.eval()(torch.ones(2, 3, 32, 32)),
+        rtol=1e-3, atol=1e-4,
+    )  # fmt: skip
+    for state in states[:-1]:
+        resumed, again = run(split, val, recipe, resume=state)
+        assert torch.equal(weights(resumed), weights(whole))
+        assert again.epochs[-1].val_loss == history.epochs[-1].val_loss
     with RunFolder(tmp_path / "run") as folder:
         run(split, val, recipe, folder.save, resume=folder.state(recipe))
     with RunFolder(tmp_path / "run") as folder:
         kept = folder.state(recipe)
-    for name in ("learner", "average"):
-        assert str(kept[name]) == str(states[-1][name])
+    assert str(kept["learner"]) == str(states[-1]["learner"])
     saved, info = load_weights(tmp_path / "run")
     assert torch.equal(weights(saved), weights(whole)) and info.recipe.branches
     longer = recipe.changed(epochs=3, epochs_before=2)

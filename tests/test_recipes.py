@@ -37,7 +37,7 @@ TORCHS = {
     "decay_biases": True, "bias_lr_factor": 1, "per_epoch": False, "label_smoothing": 0,
     "clip_norm": 0, "small_until": 0, "whitening": 0,
     "initialization": "default", "dropout_factor": 1, "teacher": "", "views": 1, "epochs_before": 0,
-    "start_from": "", "ema": 0, "branches": False,
+    "start_from": "", "branches": False,
 }  # fmt: skip
 PUBLISHED = {
     "vgg-published": {
@@ -125,7 +125,7 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
     added = ("bias_lr_factor", "muon_momentum", "muon_steps", "small_size", "small_until",
              "whitening", "views", "teacher", "teacher_share", "temperature", "peak_momentum",
              "per_epoch", "start_factor", "end_factor", "patience", "epochs_before",
-             "start_from", "ema", "branches")  # fmt: skip
+             "start_from", "branches")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe.from_dict(older) == Recipe(lr=0.3)
     renamed = older | {
@@ -195,7 +195,7 @@ def test_a_recipe_survives_json(recipe):
      ("small_until", 1.1), ("whitening", -0.1), ("epochs", 2.5), ("lr", "fast"),
      ("nesterov", 1), ("epochs", True), ("weight_decay", float("inf")),
      ("teacher_share", 1.1), ("temperature", 0.0), ("start_factor", 1.1), ("end_factor", -0.1),
-     ("peak_momentum", 1.0), ("ema", 1.1)],
+     ("peak_momentum", 1.0)],
 )  # fmt: skip
 def test_a_value_out_of_range_names_the_field(field, value):
     with pytest.raises(ValueError, match=f"{field} is .*; it must be"):
