@@ -25,7 +25,7 @@ from cifar_utils.sources.files import expanded, write_whole
 from cifar_utils.sources.sealed import built, check_finite, digest, reading, seal, unseal
 
 _KEYS = {"model", "optimizer", "scaler", "history"}  # of a checkpoint
-_MORE_KEYS = {"images", "learner", "precision"}  # precision: in older ones
+_MORE_KEYS = {"images", "precision"}  # precision: in older ones
 UNKNOWN = "unknown data"  # the source of weights that do not say on what they were trained
 PRETRAINED = Path(__file__).parent / "results" / "pretrained"
 
@@ -306,9 +306,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def _has_form_of_a_state(state):
     """Whether the entries of a checkpoint are what a Run's state() holds. The history is apart."""
     optimizer, scaler = state["optimizer"], state["scaler"]
-    networks = (state["model"], state.get("learner", {}))
     return (
-        all(torch.is_tensor(tensor) for network in networks for tensor in network.values())
+        all(map(torch.is_tensor, state["model"].values()))
         and all(isinstance(group["params"], list) for group in optimizer["param_groups"])
         and all(isinstance(values, dict) for values in optimizer["state"].values())
         and (not scaler or scaler.keys() == torch.amp.GradScaler("cpu").state_dict().keys())

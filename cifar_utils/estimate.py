@@ -7,7 +7,6 @@ from contextlib import suppress
 import torch
 
 from cifar_utils.batches import AugmentedBatches, steps_of
-from cifar_utils.branches import in_training
 from cifar_utils.data import Split
 from cifar_utils.errors import DivergedError
 from cifar_utils.machine import Machine
@@ -38,7 +37,7 @@ def step_seconds(
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
-        model = machine.place(in_training(build(recipe, train.classes), recipe))
+        model = machine.place(build(recipe, train.classes))
         optimizer = make_optimizer(model, recipe)
         teacher = find_teacher(recipe, train.classes, machine)
         train = train if workers else train.to(machine.device)

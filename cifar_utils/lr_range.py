@@ -48,8 +48,8 @@ def lr_range_test(
     check_recipe(recipe)
     recipe = recipe.changed(schedule="constant", small_until=0.0)
     machine = fastest_machine(model, train, recipe, device=device, precision=precision)
-    run = start(model, train, None, recipe, machine)
-    optimizer, network = run.optimizer, machine.share(run.learner, some_rest=recipe.whitening > 0)
+    optimizer = start(model, train, None, recipe, machine).optimizer
+    network = machine.share(model, some_rest=recipe.whitening > 0)
     ratios = [group["initial_lr"] / recipe.lr for group in optimizer.param_groups]
     batches = AugmentedBatches(train.to(machine.device), recipe, epoch=1)
     teacher = find_teacher(recipe, train.classes, machine)

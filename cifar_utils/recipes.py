@@ -103,8 +103,6 @@ class Recipe:
                                   within="[0, 1]", only_with=("teacher",))
     temperature: float = option(1.0, "divides the logits of network and teacher",
                                 within="(0, inf)", only_with=("teacher",))
-    branches: bool = option(False, "each 3×3 convolution has a 1×3 and a 3×1 branch while it is "
-                            "trained, and is saved as a plain one")
     views: Literal[1, 2, 6] = option(1, "views per image in the final test")
     seed: int = option(0, "seed of weights, order, augmentation and dropout",
                        within="[0, 4294967296)")
@@ -132,11 +130,6 @@ class Recipe:
         if self.start_from and self.epochs_before:
             raise CifarError(
                 "with epochs_before a run goes on from its own weights, not start_from"
-            )
-
-        if self.start_from and self.branches:
-            raise CifarError(
-                "branches would undo what the weights of start_from have learnt; leave out one"
             )
 
     def progress(self, epochs: float) -> float:
@@ -196,7 +189,7 @@ class Recipe:
 _RENAMED = {"vector_rate": "bias_lr_factor", "decay_vectors": "decay_biases"}  # until 0.1
 _RETIRED = {  # at these values, which are in older files, they did nothing
     "warmup": 0.0, "hardest_share": 0.0, "hardest_from": 0.4, "middle_size": 32,
-    "middle_until": 0.0, "answers_epochs": 0, "ema": 0.0,
+    "middle_until": 0.0, "answers_epochs": 0, "ema": 0.0, "branches": False,
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cifar_utils.branches import fused
 from cifar_utils.checkpoints import check_fits, check_optimizer_fits
 from cifar_utils.checks import named_for, unwrapped
 from cifar_utils.errors import CifarError
@@ -19,9 +18,8 @@ from cifar_utils.recipes import Recipe
 class Run:
     """All that changes while a network is trained: what `log` sees and a checkpoint keeps.
 
-    model: the network as it is validated, saved and handed back. fingerprint: that of the training
-    images. classes: their names. learner: the network that the optimizer trains, which is
-    `model` itself unless the recipe has branches. compile_seconds: what torch.compile took.
+    fingerprint: that of the training images. classes: their names. compile_seconds: what
+    torch.compile took.
     """
 
     model: torch.nn.Module
@@ -31,11 +29,6 @@ class Run:
     fingerprint: str = ""
     classes: tuple[str, ...] = ()
     compile_seconds: float = 0.0
-    learner: torch.nn.Module = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.learner is None:
-            self.learner = self.model
 
     def __str__(self) -> str:
         return str(self.history.epochs[-1])
@@ -46,24 +39,16 @@ class Run:
         mine = self.history.epochs[self.history.recipe.epochs_before + 1 :]
         return [row.val_loss for row in mine if row.val_loss is not None]
 
-    def deliver(self) -> None:
-        """Give `model` what has been learnt so far, if another network learns."""
-        if self.learner is not self.model:
-            self.model.load_state_dict(fused(self.learner))
-
     def state(self) -> dict[str, Any]:
         """What a resumed run needs, as tensors and plain values, copied: later epochs leave them as
         they are. Random numbers need no keeping, because each epoch seeds its own."""
-        state = {
+        return {
             "model": copy.deepcopy(unwrapped(self.model).state_dict()),
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "scaler": self.machine.scaler.state_dict(),
             "history": self.history.to_json(),
             "images": self.fingerprint,
         }
-        if self.learner is not self.model:
-            state["learner"] = copy.deepcopy(self.learner.state_dict())
-        return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`: within its recipe or, if that is finished, with one after it.
@@ -92,9 +77,7 @@ class Run:
         tensors = named_for(network, state["model"])
         check_fits(network, tensors, "the checkpoint does not fit this network")
         check_optimizer_fits(self.optimizer, optimizer)
-        learnt = self._learnt(state, tensors, new_recipe)
         network.load_state_dict(tensors)
-        self.learner.load_state_dict(learnt)
         self.optimizer.load_state_dict(optimizer)
         if self.machine.scaler.is_enabled() and state["scaler"]:  # not if the precision has changed
             self.machine.scaler.load_state_dict(state["scaler"])
@@ -107,21 +90,6 @@ class Run:
         if here.device != device.rpartition(", then ")[2]:
             device = f"{device}, then {here.device}"
         self.history = replace(here, epochs=history.epochs, device=device, earlier=earlier)
-
-    def _learnt(
-        self, state: dict[str, Any], tensors: dict[str, torch.Tensor], new_recipe: bool
-    ) -> dict[str, torch.Tensor]:
-        """The learner's tensors of a `state` whose model has these tensors."""
-        if self.learner is self.model:
-            return tensors
-        if new_recipe and "learner" not in state:
-            raise CifarError(
-                "the run was trained without branches, and new ones would undo what it has "
-                "learnt; set branches False (--no-branches)"
-            )
-        learnt = state.get("learner", {})
-        check_fits(self.learner, learnt, "the checkpoint does not fit the network in training")
-        return learnt
 
 
 def history_of(state: dict[str, Any]) -> History:

@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 
 from cifar_utils.augment import operations
 from cifar_utils.batches import Batches, Progress, load_batches, steps_of
-from cifar_utils.branches import in_training, square_convolutions
 from cifar_utils.checkpoints import start_from
 from cifar_utils.checks import check_training, twin_of, unwrapped
 from cifar_utils.data import Split, fingerprint, normalize
@@ -103,8 +102,7 @@ def fit(
 
     Inside `distributed.together()` several processes share each batch, and the first one alone
     calls log and progress. The result is that of one process up to rounding, except for dropout,
-    which each draws for itself, and branches, which each measures on its own images. Used in
-    notebook 05.
+    which each draws for itself. Used in notebook 05.
 
     Args:
         val: Split to evaluate on after each epoch, if any. Choices may be made on it, so it must
@@ -132,7 +130,8 @@ def fit(
     if rank():
         log, progress = (lambda run: None), iter
     check_recipe(recipe)
-    check_wrapping(model, recipe)
+    if world_size() > 1 and unwrapped(model) is not model:
+        raise CifarError("with several processes give fit the plain network, which it wraps itself")
     workers = whole(workers, "workers")
     before = history_of(resume).way if resume is not None else None
     machine = fastest_machine(
@@ -147,13 +146,10 @@ def fit(
         raise CifarError("the schedule plateau needs validation images; hold some out")
     run = start(unwrapped(model), train, val, recipe, machine, resume)
     teacher = find_teacher(recipe, train.classes, machine)
-    # `model` itself, or behind what a user wrapped it in, unless another network learns for it.
-    learner = model if run.learner is run.model else run.learner
-    network = machine.share(learner, some_rest=recipe.whitening > 0)
+    network = machine.share(model, some_rest=recipe.whitening > 0)
     if compile and len(run.history.epochs) <= recipe.epochs:
         network = compiled_for(run, train, machine)
     if not run.history.epochs:
-        run.deliver()
         record(run, 0, evaluate(run.model, train[:5000], machine.precision), val)
         log(run)
     train = train if workers else train.to(machine.device)  # without workers, augment there
@@ -208,9 +204,8 @@ def start(
         recipe, train.source, (), len(train), len(val or ()), str(machine), machine.precision,
         torch.__version__, convolutions="winograd" if machine.winograd else "direct",
     )  # fmt: skip
-    learner = machine.place(in_training(model, recipe))
-    optimizer = make_optimizer(learner, recipe)
-    run = Run(model, optimizer, machine, history, mark, train.classes, learner=learner)
+    optimizer = make_optimizer(model, recipe)
+    run = Run(model, optimizer, machine, history, mark, train.classes)
     if resume:
         run.load_state(resume)
     return run
@@ -226,7 +221,6 @@ def record(
     few: images to see without `val` what the last step has led to. Raises DivergedError if a loss
     is not finite.
     """
-    run.deliver()
     recipe, history = run.history.recipe, run.history
     held_out = evaluate(run.model, val, run.machine.precision) if val else None
     after = held_out or (evaluate(run.model, few, run.machine.precision) if few else trained)
@@ -256,22 +250,6 @@ def prepare(model: nn.Module, train: Split, recipe: Recipe) -> None:
             layer.weight.requires_grad_(not recipe.whitening)
 
 
-def check_wrapping(model: nn.Module, recipe: Recipe) -> None:
-    """Raise CifarError if `model` is wrapped, and the wrapper would have no part in the training.
-
-    That is so if a copy of the network is trained, or if `fit` has to wrap it itself.
-    """
-    if unwrapped(model) is model:
-        return
-    if world_size() > 1:
-        raise CifarError("with several processes give fit the plain network, which it wraps itself")
-    if recipe.branches:
-        raise CifarError(
-            "with branches a copy is trained, without its wrapper; give fit the plain network, and "
-            "compile=True if it is to be compiled"
-        )
-
-
 def check_last_batch(model: nn.Module, train: Split, recipe: Recipe) -> None:
     """Raise CifarError if the last batch of an epoch has one image, and batch norm needs two."""
     kinds = kinds_of_steps(len(train), recipe)
@@ -291,8 +269,6 @@ def check_model(model: nn.Module, recipe: Recipe) -> None:
     """Raise CifarError if the recipe asks for something that the network cannot do."""
     if recipe.whitening:
         whitening_layer(model)
-    if recipe.branches and not any(square_convolutions(model)):
-        raise CifarError("the network has no 3×3 convolutions; set branches False")
     if recipe.small_until and not takes(model, recipe.small_size):
         raise CifarError(
             f"{recipe.model} takes no images of {recipe.small_size} pixels; set small_until 0"
@@ -316,7 +292,7 @@ def compiled_for(run: Run, train: Split, machine: Machine) -> nn.Module:
     past = max(0, len(run.history.epochs) - 1 - recipe.epochs_before)  # if a run is resumed
     try:
         kinds = kinds_of_steps(len(train), recipe, past)
-        network = compiled(run.learner, [step_of(done, count) for done, count, _ in kinds])
+        network = compiled(run.model, [step_of(done, count) for done, count, _ in kinds])
     finally:
         set_rates(run.optimizer, recipe, 0.0)
     wait(machine.device)

@@ -18,7 +18,7 @@ LEVELS = [
     {"data", "gifs", "heatmaps"},
     {"machine"},
     {"checks"},
-    {"augment", "branches", "fastest", "models", "optim", "history", "receptive"},
+    {"augment", "fastest", "models", "optim", "history", "receptive"},
     {"batches", "profile", "evaluate", "checkpoints"},
     {"explain", "learned", "plots", "running", "teachers"},
     {"runs"},

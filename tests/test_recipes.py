@@ -37,7 +37,7 @@ TORCHS = {
     "decay_biases": True, "bias_lr_factor": 1, "per_epoch": False, "label_smoothing": 0,
     "clip_norm": 0, "small_until": 0, "whitening": 0,
     "initialization": "default", "dropout_factor": 1, "teacher": "", "views": 1, "epochs_before": 0,
-    "start_from": "", "branches": False,
+    "start_from": "",
 }  # fmt: skip
 PUBLISHED = {
     "vgg-published": {
@@ -125,7 +125,7 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
     added = ("bias_lr_factor", "muon_momentum", "muon_steps", "small_size", "small_until",
              "whitening", "views", "teacher", "teacher_share", "temperature", "peak_momentum",
              "per_epoch", "start_factor", "end_factor", "patience", "epochs_before",
-             "start_from", "branches")  # fmt: skip
+             "start_from")  # fmt: skip
     older = {key: value for key, value in Recipe(lr=0.3).as_dict().items() if key not in added}
     assert Recipe.from_dict(older) == Recipe(lr=0.3)
     renamed = older | {

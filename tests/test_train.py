@@ -728,12 +728,6 @@ def test_a_wrapped_network_is_trained_and_kept_as_the_plain_one(painted_split, t
     assert all(torch.equal(v, plain["model"][n]) for n, v in model.state_dict().items())
 
 
-def test_a_wrapper_that_would_have_no_part_in_the_training_is_refused(painted_split):
-    with pytest.raises(CifarError, match="give fit the plain network"):
-        fit(torch.nn.DataParallel(create_model("compact")), painted_split(16), None,
-            RECIPE.changed(branches=True), log=lambda run: None, **PLAIN)  # fmt: skip
-
-
 def test_a_last_batch_of_one_image_is_refused_only_if_batch_norm_cannot_learn_from_it(
     painted_split,
 ):

@@ -4,8 +4,8 @@ A clock measures a recipe together with the machine that ran it. Multiply-adds a
 everywhere. Those of convolutions and matrix products are counted, forward and backward, and each
 convolution as a direct one, even if Winograd's algorithm or another gets by with fewer. What a step
 leaves out is not counted: no gradient of frozen weights, nor of maps that nothing before them
-learns from. Augmentation, elementwise work, the optimizer with Muon's matrix products, and the few
-images that measure a recipe's branches are not counted either.
+learns from. Augmentation, elementwise work, and the optimizer with Muon's matrix products are not
+counted either.
 """
 
 from typing import Any
