@@ -247,6 +247,13 @@ def test_a_batch_too_small_for_all_gpus_is_refused_before_the_first_step(
         start(create_model("compact"), painted_split(33), None, Recipe(batch_size=16), gpu)
 
 
+def test_several_processes_take_no_network_that_is_wrapped_already(painted_split, monkeypatch):
+    monkeypatch.setattr(train_module, "world_size", lambda: 2)
+    wrapped = nn.DataParallel(create_model("compact"))
+    with pytest.raises(CifarError, match="give fit the plain network, which it wraps itself"):
+        fit(wrapped, painted_split(16), None, Recipe(), device="cpu", precision="fp32")
+
+
 @pytest.fixture
 def connected(monkeypatch):
     """What is done to the other processes, of which there are none."""
