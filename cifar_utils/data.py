@@ -138,6 +138,11 @@ class Cifar:
     def source(self) -> str:
         return self.test.source
 
+    @property
+    def held_out(self) -> Split:
+        """The images to judge on: those for validation or, if there are none, for the test."""
+        return self.val if len(self.val) else self.test
+
     def hold_out(self, count: int, *, seed: int = 0) -> "Cifar":
         """With `count` training images moved to validation, the same share of each class.
 

@@ -14,7 +14,7 @@ from cifar_utils.models import build
 from cifar_utils.optim import make_optimizer
 from cifar_utils.recipes import Recipe
 from cifar_utils.teachers import find_teacher
-from cifar_utils.train import train_one_epoch
+from cifar_utils.train import check_last_batch, check_model, train_one_epoch
 
 STEPS = 4  # enough to time: two warm up, and two count
 SHARE = 1 / 20  # of a training's steps may be spent on timing some
@@ -22,7 +22,7 @@ SHARE = 1 / 20  # of a training's steps may be spent on timing some
 
 def step_seconds(
     recipe: Recipe, train: Split, machine: Machine, *,
-    done: float = 1.0, workers: int = 0, steps: int = 10,
+    steps: int, done: float = 1.0, workers: int = 0,
 ) -> float:  # fmt: skip
     """About how many seconds a training step takes, augmentation included.
 
@@ -34,10 +34,14 @@ def step_seconds(
             of a single process.
         done: how far the training is, as a fraction. The size of the images follows.
         workers: processes that augment ahead, while others train.
+
+    Raises CifarError as `check_model` and `check_last_batch` do.
     """
     gpus = [machine.device] if machine.device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):
         model = machine.place(build(recipe, train.classes))
+        check_model(model, recipe)
+        check_last_batch(model, train, recipe)
         optimizer = make_optimizer(model, recipe)
         teacher = find_teacher(recipe, train.classes, machine)
         train = train if workers else train.to(machine.device)
@@ -65,8 +69,9 @@ def is_worth_timing(recipe: Recipe, count: int, past: int = 0) -> bool:
 
     count: how many images there are to train on. past: epochs that are done, all recipes' together.
     """
-    sizes = [size for _, size, _ in _sizes(recipe, count, past)]
-    return STEPS * len(set(sizes)) <= SHARE * len(sizes) and len(sizes) > 0
+    counts = _sizes(recipe, count, past)
+    sizes, steps = {size for _, size in counts}, sum(number for number, _ in counts.values())
+    return STEPS * len(sizes) <= SHARE * steps and steps > 0
 
 
 def epoch_seconds(
@@ -77,18 +82,24 @@ def epoch_seconds(
     Steps on smaller images are cheaper, so each size that is to come is timed. The rest is as in
     `step_seconds`.
     """
-    steps = _sizes(recipe, len(train), past)
+    counts = _sizes(recipe, len(train), past)
     seconds = {
-        size: step_seconds(recipe, train, machine, done=done, workers=workers, steps=STEPS)
-        for size, done in {size: done for _, size, done in steps}.items()
+        size: step_seconds(recipe, train, machine, steps=STEPS, done=done, workers=workers)
+        for size, done in {size: done for (_, size), (_, done) in counts.items()}.items()
     }
     of_epoch: dict[int, float] = {}
-    for epoch, size, _ in steps:
-        of_epoch[epoch] = of_epoch.get(epoch, 0.0) + seconds[size]
+    for (epoch, size), (steps, _) in counts.items():
+        of_epoch[epoch] = of_epoch.get(epoch, 0.0) + steps * seconds[size]
     return list(of_epoch.values())
 
 
-def _sizes(recipe: Recipe, count: int, past: int) -> list[tuple[int, int, float]]:
-    """(epoch, side of the images in pixels, progress) of each step left."""
-    left = steps_of(count, recipe, max(past - recipe.epochs_before, 0))
-    return [(epoch, recipe.image_size(done), done) for epoch, done, _ in left]
+def _sizes(recipe: Recipe, count: int, past: int) -> dict[tuple[int, int], tuple[int, float]]:
+    """For (epoch, side of the images in pixels): how many steps are left, and the last's progress.
+
+    A list of all steps would fill the memory, if somebody asks for epochs without end.
+    """
+    found: dict[tuple[int, int], tuple[int, float]] = {}
+    for epoch, done, _ in steps_of(count, recipe, max(past - recipe.epochs_before, 0)):
+        key = epoch, recipe.image_size(done)
+        found[key] = found.get(key, (0, 0.0))[0] + 1, done
+    return found

@@ -53,7 +53,8 @@ def fastest_machine(
     model = unwrapped(model)
     check_training(model, train, None)
     # Not fewer: Winograd's algorithm also transforms the kernels, once for all images of a batch.
-    images = train.images[: min(128, recipe.batch_size)]
+    # Nor a single one, which batch norm may refuse.
+    images = train.images[: max(2, min(128, recipe.batch_size))]
     learning = sum(parameter.requires_grad for parameter in model.parameters())
     key = (str(model), learning, images.shape, torch.get_num_threads(), *ways)
     if key not in _measured:

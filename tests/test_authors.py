@@ -181,6 +181,16 @@ def test_a_script_that_fails_in_its_training_is_told(toy, painted_split):
         authors.run(Cifar(*[painted_split(20)] * 3), seed=0)
 
 
+def test_memory_that_runs_out_is_not_the_scripts_fault(toy, painted_split):
+    def spend(_):
+        raise MemoryError
+
+    authors = Authors(toy, CPU, "fp32")
+    authors.namespace["spend"] = spend
+    with pytest.raises(MemoryError):
+        authors.run(Cifar(*[painted_split(20)] * 3), seed=0)
+
+
 def test_too_few_images_for_a_batch_are_told(toy, painted_split):
     few = painted_split(19)
     with pytest.raises(CifarError, match="needs at least 20 training images"):

@@ -67,6 +67,12 @@ def test_the_commit_is_that_of_the_checkout_if_it_is_one(tmp_path):
     assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD")
     (tmp_path / "new").touch()  # nobody imports it
     assert "dirty" not in host.commit(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "file").write_text("1")
+    git("add", "images")
+    git("commit", "-qm", "second")
+    (tmp_path / "images" / "file").write_text("2")  # as notebooks do
+    assert "dirty" not in host.commit(tmp_path)
     (tmp_path / "file").write_text("2")
     assert host.commit(tmp_path) == git("rev-parse", "--short=7", "HEAD") + "-dirty"
     assert host.commit(tmp_path / "below") == __version__
@@ -234,6 +240,11 @@ def test_one_table_alone_is_all_of_that_kind(capsys, monkeypatch):
     )
     main(["bench", "--models", "--precision", "fp32"])
     assert "resnet152" in asked and "fastnet" in asked
+
+
+def test_a_race_has_no_use_for_the_schedule_plateau(capsys):
+    said = refused(capsys, "bench", "--recipe", "compact", "--schedule", "plateau")
+    assert "compact has the schedule plateau, but a race evaluates at its end only" in said
 
 
 def test_a_race_needs_recipes_of_different_names(capsys):

@@ -73,9 +73,9 @@ def lists(folder):
 def test_a_line_holds_what_its_records_do(tmp_path):
     write_json(tmp_path / "a.json", record(ours(), THEIRS))
     first, second = lists(tmp_path)["94%, six views per image"]
-    assert first == ["`fast`", "Brand Chip, AVX2", "2", "bf16 with Winograd", "0.60 (3 turns)",
+    assert first == ["`fast`", "Brand Chip, AVX2, 2 threads, bf16 with Winograd", "0.60 (3 turns)",
                      "0.50", "93.00 ± 0.00%", "94.00 ± 0.10%", "3", "abc1234"]  # fmt: skip
-    assert second[0] == "`airbench94`" and second[4:6] == ["1", "1"]
+    assert second[0] == "`airbench94`" and second[2:4] == ["1", "1"]
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,15 @@ def test_old_records_show_what_they_have_and_seeds_of_all_machines_count(tmp_pat
         lines = lists(tmp_path)[next(iter(board.LISTS)) if seed == 2 else board.OTHERS]
         assert len(lines) == seed + 1  # in the list from the third seed on
     assert sorted(lines) == [
-        ["`fast`", name, threads, way, "–", "–", "93.00%", "94.50%", "1", "0.1.0 †"]
-        for name, threads, way in (
-            ("GPU X", "–", "fp32"),
-            ("New", "1", "fp32 with Winograd"),
-            ("Old", "1", "fp32 with Winograd"),
+        ["`fast`", machine, "–", "–", "93.00%", "94.50%", "1", "0.1.0 †"]
+        for machine in (
+            "GPU X, fp32",
+            "New, 1 thread, fp32 with Winograd",
+            "Old, 1 thread, fp32 with Winograd",
         )
     ]
+    write_json(tmp_path / "new.json", record(ours(), THEIRS))  # the others are fast's, too
+    assert {line[3] for line in lists(tmp_path)["94%, six views per image"]} == {"0.50", "1"}
 
 
 def test_the_fastest_comes_first_and_a_seed_counts_once(tmp_path):
@@ -130,8 +132,28 @@ def test_the_fastest_comes_first_and_a_seed_counts_once(tmp_path):
     write_json(tmp_path / "swift.json", record(swift, THEIRS, processor="B"))
     write_json(tmp_path / "swift-again.json", record(ours(slow), OTHERS, processor="B"))
     lines = lists(tmp_path)["94%, six views per image"]
-    assert [line[1] for line in lines if line[0] == "`fast`"] == ["B, AVX2", "A, AVX2"]
-    assert lines[0][4:9] == ["0.41 (6 turns)", "0.50", "93.00 ± 0.00%", "95.00 ± 0.05%", "3"]
+    assert [line[1] for line in lines if line[0] == "`fast`"] == [
+        f"{name}, AVX2, 2 threads, bf16 with Winograd" for name in "BA"
+    ]
+    assert lines[0][2:7] == ["0.41 (6 turns)", "0.50", "93.00 ± 0.00%", "95.00 ± 0.05%", "3"]
+
+
+def test_turns_with_a_reference_of_earlier_values_give_no_ratio(tmp_path):
+    """Its seconds are not those of the recipe that now has the name."""
+    earlier = row(RECIPES[REFERENCE.name].changed(epochs=9), [100.0] * 3, [0.93] * 3, [0.95] * 3,
+                  THEIRS["began"]["values"])  # fmt: skip
+    write_json(tmp_path / "a.json", record(ours(), earlier))
+    (line,) = lists(tmp_path)["94%, six views per image"]
+    assert line[0] == "`fast`" and line[2:4] == ["–", "–"]
+
+
+def test_a_record_with_a_value_too_few_is_one_line(tmp_path):
+    for values in ([0.93, 0.93], []):
+        short = ours()
+        short["accuracy"] = {"values": values}
+        write_json(tmp_path / "a.json", record(short, THEIRS))
+        with pytest.raises(CifarError, match="accuracies of fast are not of the same seeds"):
+            board.table(tmp_path)
 
 
 def test_a_record_is_counted_once(tmp_path):
@@ -211,7 +233,7 @@ def put(value, *path):
         (put(["bf16"], "recipes", 0, "arithmetic"), "fields", "arithmetic cannot be ['bf16']"),
         (put("`x`\n", "recipes", 0, "recipe", "name"), "fields", "the name of a recipe cannot be"),
         (put("\x1b[31m", "commit"), "fields", "commit cannot be"),
-        (put("0.2.0", "commit"), "commit", "'0.2.0' is none; race in a clone"),
+        (put("0.2.0", "commit"), "commit", "'0.2.0' is not a commit; race in a clone"),
         (put("abc1234-dirty", "commit"), "commit", "changes that no commit holds"),
         (put({**board.IMAGES, "tested": 1000}, "images"), "images", "--validation 0"),
         (put(1, "recipes", 0, "recipe", "mood"), "recipes", "unknown recipe field 'mood'"),

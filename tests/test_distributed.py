@@ -226,6 +226,19 @@ def test_shared_batch_norm_equals_torchs_where_the_sums_are_complete(monkeypatch
     assert single.isfinite().all() and layer.running_var.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [nn.BatchNorm1d(4), nn.BatchNorm2d(4, affine=False),
+     nn.BatchNorm2d(4, track_running_stats=False), nn.BatchNorm2d(4, momentum=None)],
+    ids=str,
+)  # fmt: skip
+def test_batch_norm_that_processes_cannot_share_is_refused(layer, monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm2d(4), layer)
+    with pytest.raises(CifarError, match=r"processes share only .* this network has BatchNorm"):
+        distributed.share(network)
+
+
 def test_processes_that_hold_other_images_do_not_train_together(painted_split, monkeypatch):
     """One that found no data may have drawn the stand-in, in as many images of as many classes."""
     of_the_first = data.fingerprint(painted_split(32)), Recipe()

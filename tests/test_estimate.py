@@ -9,6 +9,7 @@ import torch
 
 from cifar_utils import models
 from cifar_utils.augment import AUGMENTATIONS
+from cifar_utils.errors import CifarError
 from cifar_utils.estimate import epoch_seconds, is_worth_timing, step_seconds
 from cifar_utils.machine import Machine
 from cifar_utils.recipes import Recipe, get_recipe
@@ -67,6 +68,12 @@ def test_epochs_take_what_their_steps_take(slow, random_split, small_until, past
     recipe = RECIPE.changed(small_until=small_until)
     told = epoch_seconds(recipe, random_split(20), here(), past=past, workers=workers)
     assert told == pytest.approx([hundredths / 100 for hundredths in wanted])
+
+
+def test_a_last_image_alone_is_one_line_here_as_in_the_training(random_split):
+    recipe = Recipe(model="resnet18", epochs=1, batch_size=2, small_size=8, small_until=1.0)
+    with pytest.raises(CifarError, match="the last batch has a single image"):
+        epoch_seconds(recipe, random_split(3), here())
 
 
 def test_only_a_long_training_is_worth_timing():

@@ -122,6 +122,13 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_measured(hardware
 
 
 @needs_compiler
+def test_batches_of_a_single_image_are_measured_with_two(hardware, painted_split):
+    """So `fit` can say what is wrong with them."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10), nn.BatchNorm1d(10))
+    machine = fastest_machine(network, painted_split(8), Recipe(batch_size=1), device="cpu")
+    assert machine.choice
+
+
 def test_a_history_tells_the_way_and_older_ones_imply_it(hardware, painted_split):
     recipe = Recipe(model="compact", epochs=1, batch_size=8, winograd=True)
     states = []

@@ -118,8 +118,7 @@ def test_a_trial_fills_its_parts_and_goes_on_with_what_is_missing(arrays, tmp_pa
     assert record["settings"]["training"] == 40 and record["machine"]["torch"] == torch.__version__
     assert "8 tasks" not in printed and "9 tasks, 0 of them done already" in printed
     assert (
-        "left out: the path fp16: needs a CUDA GPU" in printed
-        and "nothing of this failed" in printed
+        "left out: paths: fp16: needs a CUDA GPU" in printed and "nothing of this failed" in printed
     )
 
     lost = record["paths"].pop("compact, bf16")
@@ -182,6 +181,17 @@ def test_notebooks_are_run_and_timed_and_a_failing_one_is_named(report, tmp_path
     assert away.left_out == {"notebooks": "only a clone of the repository has them"}
 
 
+def test_what_was_lacking_once_is_left_out_no_longer(report, tmp_path):
+    file, lines = tmp_path / "gpu.json", []
+    gpu_record.run(report(notebooks=tmp_path), ["notebooks"], file, lines.append)
+    kept = gpu_record.run(report(), [], file, lines.append)  # these parts say nothing of notebooks
+    assert list(kept["left_out"]) == ["notebooks"]
+    (tmp_path / "run.py").touch()
+    later = gpu_record.run(report(notebooks=tmp_path), ["notebooks"], file, lines.append)
+    assert later["left_out"] == {}
+    assert not any("are timed" in line for line in lines)  # no training is planned
+
+
 def test_the_summary_says_what_the_record_holds():
     def race(seconds, accuracy):
         row = {"seconds": seconds, "compile_seconds": [0.0], "accuracy": accuracy,
@@ -191,7 +201,7 @@ def test_the_summary_says_what_the_record_holds():
     path = {"logits": 2e-6, "gradients": 3e-4, "weight": "w",
             "tolerances": {"logits": 1e-3, "gradients": 1e-2}, "seconds": 1.0}  # fmt: skip
     record = {part: {} for part in PARTS} | {
-        "settings": {"compile": False, "quick": False}, "left_out": {"the path tf32": "too old"},
+        "settings": {"compile": False, "quick": False}, "left_out": {"paths: tf32": "too old"},
         "paths": {"vgg, fp32": path | {"passed": True}, "vgg, bf16": path | {"passed": None},
                   "vgg, compile": path | {"passed": False, "gradients": 0.5},
                   "vgg, fp16": {"error": "out of memory", "seconds": 1.0}},
@@ -214,7 +224,7 @@ def test_the_summary_says_what_the_record_holds():
     assert "2.00 (1.00 to 3.00)" in first and "9.2 (9.2 to 9.2)" in first
     assert "0.50 (0.25 to 0.75)" in first and first.endswith("yes") and second.endswith("no")
     assert "test takes 0.25 s more" in told and "01_one" in told and "1.5" in told
-    assert "left out: the path tf32: too old" in told
+    assert "left out: paths: tf32: too old" in told
     assert gpu_record.failures(record) == [
         "failed: paths: vgg, compile: too far from the CPU",
         "failed: paths: vgg, fp16: out of memory",
@@ -231,6 +241,10 @@ def test_the_summary_says_what_the_record_holds():
         (["--recipe", "fast", "--against", "fast", "--quick"], "recipes of different names"),
         (["--parts", "time"], "unknown part 'time'; did you mean times?"),
         (["--models", "vgg", "vg16"], "unknown model 'vg16'"),
+        (
+            ["--recipe", "fast", "--against", "airbench94", "--quick", "--schedule", "plateau"],
+            "fast has the schedule plateau, but a race evaluates at its end only",
+        ),
         (["--json", "x.json"], "--json does not go with --gpu-report"),
         (["--operations"], "--operations does not go with --gpu-report"),
         (["--against-file", "x.py"], "--against-file does not go with --gpu-report"),

@@ -10,6 +10,7 @@ from cli_helpers import refused
 from torch import nn
 
 from cifar_utils.cli.main import main
+from cifar_utils.data import CLASSES
 from cifar_utils.models import create_model
 from cifar_utils.profile import mult_adds
 from cifar_utils.recipes import RECIPES, Recipe
@@ -78,6 +79,13 @@ def test_a_teacher_answers_at_full_size():
     teacher = mult_adds(create_model("fastnet", seed=0))
     wanted = step("separable", 24) + step("separable", 32) + 2 * teacher
     assert training_mult_adds(recipe, 100) == wanted
+
+
+def test_the_last_layer_has_a_row_for_each_class_of_the_data():
+    recipe = Recipe(model="separable", epochs=1, batch_size=100)
+    two, ten = (training_mult_adds(recipe, 100, CLASSES[:count]) for count in (2, 10))
+    inputs = create_model("separable").classifier[-1].in_features
+    assert ten - two == 3 * 8 * inputs  # forward, and back to maps and weights
 
 
 def test_only_the_epochs_of_the_recipe_itself_count():

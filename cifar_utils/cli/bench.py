@@ -88,6 +88,8 @@ def run(options: Namespace) -> None:
         # It keeps all its values but the seed: a race that is run again needs new runs of both.
         recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     _check_names(recipes)
+    if not options.operations:
+        _check_schedules(recipes)
     results = (_operations if options.operations else _measure)(recipes, options)
     if options.json:
         write_json(options.json, results)
@@ -135,6 +137,15 @@ def _operations(recipes, options):
         for name, ratio in ratios.items():
             print(f"{name} computes {ratio:.3f} times as many as {other['name']}")
     return results
+
+
+def _check_schedules(recipes):
+    for recipe in recipes:
+        if recipe.schedule == "plateau":
+            raise CifarError(
+                f"{recipe.name} has the schedule plateau, but a race evaluates at its end only; "
+                "choose another --schedule"
+            )
 
 
 def _check_names(recipes):
@@ -199,7 +210,7 @@ def _race(options, recipes, device, precision, facts):
     cifar = load(options)
     on = "validation" if len(cifar.val) else "test"
     images = {"source": cifar.source, "training": len(cifar.train), "on": on,
-              "tested": len(cifar.val) or len(cifar.test)}  # fmt: skip
+              "tested": len(cifar.held_out)}  # fmt: skip
 
     def record(rows):
         rows, theirs = (rows[:-1], rows[-1]) if authors else (rows, None)
@@ -227,8 +238,8 @@ def _race(options, recipes, device, precision, facts):
         )  # fmt: skip
     except KeyboardInterrupt:  # or a signal that main() takes for one
         if saved:
-            print(f"\nstopped; {shown(options.json)} holds {len(saved)} whole turns",
-                  file=sys.stderr)  # fmt: skip
+            print(f"\nstopped; {shown(options.json)} holds {len(saved)} whole "
+                  f"turn{'s' * (len(saved) > 1)}", file=sys.stderr)  # fmt: skip
         raise
     print(f"\naccuracy on the {on} images of {cifar.source}; seeds from {recipes[0].seed} on")
     columns = bench.RACE_COLUMNS | (bench.COMPILE_COLUMN if options.compile else {})
@@ -309,6 +320,7 @@ def _gpu_report(options):
     recipes = [checked_recipe(options, name) for name in options.recipe]
     recipes.append(get_recipe(options.against).changed(seed=recipes[0].seed))
     _check_names(recipes)
+    _check_schedules(recipes)
     if options.quick:
         recipes = [gpu_report.quick(recipe) for recipe in recipes]
         options.limit = options.limit or gpu_report.QUICK_IMAGES

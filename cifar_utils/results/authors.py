@@ -2,7 +2,7 @@
 
 It is Keller Jordan's airbench94_muon.py (github.com/KellerJordan/cifar10-airbench, as of commit
 096d14d), which is not part of this package. Its functions run here as they are, on our images, with
-as little replaced in its text as the device needs. What is replaced is told.
+as little replaced in its text as the device needs. `replaced` lists every change.
 """
 
 import contextlib
@@ -73,9 +73,16 @@ class Authors:
 
     @contextlib.contextmanager
     def _answering_for_it(self) -> Iterator[None]:
-        """Inside it, whatever the script raises, to leave Python as well, is one line."""
+        """Inside it, whatever the script raises, to leave Python as well, is one line.
+
+        Memory that runs out is not the script's fault. Its "cuda" means the device that we chose.
+        """
+        on_cuda = self.device.type == "cuda"
         try:
-            yield
+            with torch.cuda.device(self.device) if on_cuda else contextlib.nullcontext():
+                yield
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
         except (Exception, SystemExit) as error:
             raise self._unknown(f"it fails with {first_line(error)}") from error
 
@@ -99,12 +106,12 @@ class Authors:
         """A training on one batch, so that what is compiled or looked up once is not timed."""
         if len(cifar.train) < self.batch_size:
             raise CifarError(f"{self.name} needs at least {self.batch_size:,} training images")
-        few = _held_out(cifar)[:2000]  # of which it makes one batch
+        few = cifar.held_out[:2000]  # of which it makes one batch
         self._train("warmup", cifar.train[: self.batch_size], few, seed=0)
 
     def run(self, cifar: Cifar, seed: int) -> dict[str, float]:
         """Train once on all images: seconds, without its evaluation, and its two accuracies."""
-        return self._train(0, cifar.train, _held_out(cifar), seed)
+        return self._train(0, cifar.train, cifar.held_out, seed)
 
     def _train(self, run: Any, train: Split, test: Split, seed: int) -> dict[str, float]:
         row: dict[str, float] = {}
@@ -145,7 +152,3 @@ class Clock:
     def elapsed_time(self, later: "Clock") -> float:
         """Milliseconds from this record to a later one."""
         return 1000 * (later.now - self.now)
-
-
-def _held_out(cifar: Cifar) -> Split:
-    return cifar.val if len(cifar.val) else cifar.test

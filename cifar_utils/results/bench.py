@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from cifar_utils.batches import AugmentedBatches
-from cifar_utils.data import Cifar, Split
+from cifar_utils.data import CLASSES, Cifar, Split
 from cifar_utils.evaluate import accuracy, predict
 from cifar_utils.machine import wait
 from cifar_utils.models import build
@@ -107,7 +107,7 @@ def race(
     if authors:
         first = recipes[0].seed
         turns.append((authors.name, lambda repeat: authors.run(cifar, first + repeat)))
-    rows = [operations(recipe, len(cifar.train)) for recipe in recipes]
+    rows = [operations(recipe, len(cifar.train), cifar.classes) for recipe in recipes]
     rows += [{"name": authors.name}] if authors else []
     runs: list[list[Row]] = [[] for _ in turns]
     start = time.perf_counter()
@@ -131,9 +131,9 @@ def _summed_up(row: Row, runs: Sequence[Row]) -> Row:
     return row | {key: spread([run[key] for run in runs]) for key in measured}
 
 
-def operations(recipe: Recipe, images: int) -> Row:
-    """The recipe with the multiply-adds of its training on so many images, per image: see there."""
-    mult_adds = training_mult_adds(recipe, images)
+def operations(recipe: Recipe, images: int, classes: tuple[str, ...] = CLASSES) -> Row:
+    """The recipe with the multiply-adds of its training on that many images, per image."""
+    mult_adds = training_mult_adds(recipe, images, classes)
     return {"name": recipe.name, "recipe": recipe.as_dict(), "mult_adds": mult_adds}
 
 
@@ -155,7 +155,7 @@ def _run(recipe: Recipe, cifar: Cifar, device: torch.device, precision: str, com
     """Train once and evaluate: one value for each key of a row of `race`."""
     run, seconds = _train(recipe, cifar.train, device, precision, compile)
     epoch = statistics.median(row.seconds for row in run.history.epochs[1:])
-    held_out = cifar.val if len(cifar.val) else cifar.test
+    held_out = cifar.held_out
     right = {
         views: accuracy(predict(run.model, held_out.images, views=views), held_out.labels.cpu())
         for views in {1, recipe.views}

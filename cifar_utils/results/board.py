@@ -88,7 +88,8 @@ def parts(path: Path) -> list[Part]:
         record = unseal(json.loads(path.read_text(encoding="utf-8")))
         if record["images"] != IMAGES:
             raise CifarError(f"it is not of all of CIFAR-10, but of {images_of(record)}")
-        raced = record["recipes"][-1]["name"] == REFERENCE  # else nothing is relative to it
+        last = Recipe.from_dict(record["recipes"][-1]["recipe"]).changed(seed=0)
+        raced = last == RECIPES[REFERENCE]  # as it is today, else nothing is relative to it
         return [part_of(record, row, raced) for row in record["recipes"]]
 
 
@@ -112,6 +113,9 @@ def part_of(record: dict[str, Any], row: dict[str, Any], raced: bool) -> Part:
         raise CifarError(
             f"it tests {recipe.name} with views={recipe.views}, but the table is of {VIEWS}"
         )
+    lengths = {len(row[key]["values"]) for key in ("seconds", "accuracy", "accuracy_views")}
+    if len(lengths) > 1 or 0 in lengths:
+        raise CifarError(f"its seconds and accuracies of {recipe.name} are not of the same seeds")
     ratios = record.get("ratios", {}) if raced else {}
     relative = record.get("mult_adds_ratios", {}).get(recipe.name) if raced else None
     return Part(
@@ -203,15 +207,16 @@ def standing(parts: Sequence[Part]) -> str:
 
 
 COLUMNS = (
-    "recipe", "processor", "threads", "arithmetic", f"of `{REFERENCE}`'s time", "of its mult-adds",
-    "one view", "six views", "seeds", "commit",
+    "recipe", "machine and arithmetic", f"of `{REFERENCE}`'s time", "of its mult-adds", "one view",
+    "six views", "seeds", "commit",
 )  # fmt: skip
 CAPTION = (
     "A recipe stands in the first list that the mean of its accuracies reaches, over all machines "
     f"and at least {SEEDS} seeds. Each line is of one kind of machine and shows the mean ± the "
     "standard deviation of its own seeds. The share of the reference's time is the median over the "
     "turns that both took on one machine; that of its multiply-adds is the same on all. "
-    "† is a version, from a record that names no commit."
+    "† is a version, from a record that names neither a commit nor what instructions the processor "
+    "has."
 )
 
 
@@ -226,7 +231,8 @@ def table(folder: Path = RACES) -> str:
         kinds: dict[Kind, list[Part]] = {}
         for part in same:
             kinds.setdefault(part.kind, []).append(part)
-        lists[standing(same)] += [_line(of_a_kind) for of_a_kind in kinds.values()]
+        relative = next((part.mult_adds for part in same if part.mult_adds), None)
+        lists[standing(same)] += [_line(of_a_kind, relative) for of_a_kind in kinds.values()]
     texts = []
     for name, lines in lists.items():
         rows = [cells for _, cells in sorted(lines)]
@@ -236,17 +242,19 @@ def table(folder: Path = RACES) -> str:
     return "\n\n".join([*texts, CAPTION])
 
 
-def _line(parts: Sequence[Part]) -> tuple[float, tuple[str, ...]]:
-    """Where it stands in its list, and the cells of the parts of one recipe on one kind."""
+def _line(parts: Sequence[Part], relative: float | None) -> tuple[float, tuple[str, ...]]:
+    """Where it stands in its list, and the cells of the parts of one recipe on one kind.
+
+    relative: its multiply-adds, in those of the reference's.
+    """
     first = parts[0]
     ratios = [ratio for part in parts for ratio in part.ratios]
     is_reference = first.recipe.name == REFERENCE
     ratio = 1.0 if is_reference else statistics.median(ratios) if ratios else math.inf
-    relative = 1.0 if is_reference else next((p.mult_adds for p in parts if p.mult_adds), None)
     one_view = by_seed(parts, lambda part: part.one_view)
     return ratio, (
         f"`{first.recipe.name}`",
-        *first.kind,
+        str(first.kind),
         "1" if is_reference else share(ratios),
         "1" if is_reference else f"{relative:.2f}" if relative else "–",
         percent(one_view),

@@ -24,7 +24,7 @@ from cifar_utils.speed.compile import check_compiler, compiled
 
 Step = tuple[Tensor, dict[str, Tensor]]  # logits (N, 10), and each weight's gradient, on the CPU
 
-MARGIN = 4  # a path may err by so many times what rounding alone does
+MARGIN = 4  # a path may be off by this many times what rounding alone causes
 UNLIKE = 0.8  # a relative error from which on two gradients are hardly alike
 CPU = torch.device("cpu")
 

@@ -32,13 +32,18 @@ def run(
     """
     record = begin(report, file)
     log("; ".join(f"{name} {value}" for name, value in record["machine"].items()))
-    log("planning: a few steps of each recipe are timed")
+    if "times" in parts or "recipes" in parts:
+        log("planning: a few steps of each recipe are timed")
     makers = {"paths": report.paths, "times": report.times, "recipes": report.courses,
               "notebooks": report.books}  # fmt: skip
     tasks = [task for part in PARTS if part in parts for task in makers[part]()]
     for what, reason in report.left_out.items():
         log(f"left out: {what}: {reason}")
-    record["left_out"] |= report.left_out
+    # fmt: off
+    others = {what: reason for what, reason in record["left_out"].items()
+              if what.partition(":")[0] not in parts}  # what was lacking then may be there now
+    # fmt: on
+    record["left_out"] = others | report.left_out
     todo = [task for task in tasks if "error" in record[task.part].get(task.name, {"error": ""})]
     todo.sort(key=lambda task: task.name in record[task.part])  # what has failed before comes last
     _tidy(report.device, file)

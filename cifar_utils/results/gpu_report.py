@@ -33,7 +33,7 @@ PARTS = ("paths", "times", "recipes", "notebooks")
 COURSE = ("vgg", "conv5", "compact", "separable", "resnet18")
 PACKAGE = Path(__file__).resolve().parents[2]  # the clone, or where the package is installed
 
-TURNS = 5  # seeds per task of the race: so many at most are lost if the machine goes away
+TURNS = 5  # seeds per task of the race: at most this many are lost if the machine goes away
 COLD = 3  # trainings from process start, and seeds of each of the five recipes
 QUICK_IMAGES = 64  # of each split, in a trial
 # Seconds, for the announcement only: guesses, which nothing else depends on.
@@ -57,7 +57,7 @@ class Report:
     recipes: those to race; the last is the one that the others are compared with. seeds: of the
     race. root, data_flags: where the data is, None for the default place, and the flags by which
     `cifar train` finds the same images there. quick: only a trial. notebooks: their folder.
-    left_out: filled by the parts, what cannot be done here and why.
+    left_out: filled by the parts, what cannot be done here and why; its keys begin with the part.
     """
 
     recipes: Sequence[Recipe]
@@ -78,7 +78,6 @@ class Report:
         sizes = {"training": len(self.cifar.train), "tested": len(self.cifar.test)}
         machine = host.machine(self.device, self.precision)
         del machine["date"]
-        machine["commit"] = machine["commit"].removesuffix("-dirty")  # notebooks redraw images/
         settings = {
             "quick": self.quick, "compile": self.compile, "source": self.cifar.source, **sizes,
             "seeds": self.seeds,
@@ -93,10 +92,10 @@ class Report:
         images = self.cifar.train[: 8 if self.quick else 32]
         for path in gpu_paths.WAYS:
             if reason := gpu_paths.lacking(path, self.device):
-                self.left_out[f"the path {path}"] = reason
+                self.left_out[f"paths: {path}"] = reason
         for model in self.models:
             for path in gpu_paths.WAYS:
-                if f"the path {path}" in self.left_out:
+                if f"paths: {path}" in self.left_out:
                     continue
                 seconds = A_COMPILATION if path == "compile" else A_STEP
 
@@ -128,7 +127,7 @@ class Report:
             seconds = count * (sum(each) + A_COMPILATION * len(each))
             yield self._race("times", self.recipes, 0, count, seconds, True)
         elif not self.compile:
-            self.left_out["compiled trainings"] = reason
+            self.left_out["times: compiled trainings"] = reason
         yield Task("times", "six-view test", 1, self._six_views)
 
     def courses(self) -> Iterator[Task]:
@@ -229,7 +228,7 @@ class Report:
         return {"seconds_of_test": bench.spread(seconds)}
 
     def _training_seconds(self, recipe: Recipe) -> float:
-        """About how long a training takes, from a few steps; 60 if they fail, which says itself."""
+        """About how long a training takes, from a few steps; 60 if they fail: the race says why."""
         try:
             machine = Machine(self.device, self.precision, winograd=recipe.winograd)
             return sum(epoch_seconds(recipe, self.cifar.train, machine))
@@ -243,7 +242,7 @@ def quick(recipe: Recipe) -> Recipe:
 
 
 def check(device_name: str, *, quick: bool) -> torch.device:
-    """The device; CifarError, before anything is loaded, if it is no GPU and this is no trial."""
+    """The device. Raises CifarError if it is not a GPU and this is not a trial."""
     device = pick_device(device_name)
     if device.type == "cpu" and not quick:
         raise CifarError(

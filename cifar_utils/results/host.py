@@ -36,13 +36,16 @@ def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
 def commit(root: Path = Path(__file__).parents[2]) -> str:
     """The commit of the checkout at `root`; the version, if it is none or if there is no git.
 
-    "-dirty" follows if tracked files differ from it.
+    "-dirty" follows if tracked files differ from it, other than the pictures that notebooks redraw.
     """
-    line = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=7"]
+    git = ["git", "-C", str(root)]
     if (root / ".git").exists():  # an installed package may lie in the checkout of something else
         with suppress(OSError, subprocess.CalledProcessError):
+            line = [*git, "rev-parse", "--short=7", "HEAD"]
             done = subprocess.run(line, capture_output=True, text=True, check=True)
-            return done.stdout.strip()
+            line = [*git, "diff", "--quiet", "HEAD", "--", ".", ":!images"]
+            changed = subprocess.run(line, capture_output=True, check=False).returncode
+            return done.stdout.strip() + "-dirty" * bool(changed)
     return __version__
 
 

@@ -24,8 +24,12 @@ from cifar_utils.train import kinds_of_steps, prepare, train_one_epoch
 IMAGES = 50_000  # in the training set of CIFAR-10
 
 
-def training_mult_adds(recipe: Recipe, count: int = IMAGES) -> float:
+def training_mult_adds(
+    recipe: Recipe, count: int = IMAGES, classes: tuple[str, ...] = CLASSES
+) -> float:
     """The multiply-adds of a whole training on `count` images, per image, summed over its epochs.
+
+    classes: those of the data, because the last layer has a row of weights for each.
 
     One step of each kind runs through the training loop, on two images, and is counted. So are the
     answers of a teacher.
@@ -33,9 +37,9 @@ def training_mult_adds(recipe: Recipe, count: int = IMAGES) -> float:
     machine = Machine(torch.device("cpu"))
     few = _random_split(2)  # one would be too few for batch norm on maps of one pixel
     with torch.random.fork_rng(devices=[]):
-        model = build(recipe, CLASSES)
+        model = build(recipe, classes)
         prepare(model, few, recipe)
-        teacher = find_teacher(recipe, CLASSES, machine)
+        teacher = find_teacher(recipe, classes, machine)
         # Plain SGD, because it freezes the same weights as Muon but has no products of its own, and
         # at a rate that changes nothing.
         stepped = recipe.changed(optimizer="sgd", lr=1e-12)

@@ -81,7 +81,7 @@ def _fields(record: Record) -> str:
 def _commit(record: Record) -> str:
     commit = record["commit"]
     if not COMMIT.fullmatch(commit):
-        raise CifarError(f"{commit!r:.60} is none; race in a clone of the repository")
+        raise CifarError(f"{commit!r:.60} is not a commit; race in a clone of the repository")
     if commit.endswith("-dirty"):
         raise CifarError("the code had changes that no commit holds; commit them and race again")
     return commit
@@ -147,7 +147,7 @@ def _values(record: Record) -> str:
                     fits = 0 <= value <= 1 and abs(right - round(right)) < 1e-6
                 if type(value) is not float or not fits or value == float("inf"):
                     raise CifarError(f"{key} of {row['name']} cannot be {value!r:.60}")
-    return "in their ranges, and summed up rightly"
+    return "in their ranges, and their summaries are correct"
 
 
 def _is_summary(measured: Record, told: Record) -> bool:

@@ -22,7 +22,8 @@ def check_compiler(device: torch.device) -> None:
     torch 2.8 on Apple's GPUs.
     """
     if device.type == "cpu":
-        compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+        usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+        compiler = os.environ.get("CXX") or usual
         if not shutil.which(compiler):
             raise CifarError(
                 f"torch.compile needs the C++ compiler {compiler}; install it, or set CXX"

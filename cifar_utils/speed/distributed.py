@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from cifar_utils.errors import CifarError
@@ -139,7 +140,8 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
     """The network to call in training, so that all processes train `model` as one.
 
     All start from the first one's weights. Batch norm sees the whole batch, and each gradient is
-    the mean over all processes. some_rest: some weights are frozen before the training ends.
+    the mean over all processes. some_rest: some weights are frozen before the training ends. Raises
+    CifarError for batch norm that processes cannot share.
     """
     if world_size() == 1:
         return model
@@ -147,12 +149,21 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # swaps the layers inside `model`
     else:
         for layer in model.modules():
-            if type(layer) is nn.BatchNorm2d:
+            if type(layer) is nn.BatchNorm2d and _can_be_shared(layer):
                 layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
+            elif isinstance(layer, _BatchNorm) and type(layer) is not SharedBatchNorm2d:
+                raise CifarError(
+                    "on CPUs, processes share only nn.BatchNorm2d with weights and running means; "
+                    f"this network has {layer}, so train it in one process"
+                )
     return DistributedDataParallel(model, find_unused_parameters=some_rest)
 
 
 # --- batch norm on CPUs ---------------------------------------------------------------------------
+
+
+def _can_be_shared(layer: nn.BatchNorm2d) -> bool:
+    return layer.affine and layer.track_running_stats and layer.momentum is not None
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

@@ -84,10 +84,10 @@ def library(kind: torch.dtype = torch.float32) -> ctypes.CDLL | None:
 def convolutions(wanted: bool) -> AbstractContextManager:
     """A context in which F.conv2d, so also nn.Conv2d, goes by Winograd's algorithm when it pays.
 
-    wanted: False for a context that changes nothing, as it is also if `library` gives None.
-    Elsewhere: 3×3 kernels with padding 1 and stride 1, of 64 channels or more on both sides
+    It pays for 3×3 kernels with padding 1 and stride 1, of 64 channels or more on both sides
     (multiples of 16), on maps that fill at least half of their tiles of 4×4, on a CPU in fp32 or,
-    under autocast, in bf16. Used in notebook 10.
+    under autocast, in bf16. wanted: False for a context that changes nothing, as it is also if
+    `library` gives None. Used in notebook 10.
     """
     return _Convolutions() if wanted and library() else nullcontext()
 
