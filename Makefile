@@ -7,7 +7,7 @@
 # make lint       set up, then ruff, mypy and the rules for notebooks
 # make test       set up, then lint, the notebooks as tests, and all unit tests
 # make hard-knocks  what users, machines and files can do to it, tried for real, as a table: ten minutes
-# make clean      remove what these have made, but neither the data nor runs/
+# make clean      remove what these have made, but neither the data, nor runs/, nor build/student
 #
 # PYTHON=python3.12 make course  takes another interpreter (after make clean, if one is set up already).
 # CIFAR10_ROOT says where the data is.
@@ -66,4 +66,4 @@ $(VENV)/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf build $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf build/course build/lib $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -73,7 +73,7 @@ def load_weights(path: str | Path, *, model: str = "") -> tuple[ConvNet, Weights
             network or some that are not finite, or it does not name its network and nor does
             `model`.
     """
-    path = Path(path)
+    path = expanded(path)
     path = path / "weights.safetensors" if path.is_dir() else path
     with reading(path, "weights file", "choose another file, or train again"):
         if path.suffix == ".safetensors":
@@ -277,6 +277,7 @@ def start_from(model: nn.Module, recipe: Recipe, classes: Sequence[str]) -> None
             f"{', '.join(classes)}: the last layer starts anew"
         )
         print(shown(notice), file=sys.stderr)
+    check_fits(model, tensors, f"{recipe.start_from} does not fit the network")
     model.load_state_dict(tensors)
 
 

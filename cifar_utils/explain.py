@@ -30,7 +30,7 @@ from cifar_utils.gifs import overlay, save_cam_gif, save_gif  # noqa: F401  # fo
 from cifar_utils.heatmaps import first_heatmaps, forget_heatmaps, read_heatmaps, save_heatmaps
 from cifar_utils.machine import device_of
 from cifar_utils.profile import stage_shapes, stages
-from cifar_utils.sources.files import safe_name
+from cifar_utils.sources.files import expanded, safe_name
 
 Method = Literal[
     "gradcam", "gradcam++", "hirescam", "xgradcam", "layercam",
@@ -92,7 +92,8 @@ def grad_cam(
         images: uint8 (N, 3, H, W).
         targets: int64 (N,), one class per image.
         stage: An entry of model.features, counted from the end if negative, or several whose maps
-            are averaged. A name of STAGES chooses from those with maps of at least 4×4.
+            are averaged. A name of STAGES chooses from those with maps of at least 4×4, or
+            the last one if there are none.
         layers: Instead of a stage, layers of any network that return maps, or their names in
             model.named_modules(). Their heatmaps are averaged.
         method: A name of METHODS.
@@ -238,7 +239,12 @@ def chosen_stages(model: nn.Module, stage: int | Iterable[int] | Stages) -> list
         choose(stage, STAGES, "choice of stages")
         shapes = stage_shapes(model)
         large = [number for number, shape in enumerate(shapes) if len(shape) == 3 and shape[1] >= 4]
-        chosen = STAGES[stage](large) or [count - 1]
+        chosen = STAGES[stage](large or [count - 1])
+        if not chosen:
+            raise CifarError(
+                f"this network has no {stage} stage with maps of at least 4×4; give a number "
+                f"from 0 to {count - 1}"
+            )
     else:
         try:
             chosen = [index(n) for n in (stage if isinstance(stage, Iterable) else [stage])]
@@ -261,7 +267,7 @@ class CamRecorder:
     """
 
     def __init__(self, folder: Path | str, split: Split, **options: Any):
-        self.folder, self.split, self.options = Path(folder), split, options
+        self.folder, self.split, self.options = expanded(folder), split, options
 
     def __call__(self, run: Any) -> None:
         """Keep the heatmaps of the Run's last epoch. Epoch 0 deletes those of an earlier run."""

@@ -49,7 +49,7 @@ def save_cam_gif(
 
     image: uint8 (3, H, W). heatmaps: float (E, H, W), of the class that is called `name`. epochs:
     their E numbers, by default 0 to E - 1. Each frame is `scale` times as large as the image, with
-    44 pixels below it.
+    44 pixels below it. Frames of up to 120 pixels have no room for a key, and only 24 below.
     """
     name, room = drawable(name), image.shape[2] * scale // 8 - 12  # letters, with the epoch's
     name = name if len(name) <= room else f"{name[: max(room - 1, 1)]}…"

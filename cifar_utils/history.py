@@ -8,6 +8,7 @@ from typing import Any, Self
 from cifar_utils.data import source_title
 from cifar_utils.errors import CifarError, shown
 from cifar_utils.recipes import Recipe
+from cifar_utils.sources.files import expanded
 from cifar_utils.sources.sealed import built, parsed, reading, write_json
 
 
@@ -127,8 +128,9 @@ class History:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """The History in a file. Raises CifarError if it is missing, damaged or not a history."""
+        path = expanded(path)
         with reading(path, "training history", "restore it from a copy, or train again"):
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(path.read_text(encoding="utf-8"))
 
 
 def _check_test(test: dict[str, Any]) -> None:

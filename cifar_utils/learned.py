@@ -86,7 +86,7 @@ def strongest(maps: Tensor, *, count: int = 9) -> Tensor:
         maps: one map of each image, (N, h, w).
 
     Raises:
-        CifarError: maps of another shape, or a count that is no whole number from 1 on.
+        CifarError: maps of another shape, or a count that is not a whole number.
     """
     if maps.ndim != 3:
         raise CifarError(f"maps: of shape {tuple(maps.shape)}, wanted (N, h, w): one per image")

@@ -75,6 +75,8 @@ def lr_range_test(
         rates.append(rate)
         losses.append(smooth)
     if len(losses) < 2:
-        raise CifarError(f"the loss explodes at once, at a rate of {lowest}; choose a lower lowest")
+        raise CifarError(
+            f"the loss explodes at once, at a rate of {lowest}; choose a smaller value for lowest"
+        )
     slopes = np.gradient(losses, np.log(rates))
     return LearningRateRange(tuple(rates), tuple(losses), rates[int(slopes.argmin())])

@@ -674,7 +674,7 @@ def plot_lr_range(
 ) -> "Axes":
     """Smoothed loss against the rising learning rate, with the suggestion marked.
 
-    result: the LearningRateRange that train.lr_range_test returns.
+    result: the LearningRateRange that lr_range.lr_range_test returns.
     """
     ax = _axes(ax)
     ax.semilogx(result.rates, result.losses, color=BLUE)

@@ -52,7 +52,9 @@ def takes(model: nn.Module, size: int) -> bool:
     try:
         with torch.no_grad():
             twin(torch.zeros(1, 3, size, size))
-    except RuntimeError:
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception:  # of any kind: networks that we do not know check sizes in their own ways
         return False
     return True
 
@@ -134,9 +136,9 @@ def summary(model: nn.Module) -> None:
             torchsummary.summary(_with_rows(model), (3, 32, 32), device="cpu")
     except Exception as error:
         raise CifarError(
-            "torchsummary cannot read this network: it wants some parameters, and layers that take "
-            "and return tensors; parameter_count, mult_adds and receptive_field read it "
-            f"({first_line(error)})"
+            "torchsummary cannot read this network: it needs at least one parameter, and layers "
+            "that take and return tensors; parameter_count, mult_adds and receptive_field still "
+            f"work ({first_line(error)})"
         ) from error
     total = sum(parameter.numel() for parameter in model.parameters())
     lines = table.getvalue().splitlines()

@@ -175,7 +175,7 @@ class Recipe:
         values = {_RENAMED.get(name, name): value for name, value in values.items()}
         for name, unused in _RETIRED.items():
             if values.pop(name, unused) != unused:
-                raise CifarError(f"this recipe has a {name}, which this version no longer knows")
+                raise CifarError(f"this recipe sets {name}, which this version no longer knows")
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:

@@ -96,7 +96,7 @@ def history_of(state: dict[str, Any]) -> History:
     """The history in a `state`. Raises CifarError if it is something else."""
     if not isinstance(state, dict) or "history" not in state:
         raise CifarError(
-            f"resume: a {type(state).__name__} that is no run's state(); load_checkpoint(PATH) "
+            f"resume is a {type(state).__name__}, not the state() of a run; load_checkpoint(PATH) "
             "reads one"
         )
     return History.from_json(state["history"])

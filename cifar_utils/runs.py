@@ -35,13 +35,15 @@ class RunFolder:
     none, an empty file .begun says so, because nothing that lies there then is worth keeping.
 
     Args:
-        resume: go on with the run that the folder holds, if any.
+        resume: go on with the run that the folder holds, if any; by default unless it is replaced.
         overwrite: replace it. With neither, a folder that holds a run is refused.
     """
 
-    def __init__(self, path: str | Path, *, resume: bool = True, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, resume: bool | None = None, overwrite: bool = False
+    ) -> None:
         self.path = expanded(path)
-        self.resume, self.overwrite = resume, overwrite
+        self.resume, self.overwrite = not overwrite if resume is None else resume, overwrite
         self.saved = False  # whether --resume could go on from here
         self._lock = FileLock(self.path / ".lock", thread_local=False)
         self._made: list[Path] = []  # the folders that were not there before, the innermost first

@@ -17,6 +17,8 @@ edition leaves out the former and folds up the latter. Everything else is the sa
 import ast
 import re
 import shutil
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,12 +116,25 @@ def make_student(notebook):
     return found
 
 
+def changed_in(out):
+    """The files in an edition that its zip, beside it, does not hold as they are."""
+    archive, written = out.with_name(f"{out.name}.zip"), {}
+    if archive.is_file():
+        with zipfile.ZipFile(archive) as held:
+            written = {info.filename: info.CRC for info in held.infolist()}
+    files = {path.relative_to(out.parent).as_posix(): path for path in sorted(out.rglob("*"))
+             if path.is_file() and "__pycache__" not in path.parts}  # fmt: skip
+    return [name for name, path in files.items()
+            if name not in written or written[name] != zlib.crc32(path.read_bytes())]  # fmt: skip
+
+
 def write_edition(folder, out):
     """Write the student edition of the notebooks in `folder` to `out`, and a zip beside it.
 
     out gets all that a room without a network needs, but for the data and the Python packages:
     START_HERE.md says how to bring these. The notebooks in `out`/notebooks have gaps; `out`/solved
-    has them as they are here. Returns the zip's path and {notebook's name: its gaps}.
+    has them as they are here. An older edition in `out` is replaced, unless somebody has worked in
+    it. Returns the zip's path and {notebook's name: its gaps}.
     """
     import nbformat
 
@@ -128,6 +143,12 @@ def write_edition(folder, out):
         raise ValueError(f"{out} is part of the course; name another folder")
     if out.exists() and not (out / START).is_file():
         raise ValueError(f"{out} exists, and is not a student edition; name another folder")
+    if changed := changed_in(out):
+        more = f" and {len(changed) - 1} more" * (len(changed) > 1)
+        raise ValueError(
+            f"somebody may have worked in {out} (not as written: {changed[0]}{more}); rename that "
+            "folder, or name another one with --out"
+        )
     found, texts = {}, {}
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         notebook = nbformat.read(path, as_version=4)

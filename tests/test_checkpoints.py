@@ -273,6 +273,15 @@ def test_weights_to_start_from_bring_all_but_a_head_for_other_classes(tmp_path, 
         )
 
 
+def test_weights_for_another_network_than_the_recipe_says_are_one_line_and_change_nothing():
+    model = create_model("conv5", seed=0)
+    before = [weight.clone() for weight in model.state_dict().values()]
+    recipe = RECIPES["compact"].changed(start_from="compact")
+    with pytest.raises(CifarError, match="compact does not fit the network: "):
+        checkpoints.start_from(model, recipe, CLASSES)
+    assert all(map(torch.equal, before, model.state_dict().values()))
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     state = {"model": {"x": torch.ones(2)}, "scaler": {}, "precision": "fp32",
              "optimizer": {"state": {}, "param_groups": [{"params": [0], "lr": 0.1}]},

@@ -42,7 +42,7 @@ def test_ship_puts_the_first_seeds_weights_and_every_history_among_the_shipped(
     assert info.recipe == run.recipe and info.source == "npy"
     assert "add --overwrite to replace it" in refused(capsys, *ship)
     Path("shipped/compact.json").unlink()
-    assert "compact.safetensors is there already" in refused(capsys, *ship)
+    assert "compact.safetensors already exists" in refused(capsys, *ship)
     main([*ship, "--overwrite"])
 
 

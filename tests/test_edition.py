@@ -196,12 +196,27 @@ def test_another_folder_is_left_alone_but_an_older_edition_is_replaced(course, t
     (out / "mine.txt").touch()
     assert run.main(["--student", "--out", str(out)], course) == 2
     assert list(out.iterdir()) == [out / "mine.txt"]
-    (out / "mine.txt").rename(out / "START_HERE.md")
+    (out / "mine.txt").unlink()
+    out.rmdir()
     assert run.main(["--student", "--out", str(out)], course) == 0
-    (out / "old.ipynb").touch()
-    assert run.main(["--student", "04_a"], course) == 2
+    path = course / "04_a.ipynb"
+    path.rename(course / "05_b.ipynb")
+    assert run.main(["--student", "05_b"], course) == 2
     assert run.main(["--student", "--out", str(out)], course) == 0
-    assert not (out / "old.ipynb").exists() and (out / "notebooks" / "04_a.ipynb").is_file()
+    assert [one.name for one in (out / "notebooks").glob("*.ipynb")] == ["05_b.ipynb"]
+
+
+@pytest.mark.parametrize("place", ["notebooks/04_a.ipynb", "data/cifar.tar.gz", ".venv/bin/python"])
+def test_an_edition_in_which_somebody_has_worked_is_left_alone(place, course, tmp_path, capsys):
+    out = tmp_path / "student"
+    command = ["--student", "--out", str(out)]
+    assert run.main(command, course) == run.main(command, course) == 0
+    mine = out / place
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("my answers")
+    assert run.main(command, course) == 2
+    assert f"worked in {out} (not as written: student/{place})" in capsys.readouterr().err
+    assert mine.read_text() == "my answers"
 
 
 def test_a_marker_out_of_place_is_found_before_anything_is_written(course, tmp_path, capsys):

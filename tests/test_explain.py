@@ -223,6 +223,15 @@ def test_each_image_needs_its_target(random_split):
             explain.grad_cam(model, split.images, targets)
 
 
+def test_a_choice_of_stages_that_a_network_lacks_is_refused():
+    features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    network = ConvNet(features, nn.Sequential(nn.Flatten(), nn.Linear(4, 10)))
+    for choice in ("deepest", "two deepest"):
+        assert explain.chosen_stages(network, choice) == [0]
+    with pytest.raises(ValueError, match="no second deepest stage with maps of at least 4×4"):
+        explain.chosen_stages(network, "second deepest")
+
+
 def test_unknown_names_list_the_valid_ones(random_split):
     model, split = create_model("compact"), random_split(1)
     with pytest.raises(ValueError, match="choose one of gradcam, gradcam"):

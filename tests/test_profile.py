@@ -97,6 +97,17 @@ def test_networks_take_images_from_some_size_on(name, smallest):
     assert model.training
 
 
+@pytest.mark.parametrize("error", [AssertionError, ValueError, RuntimeError])
+def test_a_network_may_refuse_a_size_in_any_way(error):
+    class Picky(nn.Module):
+        def forward(self, images):
+            if images.shape[2] != 32:
+                raise error("wrong size")
+            return images
+
+    assert profile.takes(Picky(), 32) and not profile.takes(Picky(), 20)
+
+
 @pytest.mark.parametrize("name", ["compact", "separable", "resnet18", "fastnet"])
 def test_summary_prints_all_and_leaves_the_model_alone(name, capsys):
     model = create_model(name, seed=0).train()

@@ -138,8 +138,8 @@ def test_recipes_of_older_files_load_and_are_as_they_were():
     del renamed["decay_biases"]
     assert Recipe.from_dict(renamed) == Recipe(lr=0.3, bias_lr_factor=64, decay_biases=False)
     for field, complaint in (
-        ("warmup", "this recipe has a warmup"),
-        ("hardest_share", "this recipe has a hardest_share"),
+        ("warmup", "this recipe sets warmup"),
+        ("hardest_share", "this recipe sets hardest_share"),
         ("lrr", "unknown recipe field 'lrr'"),
     ):
         with pytest.raises(CifarError, match=complaint):

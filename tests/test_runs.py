@@ -63,7 +63,7 @@ def test_a_run_is_neither_mixed_nor_lost(tmp_path, painted_split):
         with pytest.raises(CifarError, match=complaint):
             train(path, other, **options)
     assert (path / "weights.safetensors").read_bytes() == before
-    train(path, split, RECIPE.changed(seed=6), resume=False, overwrite=True)
+    train(path, split, RECIPE.changed(seed=6), overwrite=True)  # no resume=False is needed
     assert (path / "weights.safetensors").read_bytes() != before
 
 

@@ -16,6 +16,9 @@ from safetensors import SafetensorError
 
 from cifar_utils import checkpoints, data, runs
 from cifar_utils.errors import CifarError
+from cifar_utils.history import History
+from cifar_utils.models import create_model
+from cifar_utils.recipes import RECIPES
 from cifar_utils.sources import cache, files
 
 
@@ -46,6 +49,20 @@ DOORS = {
     "find_weights": checkpoints.find_weights,
     "RunFolder": runs.RunFolder,
 }
+
+
+def test_a_tilde_is_the_home_folder_for_every_writer_and_reader(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    files.write_whole("~/a/text", lambda path: path.write_text("x"))
+    assert (tmp_path / "a" / "text").read_text() == "x" and not (tmp_path / "~").exists()
+    recipe = RECIPES["compact"]
+    History(recipe, "npy", (), 1, 0, "CPU", "fp32", "2.6.0").save("~/h.json")
+    assert History.load("~/h.json").recipe == recipe
+    info = checkpoints.WeightsInfo(recipe, "npy")
+    checkpoints.save_weights("~/w.safetensors", create_model("compact", seed=0), info)
+    assert checkpoints.load_weights("~/w.safetensors")[1].recipe == recipe
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -37,7 +37,7 @@ def run(options: Namespace) -> None:
         for end in (".json", ".safetensors", "-cam.npz"):
             there = out / f"{name_of(history)}{end}"
             if there.exists() and not options.overwrite:
-                raise CifarError(f"{there} is there already; add --overwrite to replace it")
+                raise CifarError(f"{there} already exists; add --overwrite to replace it")
         histories[folder] = history
     if len({name_of(history) for history in histories.values()}) < len(histories):
         raise CifarError("two of the runs would ship under one name")

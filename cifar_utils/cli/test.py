@@ -80,7 +80,8 @@ def run(options: Namespace) -> None:
     unnamed = info.source == checkpoints.UNKNOWN and len(info.classes) == len(cifar.classes)
     if cifar.classes != info.classes and not unnamed:
         raise CifarError(
-            f"the weights know {', '.join(info.classes)}; the data has {', '.join(cifar.classes)}"
+            f"the weights were trained on the classes {', '.join(info.classes)}; the data has "
+            f"{', '.join(cifar.classes)}"
         )
     logits = evaluate.predict(
         model.to(device), cifar.test.images, views=options.views, share=options.share,

@@ -291,7 +291,7 @@ def _cam_recorder(options, cifar, model, out, heat, *, resumed):
 
     Every process checks what was asked for, so that all of them stop; only the first one records.
     """
-    from cifar_utils.explain import CamRecorder, chosen_stages
+    from cifar_utils.explain import CamRecorder, chosen_stages, grad_cam
     from cifar_utils.speed.distributed import rank
 
     chosen_stages(model, heat["stage"])
@@ -304,6 +304,8 @@ def _cam_recorder(options, cifar, model, out, heat, *, resumed):
             f"no heatmaps of {', '.join(lacking)}: the {len(split):,} {kind} images show none",
             file=sys.stderr,
         )
+    one = images[:1]  # what cannot work has to fail now, before the run that is replaced is gone
+    grad_cam(model, one.images, one.labels, **heat)
     recorder = CamRecorder(out / "cam", images, **heat)
     if resumed:
         recorder.check()

@@ -4,6 +4,8 @@ first_cell: install what is missing, say what the notebook runs on
 quick:      quick mode, and what depends on it: data, recipes, paths, expected results, estimates
 display:    a training to watch, figures with alternative text, animations, folded texts
 drawings:   ideas drawn from numbers (import it yourself: it needs torch)
+mistakes:   the eight broken trainings of notebook 05 (import it yourself: it needs torch)
+transfer:   the backbones of notebook 09 (import it yourself: it needs torch)
 places:     which folder holds the clone, which service lends the machine
 exercises:  checks and hints of the exercises (import it yourself: it needs torch)
 

@@ -149,7 +149,8 @@ def _unpacked(archive: Path) -> Iterator[tuple[str, bytes]]:
                 name = wanted.pop(member.name, None)
                 if member.size > LARGEST_BATCH or (name and not member.isreg()):
                     raise CifarError(
-                        f"{archive} holds {member.name} that is too large or not a file; delete it"
+                        f"{archive} holds {member.name}, which is too large or not a file; "
+                        "delete it"
                     )
                 file = tar.extractfile(member) if name else None
                 if name and file:

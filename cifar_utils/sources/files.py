@@ -101,7 +101,7 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """
     from safetensors import SafetensorError
 
-    path = Path(path)
+    path = expanded(path)
     if path.exists() and not path.is_file():  # the rename would replace even /dev/null
         raise OSError(f"{path} is not an ordinary file; choose another name")
     path.parent.mkdir(parents=True, exist_ok=True)
