@@ -237,6 +237,7 @@ def test_batch_norm_that_processes_cannot_share_is_refused(layer, monkeypatch):
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm2d(4), layer)
     with pytest.raises(CifarError, match=r"processes share only .* this network has BatchNorm"):
         distributed.share(network)
+    assert type(network[1]) is nn.BatchNorm2d  # a refused network is left as it was
 
 
 def test_processes_that_hold_other_images_do_not_train_together(painted_split, monkeypatch):

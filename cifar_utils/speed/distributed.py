@@ -148,21 +148,22 @@ def share(model: nn.Module, *, some_rest: bool = False) -> nn.Module:
     if next(model.parameters()).device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(model)  # swaps the layers inside `model`
     else:
-        for layer in model.modules():
-            if type(layer) is nn.BatchNorm2d and _can_be_shared(layer):
-                layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
-            elif isinstance(layer, _BatchNorm) and type(layer) is not SharedBatchNorm2d:
+        norms = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+        for layer in norms:  # all of them, before one is changed
+            if type(layer) not in (nn.BatchNorm2d, SharedBatchNorm2d) or not _can_be_shared(layer):
                 raise CifarError(
                     "on CPUs, processes share only nn.BatchNorm2d with weights and running means; "
                     f"this network has {layer}, so train it in one process"
                 )
+        for layer in norms:
+            layer.__class__ = SharedBatchNorm2d  # the same weights, another forward
     return DistributedDataParallel(model, find_unused_parameters=some_rest)
 
 
 # --- batch norm on CPUs ---------------------------------------------------------------------------
 
 
-def _can_be_shared(layer: nn.BatchNorm2d) -> bool:
+def _can_be_shared(layer: _BatchNorm) -> bool:
     return layer.affine and layer.track_running_stats and layer.momentum is not None
 
 
