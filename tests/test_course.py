@@ -357,8 +357,9 @@ def slow(monkeypatch, clock):
 
         class Slow(torch.nn.Module):
             def forward(self, images):
-                clock.now += training
-                seen.append(images.shape[2])
+                if self.training:  # not a check beforehand
+                    clock.now += training * (images.shape[2] / 32) ** 2
+                    seen.append(images.shape[2])
                 return images
 
         def slow_model(*given, **options):
@@ -377,14 +378,15 @@ def slow(monkeypatch, clock):
     return make
 
 
-def test_an_estimate_counts_augmentation_and_steps_on_whole_images(slow, random_split, capsys):
+def test_an_estimate_counts_augmentation_and_each_size_of_images(slow, random_split, capsys):
     recipe = get_recipe("quick").changed(epochs=30, batch_size=8, small_size=16, small_until=0.9)
     seen = slow(recipe, augmenting=200, training=100)
     seconds = course.estimate(recipe, random_split(20))
-    assert seconds == pytest.approx((200 + 100) * 3 * 30, rel=0.001)  # three batches an epoch
-    assert seen == [32]  # one step already took too long
+    small, whole = 81 * (200 + 100 / 4), 9 * (200 + 100)  # of 90 steps, three an epoch
+    assert seconds == pytest.approx(small + whole, rel=0.001)
+    assert sorted(seen) == [16, 32]  # one step of each already took too long
     printed = capsys.readouterr().out
-    assert "30 epochs of 20 images: about 7 h 30 min" in printed
+    assert "30 epochs of 20 images: about 5 h 49 min" in printed
     assert "To shorten it" in printed
 
 

@@ -8,7 +8,6 @@ alone reads the variable.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import pickle
 import tempfile
@@ -189,23 +188,21 @@ def expect(name: str, value: float, source: str) -> None:
         print(f"✗ {name}: {value:.1%}, not within the expected {band}: was a cell changed?")
 
 
-def estimate(recipe: Recipe, train: Split, *, steps: int = 10) -> float:
+def estimate(recipe: Recipe, train: Split) -> float:
     """Print how long `fit` will train here, in words, and return it in seconds.
 
-    If it is long and on a CPU, a second line says how to shorten it. Up to `steps` are timed on a
-    throw-away network, augmentation included, as many as begin within 5 seconds. They are steps of
-    the training's end, when images have their full size. Used in notebooks 02 and 05.
+    A few steps are timed on a throw-away network, augmentation included, for each size that the
+    images have in the training. If it is long and on a CPU, a second line says how to shorten it.
+    Used in notebooks 02 and 05.
     """
-    from cifar_utils.estimate import STEPS, step_seconds
+    from cifar_utils.estimate import epoch_seconds
     from cifar_utils.machine import Machine
 
     machine = Machine.pick(winograd=recipe.winograd)
-    steps = STEPS if is_quick() else steps  # a quick estimate means nothing anyway
-    batches = math.ceil(len(train) / recipe.batch_size)
-    seconds = step_seconds(recipe, train, machine, steps=steps) * batches * recipe.epochs
+    seconds = sum(epoch_seconds(recipe, train, machine))
     print(
         f"{recipe.model}, {recipe.epochs} epochs of {len(train):,} images: "
-        f"about {duration(seconds)} of training on {machine} ({machine.precision})"
+        f"about {duration(seconds)} of training on {machine} ({machine.arithmetic})"
     )
     if machine.device.type == "cpu" and seconds > LONG:
         print(f"To shorten it: fewer epochs, fewer images (train[:10_000]), or a GPU: {where()[1]}")
