@@ -257,9 +257,9 @@ _OWN = (
            muon_lr=0.05, weight_decay=0.01, decay_biases=False, augmentation="crop-alternating",
            small_size=24, small_until=0.5, winograd=True, dropout_factor=0.0,
            teacher="fast-val", teacher_share=0.9, temperature=2.0),
-    Recipe("resnet18", model="resnet18", epochs=28, batch_size=256, optimizer="muon", lr=0.1,
+    Recipe("resnet18", model="resnet18", epochs=23, batch_size=256, optimizer="muon", lr=0.1,
            muon_lr=0.05, weight_decay=0.01, decay_biases=False, label_smoothing=0.1,
-           augmentation="crop-alternating-cutout", small_size=20, small_until=0.4,
+           augmentation="crop-alternating-cutout", small_size=20, small_until=0.65,
            winograd=True, dropout_factor=0.0),
     # airbench94 below, with the figures of Hiverge's tuning of it (github.com/hiverge/cifar10-
     # speedrun) put into our terms in the same way, but in batches of 500 instead of 1,536 (lr in
